@@ -1,0 +1,48 @@
+"""Class-conditional GANs on PyTorch Lightning: choose a label, get an image of it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+# Imported when they are first asked for: `import lightning_cgan` alone does not wait for PyTorch.
+_HOMES = {
+    "lightning_cgan.callbacks": ("Checkpoints", "Curves", "PredictionWriter", "ProgressBar", "SampleGrid"),
+    "lightning_cgan.data": ("DigitsData", "FashionMNISTData", "KMNISTData", "LabelledImages", "MNISTData"),
+    "lightning_cgan.errors": ("UsageError",),
+    "lightning_cgan.losses": (
+        "AdversarialLoss",
+        "Hinge",
+        "LeastSquares",
+        "NonSaturating",
+        "Saturating",
+        "Wasserstein",
+    ),
+    "lightning_cgan.module": ("ConditionalGAN",),
+    "lightning_cgan.networks": (
+        "DCGANDiscriminator",
+        "DCGANGenerator",
+        "Discriminator",
+        "Generator",
+        "MLPDiscriminator",
+        "MLPGenerator",
+        "ResNetDiscriminator",
+        "ResNetGenerator",
+    ),
+    "lightning_cgan.penalties": ("GradientPenalty", "R1", "R2", "WassersteinGradientPenalty"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__version__ = version("lightning_cgan")
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

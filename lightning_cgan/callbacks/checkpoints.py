@@ -1,0 +1,84 @@
+"""Checkpoints on the clock of alternations, and a clean end on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class Checkpoints(ModelCheckpoint):
+    """Lightning's `ModelCheckpoint`, with `last.ckpt` of the very last alternation, however the run ends.
+
+    Lightning's own saves at multiples of `every_n_train_steps` only, and on Ctrl-C stops wherever it is, also between
+    the update of the discriminator and that of the generator. Here the first Ctrl-C waits for the end of the
+    alternation, saves, and then stops; a second one stops at once.
+
+    Args:
+        every_n_train_steps: The number of alternations from one checkpoint to the next.
+        save_top_k: How many checkpoints to keep beside `last.ckpt`; without `monitor` the newest ones, and -1 for all.
+        monitor: The name of a logged scalar that says which ones are best; the newest are kept if not given.
+        mode: Whether the smallest (`min`) or the largest (`max`) value is best.
+    """
+
+    def __init__(
+        self,
+        every_n_train_steps: int = 1000,
+        save_top_k: int = 1,
+        monitor: str | None = None,
+        mode: str = "min",
+    ) -> None:
+        super().__init__(
+            filename="step_{step:08d}",
+            auto_insert_metric_name=False,
+            every_n_train_steps=every_n_train_steps,
+            save_top_k=save_top_k,
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+        )
+        self._interrupted = False
+        self._previous_handler: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Takes over Ctrl-C."""
+        super().on_train_start(trainer, pl_module)
+        if threading.current_thread() is threading.main_thread():
+            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves when it is time, or when somebody asked to stop."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._interrupted:
+            self._save_end(trainer)
+            raise KeyboardInterrupt
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the end of the run."""
+        self._save_end(trainer)
+        self._give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Gives Ctrl-C back."""
+        super().on_exception(trainer, pl_module, exception)
+        self._give_back()
+
+    def _save_end(self, trainer: Trainer) -> None:
+        if trainer.global_step != self._last_global_step_saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
+
+    def _give_back(self) -> None:
+        if self._previous_handler is not None:
+            signal.signal(signal.SIGINT, self._previous_handler)
+            self._previous_handler = None

@@ -1,0 +1,74 @@
+"""The curves of a run as a picture."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
+
+from lightning_cgan.callbacks.base import run_folder
+
+_PANELS = {
+    "loss": ("discriminator_loss", "generator_loss", "val_discriminator_loss", "val_generator_loss"),
+    "mean logit": ("real_logits", "fake_logits"),
+    "images / s": ("images_per_second",),
+}
+
+
+class Curves(Callback):
+    """Draws `curves.png` in the run folder from its `metrics.csv`, again and again as the run goes on.
+
+    Args:
+        every_n_steps: The number of alternations from one drawing to the next. There is one at the end in any case.
+    """
+
+    def __init__(self, every_n_steps: int = 1000) -> None:
+        self.every_n_steps = every_n_steps
+        self._folder: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Finds the run folder."""
+        self._folder = run_folder(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Draws the curves when it is time."""
+        if trainer.global_step % self.every_n_steps == 0:
+            self._draw()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draws the curves of the whole run."""
+        self._draw()
+
+    @rank_zero_only
+    def _draw(self) -> None:
+        if self._folder is not None and (self._folder / "metrics.csv").exists():
+            draw_curves(self._folder / "metrics.csv", self._folder / "curves.png")
+
+
+def draw_curves(metrics: Path, picture: Path) -> None:
+    """Draws losses, logits and speed against the number of alternations.
+
+    Args:
+        metrics: The file that Lightning's `CSVLogger` wrote.
+        picture: The PNG file to write.
+    """
+    from matplotlib.figure import Figure  # takes a second, which a run without curves need not wait for
+
+    with metrics.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figure = Figure(figsize=(8, 8), layout="constrained")
+    for axes, (title, names) in zip(figure.subplots(len(_PANELS), sharex=True), _PANELS.items(), strict=True):
+        for name in names:
+            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
+            if points:
+                marker = "o" if name.startswith("val_") else None
+                axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3, linewidth=1)
+        axes.set_ylabel(title)
+        axes.grid(alpha=0.3)
+        if axes.lines:
+            axes.legend(loc="upper right", fontsize="small")
+    axes.set_xlabel("alternations")
+    figure.savefig(picture, dpi=100)

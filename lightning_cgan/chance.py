@@ -1,0 +1,43 @@
+"""Addressable chance: every random number of a run is a function of where it is used.
+
+The order of the data depends on (seed, epoch); latents and drawn labels depend on (seed, alternation, part) and on their
+place in the whole batch. So a run can be resumed, or shared out over processes, without a random state to carry along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Distribution = Literal["normal", "uniform"]
+
+
+def generator_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A random generator whose stream is determined by an address, such as (seed, purpose, step).
+
+    The address is hashed, so that neighbouring addresses give unrelated streams.
+
+    Args:
+        address: Whole numbers that fit 64 signed bits.
+        device: Where the numbers will be drawn. The streams of a CPU and of a GPU differ.
+    """
+    digest = hashlib.blake2b(struct.pack(f"<{len(address)}q", *address), digest_size=4).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "little"))
+
+
+def draw_latents(shape: tuple[int, ...], distribution: Distribution, generator: torch.Generator | None) -> Tensor:
+    """Draws latents, standard normal or uniform in [-1, 1].
+
+    Args:
+        shape: The shape of the result, usually (N, latent_dim).
+        distribution: The distribution of each number.
+        generator: Draws the numbers, on its own device. Without one, PyTorch's global generator of the CPU does.
+    """
+    device = generator.device if generator is not None else torch.device("cpu")
+    if distribution == "normal":
+        return torch.randn(shape, generator=generator, device=device)
+    return torch.rand(shape, generator=generator, device=device).mul_(2).sub_(1)

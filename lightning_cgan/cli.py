@@ -1,0 +1,211 @@
+"""The command line: Lightning's own, with the networks sized by the data and a run in one folder.
+
+The only file that imports every room, *so that* short class names such as `--data MNISTData` resolve.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import lightning_cgan.losses
+import lightning_cgan.networks
+import lightning_cgan.penalties
+from lightning_cgan.callbacks import Checkpoints, Curves, PredictionWriter, ProgressBar, SampleGrid
+from lightning_cgan.data import LabelledImages
+from lightning_cgan.errors import UsageError, did_you_mean
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.parser import OneLineParser
+from lightning_cgan.run import csv_logger, new_run_folder, wandb_logger
+
+_LINKED = ("num_classes", "image_channels", "image_size")
+
+
+def main(args: ArgsType = None) -> None:
+    """Runs the command line.
+
+    Args:
+        args: What would stand behind the program's name; taken from `sys.argv` if not given.
+
+    Raises:
+        SystemExit: With code 2 after a mistake of the user's, which is told in one line on stderr; with code 130 after
+            Ctrl-C.
+    """
+    with _quiet(), _one_line_errors():
+        CLI(args)
+
+
+class CLI(LightningCLI):
+    """Lightning's command line for a `ConditionalGAN` on `LabelledImages`."""
+
+    run_folder: Path | None = None
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            ConditionalGAN,
+            LabelledImages,
+            subclass_mode_data=True,
+            parser_class=OneLineParser,
+            save_config_callback=SaveConfig,
+            trainer_defaults={"num_sanity_val_steps": 0},
+            seed_everything_default=0,
+            # The module has optimizers of its own: Lightning's `--optimizer` would replace both.
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options of a run beside those of the model, the data and the Trainer."""
+        parser.add_argument("--name", type=str | None, default=None, help="The run's name; the config's if not given.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="The folder that holds the folders of runs.")
+        parser.add_lightning_class_args(ProgressBar, "progress_bar")
+        parser.add_lightning_class_args(SampleGrid, "samples")
+        parser.add_lightning_class_args(Curves, "curves")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
+        for network in ("generator", "discriminator"):
+            for attribute in _LINKED:
+                target = f"model.{network}.init_args.{attribute}"
+                parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """The config says what is built, also beside a checkpoint; Lightning would let the checkpoint overrule it."""
+
+    def before_instantiate_classes(self) -> None:
+        """Gives the run a name, and refuses sizes of networks, which the data decides."""
+        config = self.config[self.subcommand]
+        if config.name is None:
+            config.name = Path(str(config.config[0])).stem if config.config else "run"
+        if config.ckpt_path is None and self.subcommand != "fit":
+            raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
+        _check_file("--ckpt_path", config.ckpt_path)
+        for network in ("generator", "discriminator"):
+            for attribute in _LINKED:
+                given = config.get(f"model.{network}.init_args.{attribute}")
+                if given is not None:
+                    raise UsageError(
+                        f"--model.{network}.{attribute}: expected to be left out, got {given}; the data decides it "
+                        "(--data.image_size and --data.classes change it)"
+                    )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the Trainer; a `fit` gets a folder of its own and the loggers that write there."""
+        config = self.config_init[self.subcommand]
+        if self.subcommand != "fit":
+            kwargs.setdefault("logger", False)
+        elif config.trainer.logger in (None, True):
+            self.run_folder = new_run_folder(config.runs_dir, config.name)
+            wandb = wandb_logger(self.run_folder, config.name, **config.wandb)
+            kwargs["logger"] = [csv_logger(self.run_folder), *([wandb] if wandb else [])]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError) as error:  # Lightning about its own options
+            raise UsageError(f"--trainer: {error}") from error
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains, and says where the results are, or after Ctrl-C, how to go on."""
+        try:
+            self.trainer.fit(**kwargs)
+        except UsageError:
+            self._discard_empty_run()
+            raise
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            self._say_how_to_resume()
+            raise SystemExit(130) from None
+        if self.run_folder and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            print(f"Pictures: {self.run_folder}/samples and {self.run_folder}/curves.png")
+            print(f"Checkpoint: {self._last_checkpoint()}")
+
+    def _last_checkpoint(self) -> str:
+        return next(c.last_model_path for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
+
+    def _discard_empty_run(self) -> None:
+        if self.run_folder and self.trainer.global_step == 0 and self.trainer.is_global_zero:
+            for logger in self.trainer.loggers:
+                logger.finalize("failed")
+            shutil.rmtree(self.run_folder, ignore_errors=True)
+            for folder in (self.run_folder.parent, self.run_folder.parent.parent):
+                with suppress(OSError):  # what is not empty stays
+                    folder.rmdir()
+
+    def _say_how_to_resume(self) -> None:
+        checkpoint = self._last_checkpoint()
+        if checkpoint and self.trainer.is_global_zero:
+            print(
+                f"Stopped at alternation {self.trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
+                f"--config {self.run_folder}/config.yaml --ckpt_path {checkpoint}"
+            )
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the folder of a fit, and hands the config to the loggers that keep one."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves, in a fit."""
+        if stage == "fit" and trainer.loggers:
+            super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hands the config to the loggers; `CSVLogger` would only write the file a second time."""
+        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        for logger in trainer.loggers:
+            if not isinstance(logger, CSVLogger):
+                logger.log_hyperparams(config)
+
+
+def _check_file(option: str, path: str | None) -> None:
+    """Refuses a file that does not exist; `last`, `best` and other words of Lightning's are no files."""
+    if path is None or path in ("last", "best", "hpc") or "://" in path or Path(path).exists():
+        return
+    folder = Path(path).parent
+    near = [file.name for file in folder.iterdir()] if folder.is_dir() else []
+    raise UsageError(f"{option}: no such file: {path}{did_you_mean(Path(path).name, near) or '; check the path'}")
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    try:
+        yield
+    except (UsageError, MisconfigurationException) as error:
+        _fail(error)
+
+
+def _fail(error: Exception) -> NoReturn:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps back warnings about what is right as it is, and advertisements."""
+    with warnings.catch_warnings():
+        # jsonargparse and PyTorch about what Lightning does
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        # a checkpoint written after an alternation is what it should be
+        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+        # the loaders cut batches out of memory: there is nothing for workers to do
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+        logger.addFilter(_is_no_advertisement)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()

@@ -1,0 +1,184 @@
+"""The contract of a data set of labelled images, and all that does not depend on which one it is."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import ClassVar, Literal, cast
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.v2.functional import resize
+
+from lightning_cgan.chance import generator_at
+from lightning_cgan.data.loader import InMemoryLoader, ShufflingLoader
+from lightning_cgan.errors import UsageError, did_you_mean
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+# The validation split must be the same in every run, whatever its seed, for scores to be comparable.
+_VALIDATION_SEED = 20150
+
+
+class LabelledImages(LightningDataModule, ABC):
+    """Labelled images that fit into memory.
+
+    Gives batches of images (N, C, H, W) in [-1, 1] and labels (N,). The training, validation and test splits never mix:
+    validation images are held out of the training split, the same ones in every run, whichever classes are kept.
+
+    A data set of your own defines the three class attributes and `read`, and `prepare_data` where there is something
+    to fetch.
+
+    Args:
+        batch_size: The number of real images in one update of the discriminator, over the whole run: it is shared out
+            over processes.
+        data_dir: The folder with the files. Without it, the environment variable LIGHTNING_CGAN_DATA names it, else it
+            is `data`.
+        classes: The classes to keep, by name or by number; all if not given. Names are kept, labels renumbered from 0
+            in the order given.
+        image_size: Resizes the images to this height and width, in pixels.
+        validation_fraction: The part of the training split that is held out for validation.
+        predictions_per_class: How many images of each class `predict` makes.
+
+    Attributes:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width, in pixels.
+        class_names: The name of each label.
+
+    Raises:
+        UsageError: A class is unknown or named twice.
+    """
+
+    all_class_names: ClassVar[tuple[str, ...]]
+    image_channels: ClassVar[int]
+    native_image_size: ClassVar[int]
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        data_dir: str | None = None,
+        classes: list[int | str] | None = None,
+        image_size: int | None = None,
+        validation_fraction: float = 1 / 12,
+        predictions_per_class: int = 100,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise UsageError(f"--data.batch_size: expected 1 or more, got {batch_size}; give a positive number")
+        if not 0 < validation_fraction < 1:
+            raise UsageError(
+                f"--data.validation_fraction: expected a number between 0 and 1, got {validation_fraction}; "
+                "5,000 of 60,000 images are 0.0833"
+            )
+        self.batch_size = batch_size
+        self.data_dir = Path(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data")
+        self.image_size = image_size or self.native_image_size
+        self.validation_fraction = validation_fraction
+        self.predictions_per_class = predictions_per_class
+        self.kept = _class_numbers(classes, self.all_class_names)
+        self.class_names = tuple(self.all_class_names[number] for number in self.kept)
+        self.num_classes = len(self.kept)
+        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+
+    @abstractmethod
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Reads one split from its files.
+
+        Args:
+            split: Which one.
+
+        Returns:
+            Images, shape (N, C, H, W), uint8, and labels, shape (N,), int64, numbered as in `all_class_names`.
+
+        Raises:
+            UsageError: The files are missing or broken.
+        """
+
+    def setup(self, stage: str) -> None:
+        """Reads what the stage needs and cuts the splits."""
+        if stage == "predict" or self.splits:
+            return
+        pixels, labels = self._checked(*self.read("train"))
+        order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
+        held_out = round(len(labels) * self.validation_fraction)
+        self.splits["validation"] = self._prepared(pixels, labels, order[:held_out])
+        self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
+        self.splits["test"] = self._prepared(*self._checked(*self.read("test")))
+
+    def _checked(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        highest = len(self.all_class_names) - 1
+        outside = labels[(labels < 0) | (labels > highest)]
+        if len(outside):
+            raise UsageError(
+                f"{type(self).__name__}: expected labels from 0 to {highest}, got {sorted(set(outside.tolist()))} in "
+                f"{len(outside)} images; mend the files in {self.data_dir}, given by --data.data_dir"
+            )
+        return pixels, labels
+
+    def _prepared(self, pixels: Tensor, labels: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Keeps the chosen images that are of a kept class, renumbers their labels and resizes them."""
+        if chosen is not None:
+            pixels, labels = pixels[chosen], labels[chosen]
+        renumbered = torch.full((len(self.all_class_names),), -1)
+        renumbered[torch.tensor(self.kept)] = torch.arange(self.num_classes)
+        labels = renumbered[labels]
+        pixels, labels = pixels[labels >= 0], labels[labels >= 0]
+        if tuple(pixels.shape[-2:]) != (self.image_size, self.image_size):
+            size = [self.image_size, self.image_size]
+            pixels = torch.cat([resize(part, size, antialias=True) for part in pixels.split(4096)])
+        return pixels, labels
+
+    def train_dataloader(self) -> ShufflingLoader:
+        """Shuffled batches of what one alternation needs; see `ConditionalGAN` for `discriminator_steps`."""
+        trainer = self.trainer
+        steps = getattr(trainer.lightning_module, "discriminator_steps", 1) if trainer else 1
+        seed = torch.initial_seed() % 2**63
+        return ShufflingLoader(
+            *self.splits["train"],
+            batch_size=self.batch_size * steps,
+            seed=trainer.strategy.broadcast(seed) if trainer else seed,
+            **self._place(),
+        )
+
+    def val_dataloader(self) -> InMemoryLoader:
+        """The validation images, in a fixed order."""
+        return InMemoryLoader(*self.splits["validation"], batch_size=self.batch_size, **self._place())
+
+    def test_dataloader(self) -> InMemoryLoader:
+        """The test images, in their own order."""
+        return InMemoryLoader(*self.splits["test"], batch_size=self.batch_size, **self._place())
+
+    def predict_dataloader(self) -> DataLoader[Tensor]:
+        """Batches of labels alone, as many of each class, for images to be made of them."""
+        labels = torch.arange(self.num_classes).repeat_interleave(self.predictions_per_class)
+        return DataLoader(cast(Dataset[Tensor], labels), batch_size=self.batch_size)
+
+    def _place(self) -> dict[str, int]:
+        trainer = self.trainer
+        return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {"rank": 0, "world_size": 1}
+
+
+def _class_numbers(classes: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:
+    """The numbers of the classes that are named or numbered."""
+    if classes is None:
+        return list(range(len(names)))
+    numbers = []
+    for wanted in classes:
+        if wanted in names:  # names first: where they are digits in another order, the name is what a person means
+            numbers.append(names.index(str(wanted)))
+        elif isinstance(wanted, int) and 0 <= wanted < len(names):
+            numbers.append(wanted)
+        else:
+            raise UsageError(
+                f"--data.classes: expected names or numbers among {', '.join(names)}, got {wanted!r}"
+                f"{did_you_mean(str(wanted), names) or '; name a class that exists'}"
+            )
+    if len(set(numbers)) < len(numbers) or not numbers:
+        raise UsageError(f"--data.classes: expected one or more different classes, got {list(classes)}; name each once")
+    return numbers

@@ -1,0 +1,30 @@
+"""What a user did wrong, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UsageError(Exception):
+    """A mistake that the user can mend.
+
+    The message names the option as the user typed it, shows what was expected and what was got, and ends with the
+    remedy. The command line prints it as one line, without a traceback, and ends with exit code 2. It is no
+    `ValueError`, since jsonargparse takes those for a failed conversion and wraps them in many lines.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Ends an error message with the known name that is nearest to a misspelt one.
+
+    Args:
+        name: The name that nobody knows.
+        known: The names that exist.
+
+    Returns:
+        `; did you mean …?`, or an empty string where nothing known is near.
+    """
+    by_lower_case = {candidate.lower(): candidate for candidate in known}
+    near = get_close_matches(name.lower(), by_lower_case, n=1)
+    return f"; did you mean {by_lower_case[near[0]]}?" if near else ""

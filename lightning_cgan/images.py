@@ -1,0 +1,58 @@
+"""Pixel ranges and grids: the only place where pixels change their range.
+
+Networks and losses see images in [-1, 1]; files and people see whole numbers in [0, 255]; a network that works in [0, 1]
+inside converts at its own door.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
+
+
+def signed_from_bytes(pixels: Tensor) -> Tensor:
+    """Turns uint8 pixels in [0, 255] to float32 in [-1, 1]."""
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
+
+
+def bytes_from_signed(images: Tensor) -> Tensor:
+    """Turns images in [-1, 1] to uint8 in [0, 255], rounding to the nearest; what lies outside is clamped."""
+    return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def signed_from_unit(images: Tensor) -> Tensor:
+    """Turns images in [0, 1] to [-1, 1]."""
+    return images * 2 - 1
+
+
+def unit_from_signed(images: Tensor) -> Tensor:
+    """Turns images in [-1, 1] to [0, 1]."""
+    return (images + 1) / 2
+
+
+def grid(images: Tensor, columns: int, smallest_cell: int = 28) -> Tensor:
+    """Lays images out in rows on a white ground.
+
+    Args:
+        images: Shape (N, C, H, W), in [-1, 1], row by row.
+        columns: The number of images in a row.
+        smallest_cell: Smaller images are magnified by a whole factor until their height has as many pixels, so that
+            a person can see them.
+
+    Returns:
+        One picture, shape (3, H', W'), uint8.
+    """
+    pixels = bytes_from_signed(images.detach().cpu())
+    factor = -(-smallest_cell // pixels.shape[-2])
+    pixels = pixels.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+    return make_grid(pixels, nrow=columns, padding=2, pad_value=255)
+
+
+def save_png(picture: Tensor, path: Path) -> None:
+    """Writes a picture, shape (C, H, W) and uint8, to a PNG file; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    to_pil_image(picture).save(path, format="PNG")

@@ -1,0 +1,97 @@
+"""What the discriminator and the generator minimise, as functions of logits.
+
+With D(x|y) = sigmoid(logit), the game of a conditional GAN (Mirza & Osindero 2014, arXiv:1411.1784, equation 2, with the
+label in both terms) is: minimum over G, maximum over D of E[log D(x|y)] + E[log(1 - D(G(z|y)|y))].
+Each discriminator's loss is the *sum* of its real and its fake term, each a mean over the batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from lightning_cgan.rebuildable import Rebuildable
+
+
+class AdversarialLoss(Rebuildable, ABC):
+    """The contract of a loss: two scalars to minimise.
+
+    Attributes:
+        needs_real_logits: Whether the generator's loss looks at the logits of real images too. Relativistic losses
+            do; the others save the pass.
+    """
+
+    needs_real_logits: bool = False
+
+    @abstractmethod
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The discriminator's loss, a scalar; both logits have shape (N,)."""
+
+    @abstractmethod
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """The generator's loss, a scalar; both logits have shape (N,)."""
+
+
+class NonSaturating(AdversarialLoss):
+    """Cross-entropy for the discriminator, -log D for the generator.
+
+    The generator's loss has the fixed point of the minimax game, and gradients also where the discriminator is sure
+    (Goodfellow et al. 2014, arXiv:1406.2661, section 3).
+    """
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-E[log D(x)] - E[log(1 - D(G(z)))]."""
+        return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """-E[log D(G(z))]."""
+        return softplus(-fake_logits).mean()
+
+
+class Saturating(NonSaturating):
+    """The minimax game as written: what one network gains, the other loses (arXiv:1406.2661, equation 1)."""
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """E[log(1 - D(G(z)))]."""
+        return -softplus(fake_logits).mean()
+
+
+class LeastSquares(AdversarialLoss):
+    """Least squares with the targets 1 for real and 0 for fake (Mao et al. 2017, arXiv:1611.04076, equation 9)."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[(D(x) - 1)²] / 2 + E[D(G(z))²] / 2, where D is the logit itself."""
+        return (real_logits - 1).square().mean() / 2 + fake_logits.square().mean() / 2
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """E[(D(G(z)) - 1)²] / 2."""
+        return (fake_logits - 1).square().mean() / 2
+
+
+class Hinge(AdversarialLoss):
+    """The hinge loss (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17)."""
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))], where D is the logit itself."""
+        return relu(1 - real_logits).mean() + relu(1 + fake_logits).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """-E[D(G(z))]."""
+        return -fake_logits.mean()
+
+
+class Wasserstein(AdversarialLoss):
+    """The Wasserstein-1 distance, estimated by a critic (Arjovsky et al. 2017, arXiv:1701.07875, equation 2).
+
+    The critic must be Lipschitz: give the module a `WassersteinGradientPenalty` as well.
+    """
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """E[D(G(z))] - E[D(x)], where D is the logit itself."""
+        return fake_logits.mean() - real_logits.mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """-E[D(G(z))]."""
+        return -fake_logits.mean()

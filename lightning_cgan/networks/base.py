@@ -1,0 +1,106 @@
+"""The contracts of the two networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_cgan.errors import UsageError
+from lightning_cgan.rebuildable import Rebuildable
+
+
+class Network(Rebuildable, nn.Module):
+    """What both networks know of the data.
+
+    Args:
+        num_classes: The number of classes; labels are whole numbers from 0 to one less.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the square images, in pixels.
+    """
+
+    def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_channels = image_channels
+        self.image_size = image_size
+
+
+class Generator(Network):
+    """Makes images: (latents (N, latent_dim), labels (N,) int64) -> images (N, C, H, W) in [-1, 1].
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        latent_dim: The number of latents of an image.
+    """
+
+    def __init__(self, num_classes: int, image_channels: int, image_size: int, latent_dim: int) -> None:
+        super().__init__(num_classes, image_channels, image_size)
+        self.latent_dim = latent_dim
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Makes one image of each row of latents."""
+        raise TypeError(f"{type(self).__name__} must define forward(latents, labels)")
+
+
+class Discriminator(Network):
+    """Judges images: (images (N, C, H, W) in [-1, 1], labels (N,) int64) -> logits (N,), without a sigmoid."""
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Says how real each image is as one of its label."""
+        raise TypeError(f"{type(self).__name__} must define forward(images, labels)")
+
+
+def uses_batch_statistics(network: nn.Module) -> bool:
+    """Whether a network's output for one image depends on the others in the batch, through batch normalisation."""
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+
+
+def starting_size(image_size: int, factor: int, network: Network) -> int:
+    """The size of the smallest feature map of a generator that magnifies it to the image.
+
+    Args:
+        image_size: The size of the image, in pixels.
+        factor: By how much the network magnifies.
+        network: The network, named in the error.
+
+    Raises:
+        UsageError: No whole number of pixels leads to that size.
+    """
+    size, rest = divmod(image_size, factor)
+    if rest or size == 0:
+        lower, higher = size * factor, (size + 1) * factor
+        remedy = f"{lower} or {higher}" if lower else f"{higher}"
+        raise UsageError(
+            f"image_size: {type(network).__name__} with these settings makes images whose size is a multiple of "
+            f"{factor}, got {image_size}; resize the data with --data.image_size {remedy}, or choose another network"
+        )
+    return size
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Lets gradients flow through a network, but not into it."""
+    parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def check_agreement(name: str, network: Any, other_name: str, other: Any) -> None:
+    """Compares what two parties know of the data; a party that does not say agrees with everyone."""
+    for attribute in ("num_classes", "image_channels", "image_size"):
+        expected, got = getattr(other, attribute, None), getattr(network, attribute)
+        if expected is not None and expected != got:
+            raise UsageError(
+                f"{name}.{attribute}: expected {expected}, as the {other_name} has, got {got}; "
+                f"build both with the same {attribute}"
+            )

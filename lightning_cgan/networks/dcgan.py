@@ -1,0 +1,142 @@
+"""The pair of convolutional networks in the manner of DCGAN (Radford et al. 2016, arXiv:1511.06434), with labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Discriminator, Generator, starting_size
+from lightning_cgan.networks.conditioning import Conditioning, LogitHead, batch_norm, concatenate_label
+
+
+class DCGANGenerator(Generator):
+    """Latents and one-hot label, a dense layer to a small map, transposed convolutions to the image, tanh.
+
+    The image size must be a multiple of the product of the strides.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        latent_dim: The number of latents.
+        channels: The channels of the first map, and of the output of each transposed convolution but the last.
+        strides: By how much each transposed convolution magnifies: as many numbers as `channels`.
+        kernel_size: The kernel of each transposed convolution; one less where the kernel is even and the stride is 1.
+        negative_slope: The slope of the leaky ReLU for negative inputs; 0 makes it a ReLU.
+        activate_first: Whether the first map, batch-normalised, goes through the activation too.
+        conditional_batch_norm: Whether batch normalisation scales and shifts each class in its own way.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        latent_dim: int = 100,
+        channels: Sequence[int] = (128, 64),
+        strides: Sequence[int] = (2, 2),
+        kernel_size: int = 4,
+        negative_slope: float = 0.0,
+        activate_first: bool = True,
+        conditional_batch_norm: bool = False,
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size, latent_dim)
+        if len(strides) != len(channels):
+            raise UsageError(
+                f"strides: expected as many as channels ({len(channels)}), got {len(strides)}; give one stride for each"
+            )
+        self.first_size = starting_size(image_size, math.prod(strides), self)
+        self.first_channels = channels[0]
+        self.activate_first = activate_first
+        self.project = nn.Linear(latent_dim + num_classes, channels[0] * self.first_size**2)
+        self.norms = nn.ModuleList(batch_norm(width, num_classes, conditional_batch_norm) for width in channels)
+        self.convolutions = nn.ModuleList(
+            _magnify(fan_in, fan_out, kernel_size, stride)
+            for (fan_in, fan_out), stride in zip(pairwise([*channels, image_channels]), strides, strict=True)
+        )
+        self.activation = nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU()
+        # Convolutions on a CPU, and in half precision on a GPU, are faster with the channels innermost.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Makes images, shape (N, C, H, W), in [-1, 1]."""
+        x = self.project(concatenate_label(latents, labels, self.num_classes))
+        x = x.unflatten(1, (self.first_channels, self.first_size, self.first_size))
+        x = self.norms[0](x, labels)
+        if self.activate_first:
+            x = self.activation(x)
+        for convolution, norm in zip(self.convolutions[:-1], self.norms[1:], strict=True):
+            x = self.activation(norm(convolution(x), labels))
+        return torch.tanh(self.convolutions[-1](x))
+
+
+class DCGANDiscriminator(Discriminator):
+    """Convolutions of stride 2 with leaky ReLU, then one logit; no normalisation. It takes images of any size.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        channels: The channels of the output of each convolution.
+        kernel_size: The kernel of each convolution.
+        negative_slope: The slope of the leaky ReLU for negative inputs.
+        dropout: The share of each convolution's outputs that is set to zero in training.
+        hidden: The width of a dense layer between the convolutions and the logit, if there is one.
+        conditioning: The label enters as constant one-hot maps beside the image, or by projection at the end.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        channels: Sequence[int] = (64, 128),
+        kernel_size: int = 4,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        hidden: int | None = None,
+        conditioning: Conditioning = "projection",
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size)
+        self.conditioning = conditioning
+        layers: list[nn.Module] = []
+        size = image_size
+        for fan_in, fan_out in pairwise([self._input_channels(), *channels]):
+            layers += [
+                nn.Conv2d(fan_in, fan_out, kernel_size, stride=2, padding=(kernel_size - 1) // 2),
+                nn.LeakyReLU(negative_slope),
+                *([nn.Dropout(dropout)] if dropout else []),
+            ]
+            size = (size + 2 * ((kernel_size - 1) // 2) - kernel_size) // 2 + 1
+        features = channels[-1] * size**2
+        layers.append(nn.Flatten())
+        if hidden is not None:
+            layers += [nn.Linear(features, hidden), nn.LeakyReLU(negative_slope)]
+            features = hidden
+        self.layers = nn.Sequential(*layers)
+        self.head = LogitHead(features, num_classes, conditioning)
+        self.to(memory_format=torch.channels_last)  # as in the generator
+
+    def _input_channels(self) -> int:
+        return self.image_channels + (self.num_classes if self.conditioning == "concatenation" else 0)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Turns images in [-1, 1] to logits, shape (N,)."""
+        if self.conditioning == "concatenation":
+            images = concatenate_label(images, labels, self.num_classes)
+        return self.head(self.layers(images), labels)  # type: ignore[no-any-return]
+
+
+def _magnify(fan_in: int, fan_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose2d:
+    """A transposed convolution with "same" padding: its output is exactly `stride` times as high and wide."""
+    if stride == 1 and kernel_size % 2 == 0:
+        kernel_size -= 1  # an even kernel cannot keep the size
+    padding = (kernel_size - stride + 1) // 2
+    return nn.ConvTranspose2d(
+        fan_in, fan_out, kernel_size, stride, padding, output_padding=stride + 2 * padding - kernel_size
+    )

@@ -1,0 +1,142 @@
+"""The pair of convolutional ResNets of the projection-discriminator papers, for small images.
+
+After Miyato et al. 2018 (arXiv:1802.05957, table 4) and Miyato & Koyama 2018 (arXiv:1802.05637), with fewer channels and
+blocks, and without spectral normalisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, relu
+
+from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Discriminator, Generator, starting_size
+from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, Conditioning, LogitHead, concatenate_label
+
+
+class ResNetGenerator(Generator):
+    """Latents to a small map, residual blocks with conditional batch normalisation that double its size, tanh.
+
+    The image size must be a multiple of 2 to the power of the number of blocks, which is one less than the number of
+    `channels`. The label enters through the normalisation alone.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        latent_dim: The number of latents.
+        channels: The channels of the first map and of each block's output.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        latent_dim: int = 128,
+        channels: Sequence[int] = (128, 64, 32),
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size, latent_dim)
+        self.first_size = starting_size(image_size, 2 ** (len(channels) - 1), self)
+        self.first_channels = channels[0]
+        self.project = nn.Linear(latent_dim, channels[0] * self.first_size**2)
+        self.blocks = nn.ModuleList(_UpBlock(*widths, num_classes) for widths in pairwise(channels))
+        self.norm = nn.BatchNorm2d(channels[-1])
+        self.to_image = nn.Conv2d(channels[-1], image_channels, 3, padding=1)
+        # Convolutions on a CPU, and in half precision on a GPU, are faster with the channels innermost.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Makes images, shape (N, C, H, W), in [-1, 1]."""
+        x = self.project(latents).unflatten(1, (self.first_channels, self.first_size, self.first_size))
+        for block in self.blocks:
+            x = block(x, labels)
+        return torch.tanh(self.to_image(relu(self.norm(x))))
+
+
+class ResNetDiscriminator(Discriminator):
+    """Residual blocks that halve the image, a sum over places, one logit; no normalisation.
+
+    It takes images whose size survives the halvings: at least 2 to the power of the number of `channels` less one.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        channels: The channels of each block's output. All blocks but the last halve the size.
+        conditioning: The label enters as constant one-hot maps beside the image, or by projection at the end.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        channels: Sequence[int] = (32, 64, 128),
+        conditioning: Conditioning = "projection",
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size)
+        smallest = 2 ** (len(channels) - 1)
+        if image_size < smallest:
+            raise UsageError(
+                f"image_size: ResNetDiscriminator with {len(channels)} channels takes images of at least {smallest} "
+                f"pixels, got {image_size}; resize the data with --data.image_size {smallest}, or give fewer channels"
+            )
+        self.conditioning = conditioning
+        width = image_channels + (num_classes if conditioning == "concatenation" else 0)
+        last = len(channels) - 1
+        self.blocks = nn.Sequential(
+            *(
+                _DownBlock(*widths, activate=place > 0, halve=place < last)
+                for place, widths in enumerate(pairwise([width, *channels]))
+            )
+        )
+        self.head = LogitHead(channels[-1], num_classes, conditioning)
+        self.to(memory_format=torch.channels_last)  # as in the generator
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Turns images in [-1, 1] to logits, shape (N,)."""
+        if self.conditioning == "concatenation":
+            images = concatenate_label(images, labels, self.num_classes)
+        features = relu(self.blocks(images)).sum((2, 3))
+        return self.head(features, labels)  # type: ignore[no-any-return]
+
+
+class _UpBlock(nn.Module):
+    """(N, fan_in, H, W) -> (N, fan_out, 2H, 2W)."""
+
+    def __init__(self, fan_in: int, fan_out: int, num_classes: int) -> None:
+        super().__init__()
+        self.norm1 = ConditionalBatchNorm2d(fan_in, num_classes)
+        self.conv1 = nn.Conv2d(fan_in, fan_out, 3, padding=1)
+        self.norm2 = ConditionalBatchNorm2d(fan_out, num_classes)
+        self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(fan_in, fan_out, 1)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        y = self.conv1(interpolate(relu(self.norm1(x, labels)), scale_factor=2))
+        y = self.conv2(relu(self.norm2(y, labels)))
+        # A 1 x 1 convolution and nearest magnification commute: the small map is the cheaper one to convolve.
+        return y + interpolate(self.shortcut(x), scale_factor=2)
+
+
+class _DownBlock(nn.Module):
+    """(N, fan_in, H, W) -> (N, fan_out, H / 2, W / 2), or the same size."""
+
+    def __init__(self, fan_in: int, fan_out: int, activate: bool, halve: bool) -> None:
+        super().__init__()
+        self.activate = activate  # the first block sees pixels, which no ReLU may cut
+        self.halve = halve
+        self.conv1 = nn.Conv2d(fan_in, fan_out, 3, padding=1)
+        self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1)
+        self.shortcut = nn.Conv2d(fan_in, fan_out, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv2(relu(self.conv1(relu(x) if self.activate else x)))
+        if self.halve:
+            x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
+        return y + self.shortcut(x)

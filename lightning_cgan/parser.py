@@ -1,0 +1,177 @@
+"""The argument parser: Lightning's, whose errors are one line that names the nearest thing that exists."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn, get_args
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_cgan.errors import did_you_mean
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser of command lines and config files, with an error of one line on stderr and exit code 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints what is wrong, and ends the program."""
+        if not self.exit_on_error:
+            super().error(message, ex)  # a parser inside another, which tells it in turn
+        parser = getattr(ex, "subcommand_parser", None) or self
+        sys.stderr.write(f"error: {one_line(message, parser)}\n")
+        raise SystemExit(2)
+
+
+def one_line(message: str, parser: LightningArgumentParser) -> str:
+    """Says in one line what jsonargparse says in many.
+
+    Args:
+        message: The message of jsonargparse.
+        parser: The parser that it comes from, which knows the options.
+    """
+    key = ".".join(re.findall(r'Parser key "([^"]+)"', message))
+    for pattern, explain in _EXPLANATIONS:
+        if match := re.search(pattern, message):
+            return explain(match, key, message, parser)
+    text = " ".join(re.sub(r'^Parser key "[^"]+":\s*', "", message).split())
+    return f"--{key}: {text}" if key else text
+
+
+def _unknown_argument(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    option = match[1].split("=")[0]
+    hint = did_you_mean(option, _options(parser)) if option.startswith("-") else ""
+    return f"{option}: no such option{hint or '; --help lists them'}"
+
+
+def _unknown_config_key(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    wanted = match[1]
+    hint = did_you_mean(wanted, (option.removeprefix("--") for option in _options(parser)))
+    return f"{wanted}: no such option, in a config file{hint or '; --help lists them'}"
+
+
+def _unknown_init_arg(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    path = (re.findall(r"class_path[=']* ?'([\w.]+)'", message) or [""])[-1]
+    known = _parameters(path)
+    hint = did_you_mean(match[1], known) or (f"; it takes {', '.join(known)}" if known else "")
+    return f"--{key}.{match[1]}: {path.rpartition('.')[2] or 'the class'} has no such option{hint}"
+
+
+def _unknown_class(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    known = sorted(set(_class_names(parser, key)))
+    hint = did_you_mean(match[1], known) or (f"; known are {', '.join(known)}" if 0 < len(known) < 12 else "")
+    return f"--{key}: expected the name of a class, got {match[1]}{hint or '; give its dotted path'}"
+
+
+def _wrong_class(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    known = ", ".join(sorted(set(_class_names(parser, key))))
+    return f"--{key}: expected a {match[2]}, got {match[1]}; known are {known}"
+
+
+def _unknown_module(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    return f"--{key}: cannot import {match[1]}: {match[2].strip()}; check the dotted path, and that it is installed"
+
+
+def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    names = [name.strip().removeprefix("fit.") for name in match[1].split(",")]
+    if key:
+        return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
+    return f"expected {', '.join('--' + name for name in names)}, got none; start from a config, such as --config FILE.yaml"
+
+
+def _no_file(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    wanted = Path(match[1])
+    near = sorted(wanted.parent.glob(f"*{wanted.suffix}")) if wanted.parent.is_dir() else []
+    near += sorted(Path("configs").glob("*.yaml"))
+    hint = did_you_mean(wanted.name, (path.name for path in near))
+    return f"--{key or 'config'}: no such file: {match[1]}{hint or '; check the path'}"
+
+
+def _wrong_choice(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    known = re.findall(r"'?(\w+)'?", match[2])
+    hint = did_you_mean(match[1], known) or f"; choose from {', '.join(known)}"
+    return f"{match[1]}: no such command{hint}"
+
+
+def _wrong_literal(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    hint = did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
+    return f"--{key}: expected one of {match[1]}, got {match[2]}{hint}"
+
+
+def _wrong_type(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    expected = re.sub(r"<class '(?:[\w.]*\.)?(\w+)'>", r"\1", match[1])
+    return f"--{key}: expected {expected}, got {' '.join(match[2].split())}"
+
+
+def _wrong_union(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    names = re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>|((?:list|dict|tuple|typing\.\w+)\[[^\n]*?\])(?=,|\])", match[1])
+    expected = " or ".join(a or b for a, b in names)
+    return f"--{key}: expected {expected}, got {' '.join(match[2].split())}".replace("NoneType", "null")
+
+
+def _broken_yaml(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
+    return f"--config: not a readable YAML file ({' '.join(match[1].split())}); mend it at that place"
+
+
+# What jsonargparse says, from the most to the least telling, and how to say it in one line.
+_EXPLANATIONS = (
+    (r"[Uu]nrecognized arguments: (\S+)", _unknown_argument),
+    (r"does not accept option '([^']+)'", _unknown_config_key),
+    (r"Option '([^']+)' is not accepted", _unknown_init_arg),
+    (r"Expected a dot import path string: (\S+)", _unknown_class),
+    (r"Import path (\S+) does not correspond to a subclass of (\w+)", _wrong_class),
+    (r"class_path '([\w.]+)':\s+(No module named [^\n]+|[^\n]*has no attribute [^\n]+)", _unknown_module),
+    (r"following arguments are required: ([^\n]+)", _missing),
+    (r"(?:File does not exist|does not exist|not found|No such file)[^\n]*?'([^'\n]+)'", _no_file),
+    (r"invalid choice: '([^']+)' \(choose from ([^)]*)\)", _wrong_choice),
+    (r"Expected a (?:typing\.)?Literal\[([^\]]*)\][.\s]+Got value: (\S+)", _wrong_literal),
+    (r"Expected a ([^\n]+?)\.\s+Got value: ([^\n]+)", _wrong_type),
+    (r"Subtypes: \[([^\n]+\])[\s\S]*Given value: ([^\n]+)", _wrong_union),
+    (r"Problems parsing config: ([\s\S]+)", _broken_yaml),
+)
+
+
+def _options(parser: LightningArgumentParser) -> list[str]:
+    return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+
+
+def _parameters(path: str) -> list[str]:
+    """The names of the arguments that a class takes, given its dotted path."""
+    module, _, name = path.rpartition(".")
+    try:
+        return list(inspect.signature(getattr(import_module(module), name)).parameters)
+    except (ImportError, AttributeError, TypeError, ValueError):
+        return []
+
+
+def _class_names(parser: LightningArgumentParser, key: str) -> Iterator[str]:
+    """The names of the classes that fit an option."""
+    for action in parser._actions:
+        if action.dest == key:
+            for base in _classes(getattr(action, "_typehint", None)):
+                yield from (cls.__name__ for cls in _leaves(base) if not cls.__name__.startswith("_"))
+
+
+def _classes(typehint: Any) -> Iterator[type]:
+    """The classes that a type hint mentions, other than Python's own."""
+    arguments: Iterable[Any] = typehint if isinstance(typehint, list) else get_args(typehint)
+    if isinstance(typehint, type) and not arguments and typehint.__module__ not in ("builtins", "collections.abc"):
+        yield typehint
+    for argument in arguments:
+        yield from _classes(argument)
+
+
+def _leaves(base: type) -> Iterator[type]:
+    """A class and its subclasses, as far as they can be instantiated."""
+    if not inspect.isabstract(base) and not (base.__subclasses__() and base.__module__.endswith(".base")):
+        yield base
+    for subclass in base.__subclasses__():
+        yield from _leaves(subclass)

@@ -1,0 +1,106 @@
+"""Gradient penalties for the discriminator, always in float32.
+
+The weights have no defaults: they must be chosen for the data and the networks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Discriminator
+from lightning_cgan.rebuildable import Rebuildable
+
+
+class GradientPenalty(Rebuildable, ABC):
+    """The contract of a penalty: a scalar that is added to the discriminator's loss.
+
+    Args:
+        interval: The penalty is computed in every so many alternations, and then counts so many times as much (lazy
+            regularisation: Karras et al. 2020, arXiv:1912.04958, appendix B).
+    """
+
+    def __init__(self, interval: int = 1) -> None:
+        if interval < 1:
+            raise UsageError(f"interval: expected 1 or more alternations, got {interval}; give a positive number")
+        self.interval = interval
+
+    @abstractmethod
+    def __call__(
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor, fake_labels: Tensor
+    ) -> Tensor:
+        """Computes the penalty, its weight included.
+
+        Args:
+            discriminator: The network to penalise.
+            real: Real images, shape (N, C, H, W), in [-1, 1].
+            fake: Generated images of the same shape, detached from the generator.
+            labels: The labels of the real images, shape (N,).
+            fake_labels: The labels that the generated images were asked for, shape (N,).
+        """
+
+
+class R1(GradientPenalty):
+    """gamma / 2 · E[‖∇D(x)‖²] at real images (Mescheder et al. 2018, arXiv:1801.04406, equation 9).
+
+    Args:
+        gamma: The weight.
+        interval: The number of alternations from one computation to the next; the weight grows in proportion.
+    """
+
+    def __init__(self, gamma: float, interval: int = 1) -> None:
+        super().__init__(interval)
+        self.gamma = gamma
+
+    def __call__(
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor, fake_labels: Tensor
+    ) -> Tensor:
+        """Computes the penalty at the real images."""
+        return self.gamma / 2 * squared_gradient_norms(discriminator, real, labels).mean()
+
+
+class R2(R1):
+    """gamma / 2 · E[‖∇D(x)‖²] at generated images (Mescheder et al. 2018, arXiv:1801.04406, equation 10)."""
+
+    def __call__(
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor, fake_labels: Tensor
+    ) -> Tensor:
+        """Computes the penalty at the generated images."""
+        return self.gamma / 2 * squared_gradient_norms(discriminator, fake, fake_labels).mean()
+
+
+class WassersteinGradientPenalty(GradientPenalty):
+    """weight · E[(‖∇D(x)‖ - 1)²] between real and generated images (Gulrajani et al. 2017, arXiv:1704.00028, equation 3).
+
+    Each point lies on the line from a real image to a generated one and is judged under the label of the real one: with
+    the module's `fake_labels: real` the two carry the same label. Its place is drawn from PyTorch's global random
+    generator.
+
+    Args:
+        weight: The weight, called lambda in the paper, which uses 10.
+        interval: The number of alternations from one computation to the next; the weight grows in proportion.
+    """
+
+    def __init__(self, weight: float, interval: int = 1) -> None:
+        super().__init__(interval)
+        self.weight = weight
+
+    def __call__(
+        self, discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor, fake_labels: Tensor
+    ) -> Tensor:
+        """Computes the penalty at one random point between each real image and its fake."""
+        place = torch.rand(len(real), 1, 1, 1, device=real.device)
+        norms = squared_gradient_norms(discriminator, torch.lerp(real.float(), fake.float(), place), labels).sqrt()
+        return self.weight * (norms - 1).square().mean()
+
+
+def squared_gradient_norms(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
+    """‖∇D(x)‖² of each image, shape (N,), differentiable once more; in float32 also under autocast."""
+    with torch.autocast(images.device.type, enabled=False):
+        images = images.detach().float().requires_grad_()
+        logits = discriminator(images, labels)
+        (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return gradients.flatten(1).square().sum(1)

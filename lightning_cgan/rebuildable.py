@@ -1,0 +1,79 @@
+"""Objects that can say how they were built, in plain values.
+
+A checkpoint must hold what is needed to build its module again, as plain values, so that it loads with
+`weights_only=True`. Lightning does this for modules that its command line built. `Rebuildable` does it for every way of
+building them, and in the same format: `{"class_path": …, "init_args": {…}}`.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from typing_extensions import Self
+
+
+class Rebuildable:
+    """A class whose instances remember the arguments that they were built with.
+
+    Only arguments that were given are remembered, described by `describe`. Arguments that it cannot describe are
+    listed in `undescribed`.
+    """
+
+    init_args: dict[str, Any]
+    undescribed: list[str]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        instance = super().__new__(cls)
+        try:
+            arguments = inspect.signature(cls.__init__).bind(instance, *args, **kwargs).arguments
+        except TypeError:
+            return instance  # `__init__` raises the clearer error; unpickling and copying bring the attributes along
+        init_args, undescribed = {}, []
+        for name, value in list(arguments.items())[1:]:
+            try:
+                init_args[name] = describe(value)
+            except TypeError:
+                undescribed.append(name)
+        # `torch.nn.Module` refuses attributes of its own kind before its `__init__`; plain ones need no such care.
+        object.__setattr__(instance, "init_args", init_args)
+        object.__setattr__(instance, "undescribed", undescribed)
+        return instance
+
+
+def describe(value: Any) -> Any:
+    """Describes a value in plain Python values from which jsonargparse builds it again.
+
+    Numbers, strings and containers stay as they are. A `Rebuildable` becomes its class path and arguments, and so does
+    a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`.
+
+    Raises:
+        TypeError: There is no such description, as for a lambda.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {key: describe(item) for key, item in value.items()}
+    if isinstance(value, Sequence):
+        return [describe(item) for item in value]
+    if isinstance(value, Rebuildable) and not value.undescribed:
+        return {"class_path": class_path(type(value)), "init_args": value.init_args}
+    if isinstance(value, type):
+        return {"class_path": class_path(value)}
+    if isinstance(value, functools.partial):
+        # jsonargparse wraps the class in calls of its own, so it may stand among the positional arguments.
+        classes = [part for part in (value.func, *value.args) if isinstance(part, type)]
+        if len(classes) == 1:
+            return {"class_path": class_path(classes[0]), "init_args": describe(value.keywords)}
+    raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
+
+
+def class_path(cls: type) -> str:
+    """The dotted path that imports a class: from the top of its package, where it can be had there."""
+    root = cls.__module__.partition(".")[0]
+    if getattr(sys.modules[root], cls.__name__, None) is cls:
+        return f"{root}.{cls.__name__}"
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,88 @@
+"""The folder of a run, and the loggers that write there."""
+
+from __future__ import annotations
+
+import netrc
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlparse
+
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+def new_run_folder(runs_dir: str, name: str) -> Path:
+    """A path for a new run, `<runs_dir>/<name>/<time>`, that nobody uses yet; nothing is created."""
+    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    folder, attempt = Path(runs_dir) / name / started, 1
+    while folder.exists():
+        attempt += 1
+        folder = folder.with_name(f"{started}_{attempt}")
+    return folder
+
+
+def csv_logger(folder: Path) -> CSVLogger:
+    """Writes `metrics.csv` into the folder of a run, and makes that folder the Trainer's own."""
+    return CSVLogger(save_dir=folder, name="", version="")
+
+
+def wandb_logger(
+    folder: Path,
+    name: str,
+    mode: WandbMode = "auto",
+    project: str = "lightning_cgan",
+    entity: str | None = None,
+    group: str | None = None,
+    tags: list[str] | None = None,
+) -> Logger | None:
+    """Logs a run to Weights & Biases, and never asks a question.
+
+    Args:
+        folder: The folder of the run, which W&B's files go to as well.
+        name: The name of the run.
+        mode: `auto` follows the environment variable WANDB_MODE if it is set; else it is online where an API key is
+            configured (WANDB_API_KEY, or a line in the netrc file that `wandb login` writes), and offline elsewhere.
+            An offline run can be uploaded later with `wandb sync`.
+        project: The project that the run belongs to.
+        entity: The user or team that owns the project.
+        group: Joins runs that belong together.
+        tags: Marks the run for searches.
+
+    Returns:
+        The logger; none where W&B is disabled.
+    """
+    if mode == "auto":
+        mode = _mode_of_environment()
+    if mode == "disabled":
+        return None
+    return WandbLogger(
+        name=name, save_dir=folder, project=project, entity=entity, group=group, tags=tags, mode=mode, log_model=False
+    )
+
+
+def _mode_of_environment() -> WandbMode:
+    wanted = os.environ.get("WANDB_MODE", "").lower()
+    if wanted in ("online", "run", "shared"):
+        return "online"
+    if wanted in ("offline", "dryrun"):
+        return "offline"
+    if wanted == "disabled":
+        return "disabled"
+    return "online" if _has_wandb_key() else "offline"
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B would find an API key. W&B's own check for one changes from release to release, and may prompt."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if file and netrc.netrc(os.path.expanduser(file)).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
