@@ -1,7 +1,8 @@
 """Addressable chance: every random number of a run is a function of where it is used.
 
-The order of the data depends on (seed, epoch); latents and drawn labels depend on (seed, alternation, part) and on their
-place in the whole batch. So a run can be resumed, or shared out over processes, without a random state to carry along.
+The order of the data depends on (seed, epoch); latents and drawn labels depend on (seed, alternation, part) and on
+their place in the whole batch. So a run can be resumed, or shared out over processes, without a random state to carry
+along.
 """
 
 from __future__ import annotations

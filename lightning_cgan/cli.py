@@ -5,6 +5,7 @@ The only file that imports every room, *so that* short class names such as `--da
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import sys
@@ -14,11 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lightning_cgan.losses
 import lightning_cgan.networks
@@ -160,7 +160,7 @@ class SaveConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Hands the config to the loggers; `CSVLogger` would only write the file a second time."""
-        config = yaml.safe_load(self.parser.dump(self.config, skip_none=False))
+        config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
         for logger in trainer.loggers:
             if not isinstance(logger, CSVLogger):
                 logger.log_hyperparams(config)

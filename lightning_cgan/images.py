@@ -1,7 +1,7 @@
 """Pixel ranges and grids: the only place where pixels change their range.
 
-Networks and losses see images in [-1, 1]; files and people see whole numbers in [0, 255]; a network that works in [0, 1]
-inside converts at its own door.
+Networks and losses see images in [-1, 1]; files and people see whole numbers in [0, 255]; a network that works
+inside in [0, 1] converts at its own door.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ def grid(images: Tensor, columns: int, smallest_cell: int = 28) -> Tensor:
     pixels = bytes_from_signed(images.detach().cpu())
     factor = -(-smallest_cell // pixels.shape[-2])
     pixels = pixels.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
-    return make_grid(pixels, nrow=columns, padding=2, pad_value=255)
+    laid_out: Tensor = make_grid(pixels, nrow=columns, padding=2, pad_value=255)
+    return laid_out
 
 
 def save_png(picture: Tensor, path: Path) -> None:

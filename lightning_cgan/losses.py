@@ -1,7 +1,7 @@
 """What the discriminator and the generator minimise, as functions of logits.
 
-With D(x|y) = sigmoid(logit), the game of a conditional GAN (Mirza & Osindero 2014, arXiv:1411.1784, equation 2, with the
-label in both terms) is: minimum over G, maximum over D of E[log D(x|y)] + E[log(1 - D(G(z|y)|y))].
+With D(x|y) = sigmoid(logit), the game of a conditional GAN (Mirza & Osindero 2014, arXiv:1411.1784, equation 2, with
+the label in both terms) is: minimum over G, maximum over D of E[log D(x|y)] + E[log(1 - D(G(z|y)|y))].
 Each discriminator's loss is the *sum* of its real and its fake term, each a mean over the batch.
 """
 

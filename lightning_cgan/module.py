@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -88,7 +89,9 @@ class ConditionalGAN(Rebuildable, LightningModule):
         super().__init__()
         self.automatic_optimization = False
         if discriminator_steps < 1:
-            raise UsageError(f"discriminator_steps: expected 1 or more, got {discriminator_steps}; give a positive number")
+            raise UsageError(
+                f"discriminator_steps: expected 1 or more, got {discriminator_steps}; give a positive number"
+            )
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss
@@ -111,7 +114,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Makes one alternation."""
-        generator_optimizer, discriminator_optimizer = self.optimizers()  # type: ignore[misc]
+        generator_optimizer, discriminator_optimizer = cast(list[LightningOptimizer], self.optimizers())
         images, labels = batch
         if len(images) % self.discriminator_steps:
             raise UsageError(
@@ -134,7 +137,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
         self.running_means.count_images(len(images) * self.trainer.world_size)
         for scheduler in self._schedulers():
             scheduler.step()
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._log_running_means()
 
     def _update_discriminator(
@@ -152,12 +155,10 @@ class ConditionalGAN(Rebuildable, LightningModule):
         self.manual_backward(objective)
         # Through the precision plugin, as every update, but past Lightning's counter: one alternation is one step.
         self.trainer.strategy.optimizer_step(optimizer, closure=_nothing)
-        self.running_means.add(
-            discriminator_loss=loss, real_logits=real_logits.mean(), fake_logits=fake_logits.mean()
-        )
+        self.running_means.add(discriminator_loss=loss, real_logits=real_logits.mean(), fake_logits=fake_logits.mean())
 
     def _update_generator(
-        self, optimizer: Any, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
+        self, optimizer: LightningOptimizer, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
     ) -> None:
         optimizer.zero_grad()
         with frozen(self.discriminator):
@@ -179,7 +180,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to move; here it is already un-scaled in half precision."""
-        generator_optimizer, _ = self.optimizers(use_pl_optimizer=False)  # type: ignore[misc]
+        generator_optimizer, _ = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))
         clip_norm = self.clip_norms[0 if optimizer is generator_optimizer else 1]
         if clip_norm is not None:
             self.clip_gradients(optimizer, clip_norm, "norm")
@@ -205,7 +206,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
         if self.fake_labels == "uniform":
             drawn = torch.randint(self.generator.num_classes, (whole,), generator=generator, device=generator.device)
             return drawn[rank::world_size]
-        everywhere = self.all_gather(labels).T.flatten() if world_size > 1 else labels
+        everywhere = cast(Tensor, self.all_gather(labels)).T.flatten() if world_size > 1 else labels
         shuffled = torch.randperm(whole, generator=generator, device=generator.device)
         return everywhere[shuffled[rank::world_size]]
 

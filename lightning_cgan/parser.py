@@ -84,7 +84,8 @@ def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgu
     names = [name.strip().removeprefix("fit.") for name in match[1].split(",")]
     if key:
         return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
-    return f"expected {', '.join('--' + name for name in names)}, got none; start from a config, such as --config FILE.yaml"
+    options = ", ".join(f"--{name}" for name in names)
+    return f"expected {options}, got none; start from a config, such as --config FILE.yaml"
 
 
 def _no_file(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
@@ -173,5 +174,6 @@ def _leaves(base: type) -> Iterator[type]:
     """A class and its subclasses, as far as they can be instantiated."""
     if not inspect.isabstract(base) and not (base.__subclasses__() and base.__module__.endswith(".base")):
         yield base
-    for subclass in base.__subclasses__():
+    subclasses: list[type] = base.__subclasses__()
+    for subclass in subclasses:
         yield from _leaves(subclass)

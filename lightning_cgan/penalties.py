@@ -73,7 +73,7 @@ class R2(R1):
 
 
 class WassersteinGradientPenalty(GradientPenalty):
-    """weight · E[(‖∇D(x)‖ - 1)²] between real and generated images (Gulrajani et al. 2017, arXiv:1704.00028, equation 3).
+    """weight · E[(‖∇D(x)‖ - 1)²] between real and fake images (Gulrajani et al. 2017, arXiv:1704.00028, equation 3).
 
     Each point lies on the line from a real image to a generated one and is judged under the label of the real one: with
     the module's `fake_labels: real` the two carry the same label. Its place is drawn from PyTorch's global random

@@ -26,7 +26,7 @@ class Rebuildable:
     init_args: dict[str, Any]
     undescribed: list[str]
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
         instance = super().__new__(cls)
         try:
             arguments = inspect.signature(cls.__init__).bind(instance, *args, **kwargs).arguments

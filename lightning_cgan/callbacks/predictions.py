@@ -45,6 +45,8 @@ class PredictionWriter(BasePredictionWriter):
         """Writes the images of a batch."""
         images, labels = prediction
         names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        for place, image, label in zip(batch_indices or [], bytes_from_signed(images).cpu(), labels.tolist(), strict=True):
+        for place, image, label in zip(
+            batch_indices or [], bytes_from_signed(images).cpu(), labels.tolist(), strict=True
+        ):
             name = str(names[label] if names else label).replace("/", "-")
             save_png(image, self.folder / name / f"{place:08d}.png")

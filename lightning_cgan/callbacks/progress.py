@@ -28,8 +28,8 @@ class ProgressBar(RichProgressBar):
     def total_train_batches(self) -> int | float:
         """The number of alternations of the whole run, as far as it is known."""
         trainer = self.trainer
-        by_epochs = trainer.max_epochs * trainer.num_training_batches if (trainer.max_epochs or -1) > 0 else math.inf
-        return min(by_epochs, trainer.max_steps if trainer.max_steps > 0 else math.inf)
+        epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else math.inf
+        return min(epochs * trainer.num_training_batches, trainer.max_steps if trainer.max_steps > 0 else math.inf)
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch}"

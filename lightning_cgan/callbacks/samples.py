@@ -83,9 +83,7 @@ class SampleGrid(Callback):
         module = cast(ImageMaker, pl_module)
         labels = self.labels if self.labels is not None else range(module.num_classes)
         latents = module.sample_latents(self.columns * self.rows, self.seed)
-        images = module.generate(
-            torch.tensor(labels).repeat_interleave(len(latents)), latents.repeat(len(labels), 1)
-        )
+        images = module.generate(torch.tensor(labels).repeat_interleave(len(latents)), latents.repeat(len(labels), 1))
         picture = grid(images, self.columns)
         save_png(picture, self._folder / f"{self._last_step:08d}.png")
         for logger in trainer.loggers:

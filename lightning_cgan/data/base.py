@@ -139,29 +139,25 @@ class LabelledImages(LightningDataModule, ABC):
         trainer = self.trainer
         steps = getattr(trainer.lightning_module, "discriminator_steps", 1) if trainer else 1
         seed = torch.initial_seed() % 2**63
-        return ShufflingLoader(
-            *self.splits["train"],
-            batch_size=self.batch_size * steps,
-            seed=trainer.strategy.broadcast(seed) if trainer else seed,
-            **self._place(),
-        )
+        seed = trainer.strategy.broadcast(seed) if trainer else seed
+        return ShufflingLoader(*self.splits["train"], self.batch_size * steps, *self._place(), seed)
 
     def val_dataloader(self) -> InMemoryLoader:
         """The validation images, in a fixed order."""
-        return InMemoryLoader(*self.splits["validation"], batch_size=self.batch_size, **self._place())
+        return InMemoryLoader(*self.splits["validation"], self.batch_size, *self._place())
 
     def test_dataloader(self) -> InMemoryLoader:
         """The test images, in their own order."""
-        return InMemoryLoader(*self.splits["test"], batch_size=self.batch_size, **self._place())
+        return InMemoryLoader(*self.splits["test"], self.batch_size, *self._place())
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
         """Batches of labels alone, as many of each class, for images to be made of them."""
         labels = torch.arange(self.num_classes).repeat_interleave(self.predictions_per_class)
         return DataLoader(cast(Dataset[Tensor], labels), batch_size=self.batch_size)
 
-    def _place(self) -> dict[str, int]:
-        trainer = self.trainer
-        return {"rank": trainer.global_rank, "world_size": trainer.world_size} if trainer else {"rank": 0, "world_size": 1}
+    def _place(self) -> tuple[int, int]:
+        """The rank of this process and the number of processes."""
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def _class_numbers(classes: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
-from torchvision.datasets import MNIST, KMNIST, FashionMNIST
+from torchvision.datasets import KMNIST, MNIST, FashionMNIST
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 

@@ -42,9 +42,9 @@ class MLPGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        pixels = self.layers(concatenate_label(latents, labels, self.num_classes))
+        pixels: Tensor = self.layers(concatenate_label(latents, labels, self.num_classes))
         images = signed_from_unit(pixels)  # inside, a sigmoid's [0, 1]
-        return images.unflatten(1, (self.image_channels, self.image_size, self.image_size))
+        return images.view(-1, self.image_channels, self.image_size, self.image_size)
 
 
 class MLPDiscriminator(Discriminator):
@@ -60,9 +60,7 @@ class MLPDiscriminator(Discriminator):
         hidden: The width of each hidden layer.
     """
 
-    def __init__(
-        self, num_classes: int, image_channels: int, image_size: int, hidden: Sequence[int] = (128,)
-    ) -> None:
+    def __init__(self, num_classes: int, image_channels: int, image_size: int, hidden: Sequence[int] = (128,)) -> None:
         super().__init__(num_classes, image_channels, image_size)
         widths = [image_channels * image_size**2 + num_classes, *hidden, 1]
         self.layers = nn.Sequential(*_layers(widths, batch_norm=False))

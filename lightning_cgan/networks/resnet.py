@@ -1,7 +1,7 @@
 """The pair of convolutional ResNets of the projection-discriminator papers, for small images.
 
-After Miyato et al. 2018 (arXiv:1802.05957, table 4) and Miyato & Koyama 2018 (arXiv:1802.05637), with fewer channels and
-blocks, and without spectral normalisation.
+After Miyato et al. 2018 (arXiv:1802.05957, table 4) and Miyato & Koyama 2018 (arXiv:1802.05637), with fewer channels
+and blocks, and without spectral normalisation.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class _UpBlock(nn.Module):
         self.shortcut = nn.Conv2d(fan_in, fan_out, 1)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        y = self.conv1(interpolate(relu(self.norm1(x, labels)), scale_factor=2))
+        y: Tensor = self.conv1(interpolate(relu(self.norm1(x, labels)), scale_factor=2))
         y = self.conv2(relu(self.norm2(y, labels)))
         # A 1 x 1 convolution and nearest magnification commute: the small map is the cheaper one to convolve.
         return y + interpolate(self.shortcut(x), scale_factor=2)
@@ -136,7 +136,7 @@ class _DownBlock(nn.Module):
         self.shortcut = nn.Conv2d(fan_in, fan_out, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.conv2(relu(self.conv1(relu(x) if self.activate else x)))
+        y: Tensor = self.conv2(relu(self.conv1(relu(x) if self.activate else x)))
         if self.halve:
             x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
         return y + self.shortcut(x)
