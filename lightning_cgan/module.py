@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
@@ -19,7 +20,7 @@ from lightning_cgan.errors import UsageError
 from lightning_cgan.losses import AdversarialLoss
 from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
 from lightning_cgan.penalties import GradientPenalty
-from lightning_cgan.rebuildable import Rebuildable, class_path
+from lightning_cgan.rebuildable import Rebuildable
 from lightning_cgan.running_means import RunningMeans
 
 FORMAT_VERSION = 1
@@ -253,13 +254,27 @@ class ConditionalGAN(Rebuildable, LightningModule):
     def _log_running_means(self) -> None:
         means = self.running_means.pop()
         shown = ("discriminator_loss", "generator_loss", "images_per_second")
-        self.log_dict({name: means.pop(name) for name in shown}, prog_bar=True)
-        # Lightning takes the axis of the loggers from `step`; its own count would be one behind.
-        self.log_dict({**means, "step": float(self.global_step)})
+        self.log_dict({name: means[name] for name in shown}, prog_bar=True, logger=False)
+        self._hand_to_loggers(means)
+
+    def _hand_to_loggers(self, scalars: Mapping[str, Tensor]) -> None:
+        """Logs at the number of alternations: Lightning's own axis is one behind, and further off after a resume.
+
+        Logging a scalar called `step`, Lightning's way to set the axis, would end up in the names of checkpoints.
+        """
+        for logger in self.loggers:
+            logger.log_metrics({name: scalar.item() for name, scalar in scalars.items()}, step=self.global_step)
+            logger.save()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`."""
         self._log_losses("val", batch, _VALIDATION, batch_idx)
+
+    def on_validation_end(self) -> None:
+        """Hands the losses on held-out images to the loggers."""
+        if self._is_fitting() and not self.trainer.sanity_checking:
+            losses = self.trainer.callback_metrics
+            self._hand_to_loggers({name: losses[name] for name in losses if name.startswith("val_")})
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`."""
@@ -274,8 +289,10 @@ class ConditionalGAN(Rebuildable, LightningModule):
             f"{prefix}_discriminator_loss": self.loss.discriminator(real_logits, fake_logits),
             f"{prefix}_generator_loss": self.loss.generator(fake_logits, real_logits),
         }
-        self.log_dict(losses, batch_size=len(real), sync_dist=True)
-        self.log("step", float(self.global_step), batch_size=1)
+        self.log_dict(losses, batch_size=len(real), sync_dist=True, logger=not self._is_fitting())
+
+    def _is_fitting(self) -> bool:
+        return self.trainer.state.fn == TrainerFn.FITTING
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Makes an image of each label: labels (N,) -> images (N, C, H, W) in [-1, 1], and the labels again."""
@@ -331,7 +348,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
         was_training = self.generator.training
         self.generator.eval()
         try:
-            images: Tensor = self.generator(latents.to(self.device), labels.to(self.device))
+            images: Tensor = self.generator(latents.to(self.device, self.dtype), labels.to(self.device))
         finally:
             self.generator.train(was_training)
         return images
@@ -347,10 +364,8 @@ class ConditionalGAN(Rebuildable, LightningModule):
                 "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
                 "lr=1e-3) for an optimizer"
             )
-        description = {"_instantiator": "lightning.pytorch.cli.instantiate_module", **self.init_args}
-        if type(self) is not ConditionalGAN:
-            description["_class_path"] = class_path(type(self))
-        self.save_hyperparameters(description, logger=False)
+        instantiator = "lightning.pytorch.cli.instantiate_module"
+        self.save_hyperparameters({"_instantiator": instantiator, **self.init_args}, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the seed and the means that wait to be logged."""

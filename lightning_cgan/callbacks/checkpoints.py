@@ -60,13 +60,13 @@ class Checkpoints(ModelCheckpoint):
     ) -> None:
         """Saves when it is time, or when somebody asked to stop."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        if self._interrupted:
+        if self._interrupted or _is_over(trainer):
             self._save_end(trainer)
+        if self._interrupted:
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of the run."""
-        self._save_end(trainer)
+        """Gives Ctrl-C back."""
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -82,3 +82,14 @@ class Checkpoints(ModelCheckpoint):
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
             self._previous_handler = None
+
+
+def _is_over(trainer: Trainer) -> bool:
+    """Whether the alternation that has just ended is the last one.
+
+    The end is saved here and not in `on_train_end`: there Lightning has counted the epoch as complete, and a run that
+    goes on from it counts it once more.
+    """
+    is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    is_last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs
+    return trainer.should_stop or trainer.global_step == trainer.max_steps or (is_last_batch and is_last_epoch)

@@ -139,4 +139,5 @@ class _DownBlock(nn.Module):
         y: Tensor = self.conv2(relu(self.conv1(relu(x) if self.activate else x)))
         if self.halve:
             x, y = avg_pool2d(x, 2), avg_pool2d(y, 2)
-        return y + self.shortcut(x)
+        shortcut: Tensor = self.shortcut(x)
+        return y + shortcut

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_cgan.cli import CLI, main
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+DIGITS = str(CONFIGS / "digits.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in a folder of its own, without Weights & Biases, and without the arguments of pytest."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("LIGHTNING_CGAN_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["lightning_cgan"])
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # more would only wait for one another where other programs run too
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Callable[..., Path]:
+    """Runs `fit` on a CPU, and returns the folder of the run."""
+
+    def fit(*args: str, config: str = DIGITS) -> Path:
+        main(["fit", "--config", config, "--trainer.accelerator", "cpu", "--runs_dir", str(tmp_path / "runs"), *args])
+        return max((tmp_path / "runs").glob("*/*"), key=lambda folder: folder.stat().st_mtime_ns)
+
+    return fit
+
+
+@pytest.fixture
+def fails(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command line that must fail with exit code 2, and returns its one line of stderr."""
+
+    def run(*args: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(list(args))
+        assert ended.value.code == 2
+        lines = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def built(monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Builds what a config describes, and returns what would be handed to `Trainer.fit`, with the Trainer."""
+
+    def build(config: str, *args: str) -> dict[str, Any]:
+        seen: dict[str, Any] = {}
+        monkeypatch.setattr(CLI, "fit", lambda cli, **kwargs: seen.update(kwargs, trainer=cli.trainer))
+        main(["fit", "--config", str(CONFIGS / config), "--trainer.accelerator", "cpu", *args])
+        return seen
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A data folder with a small set in MNIST's own format: noise, but with all ten labels."""
+    folder = tmp_path_factory.mktemp("mnist")
+    for name in ("MNIST", "FashionMNIST", "KMNIST"):
+        for prefix, count in (("train", 600), ("t10k", 100)):
+            write_idx(folder / name / "raw", prefix, count)
+    return str(folder)
+
+
+def write_idx(folder: Path, prefix: str, count: int, highest_label: int = 9) -> None:
+    """Writes images and labels as unpacked IDX files (http://yann.lecun.com/exdb/mnist)."""
+    chance = np.random.default_rng(count)
+    folder.mkdir(parents=True, exist_ok=True)
+    images = chance.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+    labels = np.arange(count, dtype=np.uint8) % (highest_label + 1)
+    header = struct.pack(">BBBBIII", 0, 0, 8, 3, count, 28, 28)
+    (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+    header = struct.pack(">BBBBI", 0, 0, 8, 1, count)
+    (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())

@@ -1,0 +1,174 @@
+"""Checkpoints: safe to load, sufficient by themselves, and good to go on from."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import PolynomialLR
+
+from lightning_cgan import (
+    R1,
+    ConditionalGAN,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    DigitsData,
+    Generator,
+    LeastSquares,
+    MLPDiscriminator,
+    MLPGenerator,
+    NonSaturating,
+    UsageError,
+)
+
+Run = Callable[..., Path]
+
+
+class OwnGenerator(Generator):
+    """A user's own network, with an argument of its own."""
+
+    def __init__(self, num_classes: int, image_channels: int, image_size: int, brightness: float) -> None:
+        super().__init__(num_classes, image_channels, image_size, latent_dim=2)
+        self.brightness = torch.nn.Parameter(torch.tensor(brightness))
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        size = self.image_size
+        return torch.tanh(latents.sum(1) + self.brightness)[:, None, None, None].expand(-1, 1, size, size)
+
+
+class OwnGAN(ConditionalGAN):
+    """A user's own module that builds its networks itself."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(MLPGenerator(10, 1, 8, hidden=[width]), MLPDiscriminator(10, 1, 8), NonSaturating())
+
+
+def fit_and_save(module: ConditionalGAN, path: Path) -> Path:
+    trainer = Trainer(
+        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(module, DigitsData())
+    trainer.save_checkpoint(path)
+    return path
+
+
+def last_row(folder: Path) -> dict[str, str]:
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))[-1]
+
+
+def assert_same(module: ConditionalGAN, again: ConditionalGAN) -> None:
+    assert type(again) is type(module)
+    assert again.state_dict().keys() == module.state_dict().keys()
+    labels = torch.arange(10)
+    assert torch.equal(again.generate(labels, seed=3), module.generate(labels, seed=3))
+
+
+def test_module_built_in_python_loads_from_its_path_alone(tmp_path: Path) -> None:
+    module = ConditionalGAN(
+        DCGANGenerator(10, 1, 8, channels=(8, 4), latent_dim=7),
+        DCGANDiscriminator(10, 1, 8, channels=(4,), conditioning="concatenation"),
+        LeastSquares(),
+        [R1(gamma=0.3, interval=4)],
+        generator_optimizer=partial(SGD, lr=0.25),
+        generator_scheduler=partial(PolynomialLR, total_iters=7),
+        discriminator_steps=2,
+        latents="uniform",
+    )
+    path = fit_and_save(module, tmp_path / "a.ckpt")
+    torch.load(path, weights_only=True)
+    again = ConditionalGAN.load_from_checkpoint(path)
+    assert_same(module, again)
+    assert isinstance(again.loss, LeastSquares)
+    assert (again.penalties[0].gamma, again.penalties[0].interval) == (0.3, 4)  # type: ignore[attr-defined]
+    assert (again.discriminator_steps, again.latents, again.discriminator.conditioning) == (2, "uniform", "concatenation")
+    generator, discriminator = again.configure_optimizers()  # type: ignore[misc,union-attr]
+    assert isinstance(generator["optimizer"], SGD)  # type: ignore[index,call-overload]
+    assert generator["optimizer"].defaults["lr"] == 0.25  # type: ignore[index,call-overload]
+    assert generator["lr_scheduler"]["scheduler"].total_iters == 7  # type: ignore[index,call-overload]
+    assert isinstance(discriminator["optimizer"], Adam)  # type: ignore[index,call-overload]
+
+
+def test_module_built_by_the_command_line_loads_from_its_path_alone(run: Run) -> None:
+    folder = run(
+        *("--trainer.max_steps", "2", "--model.generator.latent_dim", "5", "--model.loss", "Hinge"),
+        *("--model.generator_optimizer", "SGD", "--model.generator_optimizer.lr", "0.125"),
+    )
+    again = ConditionalGAN.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
+    assert again.generator.latent_dim == 5
+    assert again.generator.image_size == 8  # what the data decided is in the checkpoint too
+    assert type(again.loss).__name__ == "Hinge"
+    optimizer = again.configure_optimizers()[0]["optimizer"]  # type: ignore[index,call-overload]
+    assert optimizer.defaults["lr"] == 0.125
+    assert again.generate([1, 2]).shape == (2, 1, 8, 8)
+
+
+def test_own_network_and_own_module_load(tmp_path: Path) -> None:
+    module = ConditionalGAN(OwnGenerator(10, 1, 8, brightness=0.5), MLPDiscriminator(10, 1, 8), NonSaturating())
+    assert_same(module, ConditionalGAN.load_from_checkpoint(fit_and_save(module, tmp_path / "a.ckpt")))
+    own = OwnGAN(width=24)
+    path = fit_and_save(own, tmp_path / "b.ckpt")
+    assert_same(own, OwnGAN.load_from_checkpoint(path))
+
+
+def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
+    networks = MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8)
+    with pytest.warns(UserWarning, match="cannot say how generator_optimizer was made"):
+        module = ConditionalGAN(*networks, NonSaturating(), generator_optimizer=lambda p: SGD(p, lr=0.5))
+    path = fit_and_save(module, tmp_path / "a.ckpt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        again = ConditionalGAN.load_from_checkpoint(path, generator_optimizer=lambda p: SGD(p, lr=0.5))
+    assert_same(module, again)
+    assert isinstance(again.configure_optimizers()[0]["optimizer"], SGD)  # type: ignore[index,call-overload]
+
+
+@pytest.mark.parametrize("at", [1, 7, 20, 23])  # the first alternation, in and at the end of the first epoch, beyond
+def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> None:
+    options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform")
+    whole = run("--trainer.max_steps", "30", *options, "--name", "whole")
+    part = run("--trainer.max_steps", str(at), *options, "--name", "part")
+    checkpoint = str(part / "checkpoints" / "last.ckpt")
+    rest = run("--trainer.max_steps", "30", *options, "--name", "rest", "--ckpt_path", checkpoint)
+    expected, got = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, rest)
+    )
+    assert got["global_step"] == expected["global_step"] == 30
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(got["state_dict"][name], value), name
+    assert str(got["optimizer_states"]) == str(expected["optimizer_states"])
+    assert (whole / "samples" / "00000030.png").read_bytes() == (rest / "samples" / "00000030.png").read_bytes()
+    for name, value in last_row(rest).items():
+        assert value == last_row(whole)[name] or name == "images_per_second"
+    assert last_row(rest)["step"] == "30"
+    assert expected["epoch"] == got["epoch"] == 1
+
+
+def test_checkpoint_of_another_model_says_what_differs(run: Run, fails: Callable[..., str]) -> None:
+    folder = run("--trainer.max_steps", "1")
+    config, checkpoint = str(folder / "config.yaml"), str(folder / "checkpoints" / "last.ckpt")
+    other = ["--ckpt_path", checkpoint, "--data.classes", "[4,9]", "--trainer.accelerator", "cpu"]
+    message = fails("fit", "--config", config, *other)
+    assert "expected discriminator.head.embedding.weight of shape (2, " in message
+    assert "got (10, " in message
+    torch.save({"state_dict": {}, "pytorch-lightning_version": "2.6.0"}, "foreign.ckpt")
+    message = fails("validate", "--config", config, "--ckpt_path", "foreign.ckpt", "--trainer.accelerator", "cpu")
+    assert "expected one that a ConditionalGAN wrote, got another" in message
+
+
+def test_loading_another_model_in_python() -> None:
+    module = ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), NonSaturating())
+    state: dict[str, Any] = {"state_dict": module.state_dict()}
+    module.on_save_checkpoint(state)
+    smaller = ConditionalGAN(MLPGenerator(9, 1, 8), MLPDiscriminator(9, 1, 8), NonSaturating())
+    with pytest.raises(UsageError, match=r"discriminator.layers.0.weight of shape \(128, 73\).* got \(128, 74\)"):
+        smaller.on_load_checkpoint(state)

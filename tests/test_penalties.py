@@ -1,0 +1,64 @@
+"""Gradient penalties on discriminators whose gradients are known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_cgan import R1, R2, DCGANDiscriminator, Discriminator, UsageError, WassersteinGradientPenalty
+
+
+class Linear(Discriminator):
+    """w_y · x: the gradient at every image of class y is w_y."""
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=2, image_channels=1, image_size=3)
+        self.weight = torch.nn.Parameter(torch.randn(2, 9))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return (self.weight[labels] * images.flatten(1)).sum(1)
+
+
+@pytest.fixture
+def batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return torch.rand(4, 1, 3, 3), torch.rand(4, 1, 3, 3), torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 1, 1])
+
+
+def test_r1_of_a_linear_discriminator_is_the_norm_of_its_weights(batch: tuple[Tensor, ...]) -> None:
+    discriminator = Linear()
+    squares = discriminator.weight.square().sum(1)
+    penalty = R1(gamma=3.0)(discriminator, *batch)
+    assert torch.allclose(penalty, 3 / 2 * (squares[0] + squares[1]) / 2)
+    # the gradient of 3 / 2 · (‖w₀‖² + ‖w₁‖²) / 2 is 3 / 2 · w
+    (gradient,) = torch.autograd.grad(penalty, discriminator.weight)
+    assert torch.allclose(gradient, 3 / 2 * discriminator.weight)
+
+
+def test_r2_looks_at_fakes_under_their_own_labels(batch: tuple[Tensor, ...]) -> None:
+    discriminator = Linear()
+    assert torch.allclose(R2(gamma=1.0)(discriminator, *batch), discriminator.weight[1].square().sum() / 2)
+
+
+def test_wasserstein_penalty_of_a_linear_discriminator(batch: tuple[Tensor, ...]) -> None:
+    discriminator = Linear()
+    norms = discriminator.weight.norm(dim=1)
+    expected = 10 * ((norms[0] - 1) ** 2 + (norms[1] - 1) ** 2) / 2
+    assert torch.allclose(WassersteinGradientPenalty(weight=10.0)(discriminator, *batch), expected)
+
+
+def test_penalty_is_float32_under_autocast() -> None:
+    discriminator = DCGANDiscriminator(2, 1, 8, channels=(4, 8))
+    images, labels = torch.rand(4, 1, 8, 8) * 2 - 1, torch.tensor([0, 1, 0, 1])
+    expected = R1(gamma=1.0)(discriminator, images, images, labels, labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        penalty = R1(gamma=1.0)(discriminator, images.bfloat16(), images, labels, labels)
+    assert penalty.dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        penalty = R1(gamma=1.0)(discriminator, images, images, labels, labels)
+    assert torch.equal(penalty, expected)
+
+
+def test_interval_must_be_positive() -> None:
+    with pytest.raises(UsageError, match="interval: expected 1 or more alternations, got 0"):
+        R1(gamma=1.0, interval=0)
