@@ -34,7 +34,7 @@ def unit_from_signed(images: Tensor) -> Tensor:
     return (images + 1) / 2
 
 
-def grid(images: Tensor, columns: int, smallest_cell: int = 28) -> Tensor:
+def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
     """Lays images out in rows on a white ground.
 
     Args:
