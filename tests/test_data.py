@@ -1,0 +1,186 @@
+"""Splits, classes, sizes, and the order of batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from lightning_cgan import DigitsData, FashionMNISTData, KMNISTData, LabelledImages, MNISTData, UsageError
+from lightning_cgan.data import InMemoryLoader, ShufflingLoader
+from lightning_cgan.data.base import Split
+
+
+class Numbered(LabelledImages):
+    """1,200 training and 60 test images; the number of an image is written into its pixels."""
+
+    all_class_names = ("zero", "one", "two")
+    image_channels = 1
+    native_image_size = 2
+
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        numbers = torch.arange(1200 if split == "train" else 60)
+        pixels = torch.stack([numbers % 256, numbers // 256, numbers * 0, numbers * 0], dim=1)
+        return pixels.view(-1, 1, 2, 2).to(torch.uint8), numbers % 3
+
+
+def numbers(pixels: Tensor) -> list[int]:
+    flat = pixels.float().round().flatten(1).long()
+    return (flat[:, 0] + 256 * flat[:, 1]).tolist()  # type: ignore[no-any-return]
+
+
+def ready(data: LabelledImages) -> LabelledImages:
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def test_splits_never_mix() -> None:
+    data = ready(Numbered())
+    train, validation = numbers(data.splits["train"][0]), numbers(data.splits["validation"][0])
+    assert len(validation) == 100  # a twelfth of the training split
+    assert sorted(train + validation) == list(range(1200))
+    assert len(data.splits["test"][1]) == 60
+
+
+def test_validation_images_are_the_same_in_every_run_and_for_every_choice_of_classes() -> None:
+    everything = ready(Numbered())
+    torch.manual_seed(7)
+    two = ready(Numbered(classes=["two", "zero"]))
+    held_out, held_out_of_two = numbers(everything.splits["validation"][0]), numbers(two.splits["validation"][0])
+    assert held_out_of_two == [number for number in held_out if number % 3 != 1]
+
+
+def test_classes_keep_their_names_and_get_new_numbers() -> None:
+    data = ready(Numbered(classes=["two", 0]))
+    assert (data.class_names, data.num_classes) == (("two", "zero"), 2)
+    for split in ("train", "validation", "test"):
+        pixels, labels = data.splits[split]
+        assert [number % 3 for number in numbers(pixels)] == [{0: 2, 1: 0}[label] for label in labels.tolist()]
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        (["tow"], r"--data.classes: expected names or numbers among zero, one, two, got 'tow'; did you mean two\?"),
+        ([3], "--data.classes: .*got 3; name a class that exists"),
+        ([0, "zero"], r"--data.classes: expected one or more different classes, got \[0, 'zero'\]; name each once"),
+        ([], r"--data.classes: expected one or more different classes, got \[\]"),
+    ],
+)
+def test_wrong_classes(classes: list[Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        Numbered(classes=classes)
+
+
+def test_labels_outside_the_classes_are_refused() -> None:
+    class Broken(Numbered):
+        def read(self, split: Split) -> tuple[Tensor, Tensor]:
+            pixels, labels = super().read(split)
+            return pixels, torch.where(labels == 2, 7, labels)
+
+    with pytest.raises(UsageError, match=r"Broken: expected labels from 0 to 2, got \[7\] in 400 images; .*data_dir"):
+        ready(Broken())
+
+
+def test_wrong_numbers() -> None:
+    with pytest.raises(UsageError, match="--data.batch_size: expected 1 or more, got 0"):
+        Numbered(batch_size=0)
+    with pytest.raises(UsageError, match="--data.validation_fraction: expected a number between 0 and 1, got 1"):
+        Numbered(validation_fraction=1.0)
+    with pytest.raises(UsageError, match="--data.batch_size: expected at most 1100, .* got 2000"):
+        ready(Numbered(batch_size=2000)).train_dataloader()
+
+
+def test_data_dir_is_the_option_or_the_environment_or_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Numbered().data_dir == Path("data")
+    monkeypatch.setenv("LIGHTNING_CGAN_DATA", "elsewhere")
+    assert Numbered().data_dir == Path("elsewhere")
+    assert Numbered(data_dir="here").data_dir == Path("here")
+
+
+def test_batches_are_signed_images_with_their_labels() -> None:
+    data = ready(DigitsData(batch_size=50))
+    bunch = load_digits()
+    images, labels = next(iter(data.test_dataloader()))
+    assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+    expected = torch.as_tensor(bunch.images[1437:1487] / 8 - 1, dtype=torch.float32)  # 0 to 16 becomes -1 to 1
+    assert torch.allclose(images.squeeze(1), expected, atol=1 / 255 + 1e-6)  # half a step of 256
+    assert labels.tolist() == bunch.target[1437:1487].tolist()
+    assert sum(len(labels) for _, labels in data.test_dataloader()) == 360
+    assert len(data.val_dataloader()) == 3
+    assert [len(labels) for _, labels in data.val_dataloader()] == [50, 50, 20]
+
+
+def test_image_size_resizes() -> None:
+    data = ready(DigitsData(image_size=20))
+    images, _ = next(iter(data.train_dataloader()))
+    assert images.shape == (64, 1, 20, 20)
+    assert (DigitsData(image_size=20).image_size, DigitsData().image_size) == (20, 8)
+    native = ready(DigitsData()).splits["test"][0]
+    mean = native.float().mean((1, 2, 3))
+    assert torch.allclose(data.splits["test"][0].float().mean((1, 2, 3)), mean, atol=3)
+
+
+@pytest.mark.parametrize("cls", [MNISTData, FashionMNISTData, KMNISTData])
+def test_torchvision_sets(cls: type[LabelledImages], mnist_folder: str) -> None:
+    data = ready(cls(data_dir=mnist_folder))
+    assert (data.num_classes, data.image_channels, data.image_size) == (10, 1, 28)
+    raw = (Path(mnist_folder) / cls.__name__.removesuffix("Data") / "raw" / "t10k-images-idx3-ubyte").read_bytes()
+    pixels, labels = data.splits["test"]
+    assert pixels.numpy().tobytes() == raw[16:]
+    assert labels.tolist() == [i % 10 for i in range(100)]
+    assert len(data.splits["train"][1]) == 550
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    data = ready(Numbered())
+
+    def epochs(seed: int, count: int = 2) -> list[list[int]]:
+        loader = ShufflingLoader(*data.splits["train"], batch_size=64, seed=seed)
+        return [[n for images, _ in loader for n in numbers((images + 1) * 127.5)] for _ in range(count)]
+
+    first, second = epochs(seed=1)
+    assert len(first) == len(set(first)) == len(set(second)) == 1100 // 64 * 64
+    assert set(first) <= set(numbers(data.splits["train"][0]))
+    assert first != second
+    assert epochs(seed=1) == [first, second]
+    assert epochs(seed=2)[0] != first
+
+
+@pytest.mark.parametrize("place", [1, 16, 17, 20, 34])
+def test_loader_goes_on_where_another_stood(place: int) -> None:
+    data = ready(Numbered())
+
+    def stream(loader: ShufflingLoader, batches: int) -> list[int]:
+        seen: list[int] = []
+        while batches:
+            for images, _ in loader:
+                seen += numbers((images + 1) * 127.5)
+                batches -= 1
+                if not batches:
+                    break
+        return seen
+
+    loader = ShufflingLoader(*data.splits["train"], batch_size=64, seed=3)
+    whole = stream(ShufflingLoader(*data.splits["train"], batch_size=64, seed=3), 40)
+    begun = stream(loader, place)
+    again = ShufflingLoader(*data.splits["train"], batch_size=64)
+    again.load_state_dict(loader.state_dict())
+    assert begun + stream(again, 40 - place) == whole
+
+
+def test_processes_share_out_each_batch() -> None:
+    data = ready(Numbered())
+    whole = ShufflingLoader(*data.splits["train"], batch_size=60, seed=5)
+    parts = [ShufflingLoader(*data.splits["train"], 60, rank, world_size=3, seed=5) for rank in range(3)]
+    for (images, labels), *shares in zip(whole, *parts, strict=True):
+        for rank, (own_images, own_labels) in enumerate(shares):
+            assert torch.equal(own_images, images[rank::3])
+            assert torch.equal(own_labels, labels[rank::3])
+    with pytest.raises(UsageError, match=r"--data.batch_size: expected a multiple of the number of processes \(7\)"):
+        InMemoryLoader(*data.splits["train"], batch_size=60, rank=0, world_size=7)

@@ -1,0 +1,82 @@
+"""Imports go one way, and some rooms are plain PyTorch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import lightning_cgan
+
+PACKAGE = Path(lightning_cgan.__file__).parent
+
+# What each room may import of the package, beside itself; the ground floor is open to all.
+GROUND = {"errors", "chance", "rebuildable", "images"}
+MAY_IMPORT = {
+    "errors": set(),
+    "chance": set(),
+    "images": set(),
+    "rebuildable": set(),
+    "running_means": set(),
+    "run": set(),
+    "losses": GROUND,
+    "networks": GROUND,
+    "penalties": GROUND | {"networks"},
+    "data": GROUND,
+    "parser": GROUND,
+    "module": GROUND | {"losses", "networks", "penalties", "running_means"},
+    "callbacks": GROUND,
+    "__init__": None,
+    "__main__": None,
+    "cli": None,  # knows all
+}
+PLAIN_TORCH = {"errors", "chance", "rebuildable", "images", "running_means", "losses", "networks", "penalties"}
+
+
+def imports(file: Path) -> set[str]:
+    """The dotted names that a file imports, at its top and inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room_of(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def test_imports_go_one_way() -> None:
+    files = sorted(PACKAGE.rglob("*.py"))
+    assert len(files) > 20
+    for file in files:
+        room = room_of(file)
+        allowed = MAY_IMPORT[room]
+        for name in imports(file):
+            top, _, rest = name.partition(".")
+            if top == "lightning_cgan" and allowed is not None:
+                assert rest.split(".")[0] in allowed | {room}, f"{file} imports {name}"
+            if room in PLAIN_TORCH:
+                assert top not in ("lightning", "pytorch_lightning"), f"{file} imports {name}"
+
+
+def test_package_and_help_do_not_wait_for_torch() -> None:
+    code = "import sys, lightning_cgan; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for option in ("--help", "-h", "--version"):
+        code = (
+            f"import sys; sys.argv = ['lightning_cgan', {option!r}]; "
+            "from lightning_cgan.__main__ import main; main(); assert 'torch' not in sys.modules"
+        )
+        shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+        assert shown.startswith("usage: " if "h" in option else lightning_cgan.__version__)
+
+
+def test_every_public_name_can_be_had() -> None:
+    assert "ConditionalGAN" in dir(lightning_cgan)
+    for name in lightning_cgan.__all__:
+        assert getattr(lightning_cgan, name) is not None
