@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -179,13 +179,14 @@ def _check_file(option: str, path: str | None) -> None:
 def _one_line_errors() -> Iterator[None]:
     try:
         yield
-    except (UsageError, MisconfigurationException) as error:
-        _fail(error)
-
-
-def _fail(error: Exception) -> NoReturn:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    raise SystemExit(2) from error
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException)):
+            cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
+        if cause is None:
+            raise
+        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 @contextmanager

@@ -6,12 +6,11 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """A mistake that the user can mend.
 
     The message names the option as the user typed it, shows what was expected and what was got, and ends with the
-    remedy. The command line prints it as one line, without a traceback, and ends with exit code 2. It is no
-    `ValueError`, since jsonargparse takes those for a failed conversion and wraps them in many lines.
+    remedy. The command line prints it as one line, without a traceback, and ends with exit code 2.
     """
 
 

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs the tests, from nothing but Python and pip. Options are handed on to pytest.
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+prepare dev
+cd "$root"
+python -m pytest "$@"

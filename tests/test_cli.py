@@ -1,0 +1,124 @@
+"""The command line as a person uses it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from conftest import CONFIGS, DIGITS
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from lightning_cgan.cli import main
+
+Run = Callable[..., Path]
+
+
+def printed_config(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", *arguments, "--print_config"])
+    assert ended.value.code == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_print_config_round_trips(capsys: pytest.CaptureFixture[str], tmp_path: Path, config: Path) -> None:
+    printed = printed_config(capsys, "--config", str(config))
+    (tmp_path / "printed.yaml").write_text(printed)
+    assert yaml.safe_load(printed_config(capsys, "--config", "printed.yaml")) == yaml.safe_load(printed)
+    assert "Unable to serialize" not in printed
+
+
+def test_config_of_a_run_repeats_the_run(run: Run) -> None:
+    first = run("--trainer.max_steps", "3", "--model.generator.latent_dim", "9")
+    second = run(config=str(first / "config.yaml"))
+    assert first != second
+    assert first.parent == second.parent  # the run keeps its name
+    one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for f in (first, second))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_validate_test_and_predict(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = run("--trainer.max_steps", "3", "--data.classes", "[3,5,8]")
+    before = sorted(tmp_path.rglob("*"))
+    common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+    capsys.readouterr()
+    for command, prefix in (("validate", "val"), ("test", "test")):
+        main([command, *common])
+        shown = capsys.readouterr().out
+        assert re.search(rf"{prefix}_discriminator_loss +│ +\d", shown)
+        assert re.search(rf"{prefix}_generator_loss +│ +\d", shown)
+    assert sorted(tmp_path.rglob("*")) == before  # they leave nothing behind
+    main(["predict", *common, "--data.predictions_per_class", "70", "--predictions.folder", "made"])
+    images = ImageFolder("made")
+    assert images.classes == ["3", "5", "8"]
+    assert torch.bincount(torch.tensor(images.targets)).tolist() == [70, 70, 70]
+    assert Image.open(images.samples[0][0]).size == (16, 16)
+    assert len({Path(path).read_bytes() for path, _ in images.samples}) == 210
+
+
+def test_predictions_do_not_mix(run: Run, fails: Callable[..., str], tmp_path: Path) -> None:
+    folder = run("--trainer.max_steps", "1")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a.png").touch()
+    checkpoint = str(folder / "checkpoints" / "last.ckpt")
+    message = fails("predict", "--config", DIGITS, "--ckpt_path", checkpoint, "--predictions.folder", "made")
+    assert message.startswith("error: --predictions.folder: expected a new or empty folder, got made with files in it")
+
+
+def test_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:
+    main(["fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_share_latents_between_rows_and_over_the_run(run: Run) -> None:
+    folder = run(
+        *("--trainer.max_steps", "4", "--samples.every_n_steps", "2", "--samples.columns", "4", "--samples.rows", "2"),
+        *("--samples.labels", "[7,7,1]", "--data.image_size", "56"),
+    )
+    files = sorted((folder / "samples").iterdir())
+    assert [file.name for file in files] == ["00000000.png", "00000002.png", "00000004.png"]
+    picture = Image.open(files[-1])
+    assert picture.size == (4 * 58 + 2, 6 * 58 + 2)
+
+    def row(number: int) -> bytes:
+        return picture.crop((0, 58 * number + 2, picture.width, 58 * number + 58)).tobytes()
+
+    assert row(0) == row(2)  # the label 7 again, with the same latents
+    assert row(1) == row(3)
+    assert len({row(0), row(1), row(4), row(5)}) == 4
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
+    options = ["--trainer.max_steps", "100000", "--model.generator_scheduler", "null", "--trainer.log_every_n_steps", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while not any(len(f.read_text().splitlines()) > 5 for f in tmp_path.glob("runs/digits/*/metrics.csv")):
+            assert time.monotonic() < deadline and process.poll() is None  # noqa: PT018
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, shown
+    assert "Traceback" not in shown
+    stopped = re.search(r"Stopped at alternation ([\d,]+). To go on:\n  python -m lightning_cgan (fit .*)\n", shown)
+    assert stopped, shown
+    step = int(stopped[1].replace(",", ""))
+    (folder,) = tmp_path.glob("runs/digits/*")
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == step
+    # both networks have made the same number of updates: it stopped between two alternations
+    assert [int(optimizer["state"][0]["step"]) for optimizer in checkpoint["optimizer_states"]] == [step, step]
+    main([*stopped[2].split(), "--trainer.max_steps", str(step + 2)])
+    resumed = max(tmp_path.glob("runs/digits/*"), key=lambda path: path.stat().st_mtime_ns)
+    assert torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == step + 2
