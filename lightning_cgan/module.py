@@ -348,7 +348,9 @@ class ConditionalGAN(Rebuildable, LightningModule):
         was_training = self.generator.training
         self.generator.eval()
         try:
-            images: Tensor = self.generator(latents.to(self.device, self.dtype), labels.to(self.device))
+            images: Tensor = self.generator(
+                latents.to(self.device, cast(torch.dtype, self.dtype)), labels.to(self.device)
+            )
         finally:
             self.generator.train(was_training)
         return images

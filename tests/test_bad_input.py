@@ -57,12 +57,18 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         # wrong values
         ("--trainer.max_steps abc", "--trainer.max_steps: expected int, got abc"),
-        ("--model.latents norml", "--model.latents: expected one of 'normal', 'uniform', got norml; did you mean normal?"),
+        (
+            "--model.latents norml",
+            "--model.latents: expected one of 'normal', 'uniform', got norml; did you mean normal?",
+        ),
         ("--seed_everything x", "--seed_everything: expected bool or int, got x"),
         ("--model.generator.channels many", "--model.generator.channels: expected Sequence, got many"),
         ("--model.discriminator_steps 0", "discriminator_steps: expected 1 or more, got 0; give a positive number"),
         ("--samples.rows 0", "--samples.rows: expected 1 or more, got 0; give a positive number"),
-        ("--data.classes [4,10]", "--data.classes: expected names or numbers among 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 10"),
+        (
+            "--data.classes [4,10]",
+            "--data.classes: expected names or numbers among 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 10",
+        ),
         (
             "--samples.labels [3,12]",
             "--samples.labels: expected class numbers from 0 to 9, got [12]; name classes that the data has",
@@ -81,7 +87,10 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
             "--model.generator.num_classes 3",
             "--model.generator.num_classes: expected to be left out, got 3; the data decides it",
         ),
-        ("--model.penalties+=R1", "--model.penalties: expected a value for gamma, got none; give --model.penalties.gamma"),
+        (
+            "--model.penalties+=R1",
+            "--model.penalties: expected a value for gamma, got none; give --model.penalties.gamma",
+        ),
         # files
         ("--ckpt_path last.ckpt", "--ckpt_path: no such file: last.ckpt; check the path"),
         ("--config no.yaml", "--config: no such file: "),
@@ -98,7 +107,10 @@ def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("trainer: {max_stepz: 3}", "trainer.max_stepz: no such option, in a config file; did you mean trainer.max_steps?"),
+        (
+            "trainer: {max_stepz: 3}",
+            "trainer.max_stepz: no such option, in a config file; did you mean trainer.max_steps?",
+        ),
         ("trainer: [", "--config: not a readable YAML file (while parsing a flow node"),
         (
             "data: {class_path: DigitsData, init_args: {batchsize: 3}}",
@@ -117,11 +129,15 @@ def test_mistake_in_a_config(fails: Fails, tmp_path: Path, text: str, message: s
 
 def test_misspelt_command_and_file(fails: Fails, tmp_path: Path) -> None:
     assert fails("fitt") == "error: fitt: no such command; did you mean fit?"
-    assert fails("fit").startswith("error: expected --model.generator, --model.discriminator, --model.loss, --data, got")
+    assert fails("fit").startswith(
+        "error: expected --model.generator, --model.discriminator, --model.loss, --data, got"
+    )
     near = CONFIGS / "digit.yaml"
     assert fails("fit", "--config", str(near)) == f"error: --config: no such file: {near}; did you mean digits.yaml?"
     (tmp_path / "last.ckpt").touch()
-    assert fails(*FIT, "--ckpt_path", "lst.ckpt") == "error: --ckpt_path: no such file: lst.ckpt; did you mean last.ckpt?"
+    assert (
+        fails(*FIT, "--ckpt_path", "lst.ckpt") == "error: --ckpt_path: no such file: lst.ckpt; did you mean last.ckpt?"
+    )
     for command in ("validate", "test", "predict"):
         message = fails(command, "--config", DIGITS)
         assert message == f"error: --ckpt_path: expected a checkpoint to {command}, got none; name one"
@@ -185,5 +201,7 @@ def test_label_outside_the_classes(fails: Fails, tmp_path: Path) -> None:
     for prefix in ("train", "t10k"):
         write_idx(tmp_path / "MNIST" / "raw", prefix, 110, highest_label=10)
     message = on_mnist(fails, tmp_path)
-    assert message.startswith("error: MNISTData: expected labels from 0 to 9, got [10] in 10 images; mend the files in ")
+    assert message.startswith(
+        "error: MNISTData: expected labels from 0 to 9, got [10] in 10 images; mend the files in "
+    )
     assert not (tmp_path / "runs").exists()

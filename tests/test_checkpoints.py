@@ -90,7 +90,11 @@ def test_module_built_in_python_loads_from_its_path_alone(tmp_path: Path) -> Non
     assert_same(module, again)
     assert isinstance(again.loss, LeastSquares)
     assert (again.penalties[0].gamma, again.penalties[0].interval) == (0.3, 4)  # type: ignore[attr-defined]
-    assert (again.discriminator_steps, again.latents, again.discriminator.conditioning) == (2, "uniform", "concatenation")
+    assert (again.discriminator_steps, again.latents, again.discriminator.conditioning) == (
+        2,
+        "uniform",
+        "concatenation",
+    )
     generator, discriminator = again.configure_optimizers()  # type: ignore[misc,union-attr]
     assert isinstance(generator["optimizer"], SGD)  # type: ignore[index,call-overload]
     assert generator["optimizer"].defaults["lr"] == 0.25  # type: ignore[index,call-overload]
@@ -105,11 +109,11 @@ def test_module_built_by_the_command_line_loads_from_its_path_alone(run: Run) ->
     )
     again = ConditionalGAN.load_from_checkpoint(folder / "checkpoints" / "last.ckpt")
     assert again.generator.latent_dim == 5
-    assert again.generator.image_size == 8  # what the data decided is in the checkpoint too
+    assert again.generator.image_size == 16  # what the data decided is in the checkpoint too
     assert type(again.loss).__name__ == "Hinge"
     optimizer = again.configure_optimizers()[0]["optimizer"]  # type: ignore[index,call-overload]
     assert optimizer.defaults["lr"] == 0.125
-    assert again.generate([1, 2]).shape == (2, 1, 8, 8)
+    assert again.generate([1, 2]).shape == (2, 1, 16, 16)
 
 
 def test_own_network_and_own_module_load(tmp_path: Path) -> None:
@@ -139,9 +143,7 @@ def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> 
     part = run("--trainer.max_steps", str(at), *options, "--name", "part")
     checkpoint = str(part / "checkpoints" / "last.ckpt")
     rest = run("--trainer.max_steps", "30", *options, "--name", "rest", "--ckpt_path", checkpoint)
-    expected, got = (
-        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, rest)
-    )
+    expected, got = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, rest))
     assert got["global_step"] == expected["global_step"] == 30
     for name, value in expected["state_dict"].items():
         assert torch.equal(got["state_dict"][name], value), name

@@ -100,9 +100,18 @@ def test_samples_share_latents_between_rows_and_over_the_run(run: Run) -> None:
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
-    options = ["--trainer.max_steps", "100000", "--model.generator_scheduler", "null", "--trainer.log_every_n_steps", "1"]
+    options = [
+        "--trainer.max_steps",
+        "100000",
+        "--model.generator_scheduler",
+        "null",
+        "--trainer.log_every_n_steps",
+        "1",
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment) as process:
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    ) as process:
         deadline = time.monotonic() + 120
         while not any(len(f.read_text().splitlines()) > 5 for f in tmp_path.glob("runs/digits/*/metrics.csv")):
             assert time.monotonic() < deadline and process.poll() is None  # noqa: PT018

@@ -32,9 +32,7 @@ def test_every_clock_counts_alternations(run: Run, discriminator_steps: int) -> 
     # 1,317 images in batches of 32: an epoch is 41 alternations of one discriminator step, or 8 of five
     validations = [int(row["step"]) for row in rows if row.get("val_generator_loss")]
     assert validations == {1: [], 5: [8, 16]}[discriminator_steps]
-    assert sorted(file.name for file in (folder / "samples").iterdir()) == [
-        f"{step:08d}.png" for step in (0, 10, 20)
-    ]
+    assert sorted(file.name for file in (folder / "samples").iterdir()) == [f"{step:08d}.png" for step in (0, 10, 20)]
 
 
 def test_schedules_count_alternations(run: Run) -> None:

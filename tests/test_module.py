@@ -96,7 +96,9 @@ def test_every_loss_trains_every_pair(pair: str, loss: Any) -> None:
     for name, value in module.state_dict().items():
         assert torch.isfinite(value.float()).all(), name
     for network in ("generator", "discriminator"):
-        changed = [not torch.equal(before[name], p) for name, p in module.named_parameters() if name.startswith(network)]
+        changed = [
+            not torch.equal(before[name], p) for name, p in module.named_parameters() if name.startswith(network)
+        ]
         assert any(changed)
 
 
@@ -250,7 +252,9 @@ def test_networks_must_agree_with_each_other_and_with_the_data() -> None:
 
 def test_own_loader_must_fit_the_discriminator_steps() -> None:
     loader: DataLoader[Any] = DataLoader(TensorDataset(torch.zeros(64, 1, 8, 8), torch.zeros(64).long()), batch_size=64)
-    with pytest.raises(UsageError, match="discriminator_steps: expected training batches of a multiple of 5 images, got 64"):
+    with pytest.raises(
+        UsageError, match="discriminator_steps: expected training batches of a multiple of 5 images, got 64"
+    ):
         fit(gan(discriminator_steps=5), data=loader)
     with pytest.raises(UsageError, match="discriminator_steps: expected 1 or more, got 0"):
         gan(discriminator_steps=0)

@@ -125,9 +125,7 @@ def test_projection_is_its_formula() -> None:
     features, labels = torch.randn(4, 5), torch.tensor([2, 0, 1, 2])
     assert head.embedding is not None
     for i, label in enumerate(labels.tolist()):
-        expected = sum(
-            (head.linear.weight[0, k] + head.embedding.weight[label, k]) * features[i, k] for k in range(5)
-        )
+        expected = sum((head.linear.weight[0, k] + head.embedding.weight[label, k]) * features[i, k] for k in range(5))
         assert torch.allclose(head(features, labels)[i], expected + head.linear.bias[0], atol=1e-6)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,8 +14,10 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet(number: int) -> None:
-    exec(compile(SNIPPETS[number], f"README.md, snippet {number + 1}", "exec"), {"__name__": "readme"})
+def test_snippet(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    snippet = ModuleType("readme")
+    monkeypatch.setitem(sys.modules, "readme", snippet)
+    exec(compile(SNIPPETS[number], f"README.md, snippet {number + 1}", "exec"), snippet.__dict__)
 
 
 def test_there_are_snippets_and_every_file_exists() -> None:

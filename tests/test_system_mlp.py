@@ -135,9 +135,7 @@ def witnessed(monkeypatch: pytest.MonkeyPatch, mnist_folder: str) -> Callable[[s
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("64-true", 1e-9), ("32-true", 1e-5)])
-def test_step_is_the_transcription(
-    witnessed: Callable[[str], Witness], precision: str, tolerance: float
-) -> None:
+def test_step_is_the_transcription(witnessed: Callable[[str], Witness], precision: str, tolerance: float) -> None:
     witness = witnessed(precision)
     transcription = Transcription({name: value.astype(np.float64) for name, value in witness.before.items()})
     assert len(witness.steps) == 4

@@ -1,4 +1,4 @@
-"""Each of the four systems that the package grew from, against its description: networks, optimizers, batches, labels."""
+"""The four systems that the package grew from, each against its description."""
 
 from __future__ import annotations
 
