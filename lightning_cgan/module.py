@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -18,10 +17,18 @@ from torch.optim import Adam, Optimizer
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
 from lightning_cgan.errors import UsageError
 from lightning_cgan.losses import AdversarialLoss
-from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
+from lightning_cgan.networks.base import (
+    Discriminator,
+    Generator,
+    check_agreement,
+    check_same_shapes,
+    frozen,
+    uses_batch_statistics,
+)
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import Rebuildable
 from lightning_cgan.running_means import RunningMeans
+from lightning_cgan.sampling import SamplingModule
 
 FORMAT_VERSION = 1
 
@@ -29,7 +36,7 @@ FORMAT_VERSION = 1
 _TRAINING, _VALIDATION, _TEST, _PREDICTION = range(4)
 
 
-class ConditionalGAN(Rebuildable, LightningModule):
+class ConditionalGAN(Rebuildable, SamplingModule):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -99,7 +106,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
         self.penalties = penalties or []
         self.optimizer_factories = (generator_optimizer, discriminator_optimizer)
         self.scheduler_factories = (generator_scheduler, discriminator_scheduler)
-        self.latents: Distribution = latents
+        self.latents = latents
         self.fake_labels = fake_labels
         self.discriminator_steps = discriminator_steps
         self.share_fakes = share_fakes
@@ -299,62 +306,6 @@ class ConditionalGAN(Rebuildable, LightningModule):
         latents = self._draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
         return self.generate(batch, latents), batch
 
-    # ---- images ------------------------------------------------------------------------------------------------------
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Calls the generator: latents (N, latent_dim), labels (N,) -> images (N, C, H, W) in [-1, 1]."""
-        return cast(Tensor, self.generator(latents, labels))
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes that images can be asked of."""
-        return self.generator.num_classes
-
-    def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
-        """Draws latents as in training, shape (count, latent_dim), on the CPU.
-
-        Args:
-            count: How many rows.
-            seed: Makes them reproducible. Without it they come from PyTorch's global generator.
-        """
-        generator = None if seed is None else generator_at(seed)
-        return draw_latents((count, self.generator.latent_dim), self.latents, generator)
-
-    @torch.no_grad()
-    def generate(
-        self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
-    ) -> Tensor:
-        """Makes an image of each label, with the generator in evaluation mode.
-
-        Args:
-            labels: Class numbers, shape (N,), or one number.
-            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
-            seed: Makes the drawn latents reproducible.
-
-        Returns:
-            Images, shape (N, C, H, W), in [-1, 1], on the module's device.
-
-        Raises:
-            UsageError: A label is not the number of a class.
-        """
-        labels = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.generator.num_classes:
-            raise UsageError(
-                f"labels: expected class numbers from 0 to {self.generator.num_classes - 1}, "
-                f"got {sorted(set(labels.tolist()))}; name classes that the model was trained on"
-            )
-        if latents is None:
-            latents = self.sample_latents(len(labels), seed)
-        was_training = self.generator.training
-        self.generator.eval()
-        try:
-            images: Tensor = self.generator(
-                latents.to(self.device, cast(torch.dtype, self.dtype)), labels.to(self.device)
-            )
-        finally:
-            self.generator.train(was_training)
-        return images
-
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save_description(self) -> None:
@@ -386,14 +337,7 @@ class ConditionalGAN(Rebuildable, LightningModule):
         state = checkpoint.get("lightning_cgan")
         if state is None:
             raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
-        shapes = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        saved = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        for name in sorted(shapes.keys() | saved.keys()):
-            if shapes.get(name) != saved.get(name):
-                raise UsageError(
-                    f"the checkpoint: expected {name} of shape {shapes.get(name)}, as this model has, got "
-                    f"{saved.get(name)}; give the config that it was trained with"
-                )
+        check_same_shapes(self, checkpoint["state_dict"])
         self.seed = state["seed"]
         self.running_means.load_state_dict(state["running_means"])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -103,4 +103,20 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
             raise UsageError(
                 f"{name}.{attribute}: expected {expected}, as the {other_name} has, got {got}; "
                 f"build both with the same {attribute}"
+            )
+
+
+def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Compares a module with weights that were saved of one.
+
+    Raises:
+        UsageError: They differ; the message names the first difference.
+    """
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    saved_shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    for name in sorted(shapes.keys() | saved_shapes.keys()):
+        if shapes.get(name) != saved_shapes.get(name):
+            raise UsageError(
+                f"the checkpoint: expected {name} of shape {shapes.get(name)}, as this model has, got "
+                f"{saved_shapes.get(name)}; give the config that it was trained with"
             )

@@ -1,0 +1,80 @@
+"""What a trained module is for: images of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from lightning_cgan.chance import Distribution, draw_latents, generator_at
+from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Generator
+
+
+class SamplingModule(LightningModule):
+    """A module with a generator.
+
+    Attributes:
+        generator: Makes the images.
+        latents: The distribution of the latents that it was trained with.
+    """
+
+    generator: Generator
+    latents: Distribution
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Calls the generator: latents (N, latent_dim), labels (N,) -> images (N, C, H, W) in [-1, 1]."""
+        return cast(Tensor, self.generator(latents, labels))
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that images can be asked of."""
+        return self.generator.num_classes
+
+    def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
+        """Draws latents as in training, shape (count, latent_dim), on the CPU.
+
+        Args:
+            count: How many rows.
+            seed: Makes them reproducible. Without it they come from PyTorch's global generator.
+        """
+        generator = None if seed is None else generator_at(seed)
+        return draw_latents((count, self.generator.latent_dim), self.latents, generator)
+
+    @torch.no_grad()
+    def generate(
+        self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
+    ) -> Tensor:
+        """Makes an image of each label, with the generator in evaluation mode.
+
+        Args:
+            labels: Class numbers, shape (N,), or one number.
+            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
+            seed: Makes the drawn latents reproducible.
+
+        Returns:
+            Images, shape (N, C, H, W), in [-1, 1], on the module's device.
+
+        Raises:
+            UsageError: A label is not the number of a class.
+        """
+        labels = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.generator.num_classes:
+            raise UsageError(
+                f"labels: expected class numbers from 0 to {self.generator.num_classes - 1}, "
+                f"got {sorted(set(labels.tolist()))}; name classes that the model was trained on"
+            )
+        if latents is None:
+            latents = self.sample_latents(len(labels), seed)
+        was_training = self.generator.training
+        self.generator.eval()
+        try:
+            images: Tensor = self.generator(
+                latents.to(self.device, cast(torch.dtype, self.dtype)), labels.to(self.device)
+            )
+        finally:
+            self.generator.train(was_training)
+        return images
