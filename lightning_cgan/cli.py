@@ -198,6 +198,8 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         # a checkpoint written after an alternation is what it should be
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+        # the folder of a run is new; Weights & Biases may have been there first
+        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
         # the loaders cut batches out of memory: there is nothing for workers to do
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
