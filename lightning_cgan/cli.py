@@ -58,6 +58,7 @@ class CLI(LightningCLI):
             LabelledImages,
             subclass_mode_data=True,
             parser_class=OneLineParser,
+            parser_kwargs={"prog": "python -m lightning_cgan"},
             save_config_callback=SaveConfig,
             trainer_defaults={"num_sanity_val_steps": 0},
             seed_everything_default=0,
