@@ -145,9 +145,10 @@ class CLI(LightningCLI):
     def _say_how_to_resume(self) -> None:
         checkpoint = self._last_checkpoint()
         if checkpoint and self.trainer.is_global_zero:
+            config = f"--config {self.run_folder}/config.yaml" if self.run_folder else "(with the same options)"
             print(
                 f"Stopped at alternation {self.trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
-                f"--config {self.run_folder}/config.yaml --ckpt_path {checkpoint}"
+                f"{config} --ckpt_path {checkpoint}"
             )
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
 from lightning_cgan.errors import UsageError
@@ -145,7 +146,8 @@ class ConditionalGAN(Rebuildable, SamplingModule):
         self.running_means.count_images(len(images) * self.trainer.world_size)
         for scheduler in self._schedulers():
             scheduler.step()
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every_n_steps and self.global_step % every_n_steps == 0:
             self._log_running_means()
 
     def _update_discriminator(
@@ -226,7 +228,11 @@ class ConditionalGAN(Rebuildable, SamplingModule):
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator."""
+        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
+
+        Raises:
+            UsageError: A scheduler waits for a score, of which there is none in each alternation.
+        """
         configured: list[dict[str, Any]] = []
         networks = (self.generator, self.discriminator)
         for network, optimizer_factory, scheduler_factory in zip(
@@ -235,7 +241,14 @@ class ConditionalGAN(Rebuildable, SamplingModule):
             optimizer = optimizer_factory(network.parameters())
             configured.append({"optimizer": optimizer})
             if scheduler_factory is not None:
-                configured[-1]["lr_scheduler"] = {"scheduler": scheduler_factory(optimizer), "interval": "step"}
+                scheduler = scheduler_factory(optimizer)
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    raise UsageError(
+                        "generator_scheduler and discriminator_scheduler: expected a scheduler that counts "
+                        "alternations, got ReduceLROnPlateau, which waits for a score; choose another, such as "
+                        "PolynomialLR"
+                    )
+                configured[-1]["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
         return cast(OptimizerLRScheduler, tuple(configured))
 
     def _schedulers(self) -> list[Any]:

@@ -81,7 +81,7 @@ def _unknown_module(match: re.Match[str], key: str, message: str, parser: Lightn
 
 
 def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
-    names = [name.strip().removeprefix("fit.") for name in match[1].split(",")]
+    names = [re.sub(r"^ *(fit|validate|test|predict)[.]", "", name).strip() for name in match[1].split(",")]
     if key:
         return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
     options = ", ".join(f"--{name}" for name in names)

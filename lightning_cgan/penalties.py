@@ -1,4 +1,4 @@
-"""Gradient penalties for the discriminator, always in float32.
+"""Gradient penalties for the discriminator, in the precision of its weights: float32 also under autocast.
 
 The weights have no defaults: they must be chosen for the data and the networks.
 """
@@ -59,7 +59,7 @@ class R1(GradientPenalty):
         self, discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor, fake_labels: Tensor
     ) -> Tensor:
         """Computes the penalty at the real images."""
-        return self.gamma / 2 * squared_gradient_norms(discriminator, real, labels).mean()
+        return self.gamma / 2 * image_gradients(discriminator, real, labels).square().sum(1).mean()
 
 
 class R2(R1):
@@ -69,7 +69,7 @@ class R2(R1):
         self, discriminator: Discriminator, real: Tensor, fake: Tensor, labels: Tensor, fake_labels: Tensor
     ) -> Tensor:
         """Computes the penalty at the generated images."""
-        return self.gamma / 2 * squared_gradient_norms(discriminator, fake, fake_labels).mean()
+        return self.gamma / 2 * image_gradients(discriminator, fake, fake_labels).square().sum(1).mean()
 
 
 class WassersteinGradientPenalty(GradientPenalty):
@@ -93,14 +93,16 @@ class WassersteinGradientPenalty(GradientPenalty):
     ) -> Tensor:
         """Computes the penalty at one random point between each real image and its fake."""
         place = torch.rand(len(real), 1, 1, 1, device=real.device)
-        norms = squared_gradient_norms(discriminator, torch.lerp(real.float(), fake.float(), place), labels).sqrt()
+        between = real + place * (fake - real)
+        norms = image_gradients(discriminator, between, labels).norm(dim=1)  # its own gradient at zero is zero
         return self.weight * (norms - 1).square().mean()
 
 
-def squared_gradient_norms(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
-    """‖∇D(x)‖² of each image, shape (N,), differentiable once more; in float32 also under autocast."""
+def image_gradients(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
+    """∇D(x) of each image, shape (N, C · H · W), differentiable once more; without autocast."""
+    weights = next(discriminator.parameters())
     with torch.autocast(images.device.type, enabled=False):
-        images = images.detach().float().requires_grad_()
+        images = images.detach().to(weights.dtype).requires_grad_()
         logits = discriminator(images, labels)
         (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
-    return gradients.flatten(1).square().sum(1)
+    return gradients.flatten(1)

@@ -63,6 +63,8 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ("--seed_everything x", "--seed_everything: expected bool or int, got x"),
         ("--model.generator.channels many", "--model.generator.channels: expected Sequence, got many"),
         ("--model.discriminator_steps 0", "discriminator_steps: expected 1 or more, got 0; give a positive number"),
+        ("--data.image_size -8", "--data.image_size: expected 1 or more, got -8; give a positive number"),
+        ("--curves.every_n_steps 0", "--curves.every_n_steps: expected 1 or more, got 0; give a positive number"),
         ("--samples.rows 0", "--samples.rows: expected 1 or more, got 0; give a positive number"),
         (
             "--data.classes [4,10]",
@@ -136,6 +138,9 @@ def test_misspelt_command_and_file(fails: Fails, tmp_path: Path) -> None:
     (tmp_path / "last.ckpt").touch()
     assert (
         fails(*FIT, "--ckpt_path", "lst.ckpt") == "error: --ckpt_path: no such file: lst.ckpt; did you mean last.ckpt?"
+    )
+    assert fails("validate").startswith(
+        "error: expected --model.generator, --model.discriminator, --model.loss, --data,"
     )
     for command in ("validate", "test", "predict"):
         message = fails(command, "--config", DIGITS)

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import PolynomialLR
 
 from lightning_cgan import (
     R1,
+    Checkpoints,
     ConditionalGAN,
     DCGANDiscriminator,
     DCGANGenerator,
@@ -153,6 +155,15 @@ def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> 
         assert value == last_row(whole)[name] or name == "images_per_second"
     assert last_row(rest)["step"] == "30"
     assert expected["epoch"] == got["epoch"] == 1
+
+
+def test_last_checkpoint_of_a_run_that_a_score_stopped(tmp_path: Path) -> None:
+    stop = EarlyStopping("val_generator_loss", divergence_threshold=-1.0)  # at the first validation
+    options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}
+    trainer = Trainer(accelerator="cpu", max_epochs=5, callbacks=[stop, Checkpoints()], **options)
+    trainer.fit(ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), NonSaturating()), DigitsData())
+    checkpoint = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == trainer.global_step == 20
 
 
 def test_checkpoint_of_another_model_says_what_differs(run: Run, fails: Callable[..., str]) -> None:

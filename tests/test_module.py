@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cgan import (
@@ -269,9 +270,28 @@ def test_the_seed_decides_the_run(tmp_path: Path) -> None:
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_half_precision_trains() -> None:
-    module = fit(gan(generator_clip_norm=1.0, penalties=[R1(1.0)]), precision="bf16-mixed")
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_other_precisions_train(precision: str) -> None:
+    module = gan(generator_clip_norm=1.0, penalties=[R1(1.0)], discriminator_steps=3)
+    before = copy.deepcopy(dict(module.named_parameters()))
+    fit(module, precision=precision)
+    assert all(not torch.equal(p, before[name].to(p.dtype)) for name, p in module.named_parameters())
     assert all(torch.isfinite(p).all() for p in module.parameters())
+
+
+def test_a_scheduler_that_waits_for_a_score_is_refused() -> None:
+    with pytest.raises(UsageError, match="expected a scheduler that counts alternations, got ReduceLROnPlateau"):
+        fit(gan(generator_scheduler=ReduceLROnPlateau))
+
+
+def test_limited_epochs_are_as_long_as_they_say() -> None:
+    module = gan()
+    trainer = fit(module, steps=-1, max_epochs=2, limit_train_batches=60).trainer
+    assert trainer.global_step == 120
+
+
+def test_no_logging_at_all() -> None:
+    assert fit(gan(), steps=2, log_every_n_steps=0).trainer.global_step == 2
 
 
 def test_default_optimizer_is_adam() -> None:

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_cgan import R1, R2, DCGANDiscriminator, Discriminator, UsageError, WassersteinGradientPenalty
+from lightning_cgan import (
+    R1,
+    R2,
+    DCGANDiscriminator,
+    Discriminator,
+    MLPDiscriminator,
+    UsageError,
+    WassersteinGradientPenalty,
+)
 
 
 class Linear(Discriminator):
@@ -57,6 +65,16 @@ def test_penalty_is_float32_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         penalty = R1(gamma=1.0)(discriminator, images, images, labels, labels)
     assert torch.equal(penalty, expected)
+
+
+def test_wasserstein_penalty_survives_a_gradient_of_zero() -> None:
+    discriminator = MLPDiscriminator(2, 1, 3, hidden=(4,))
+    torch.nn.init.constant_(discriminator.layers[0].bias, -100.0)  # every ReLU is dead, and ∇D is zero
+    images, labels = torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1])
+    penalty = WassersteinGradientPenalty(weight=10.0)(discriminator, images, images, labels, labels)
+    penalty.backward()
+    assert penalty.item() == 10  # (0 - 1)², times the weight
+    assert torch.isfinite(discriminator.layers[0].weight.grad).all()
 
 
 def test_interval_must_be_positive() -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_cgan.errors import UsageError
+
 
 class Checkpoints(ModelCheckpoint):
     """Lightning's `ModelCheckpoint`, with `last.ckpt` of the very last alternation, however the run ends.
@@ -32,6 +34,10 @@ class Checkpoints(ModelCheckpoint):
         monitor: str | None = None,
         mode: str = "min",
     ) -> None:
+        if every_n_train_steps < 1:
+            raise UsageError(
+                f"--checkpoints.every_n_train_steps: expected 1 or more, got {every_n_train_steps}; give a positive number"
+            )
         super().__init__(
             filename="step_{step:08d}",
             auto_insert_metric_name=False,
@@ -66,7 +72,8 @@ class Checkpoints(ModelCheckpoint):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gives Ctrl-C back."""
+        """Saves the end of a run that was stopped behind its last alternation, as by a look at a validation score."""
+        self._save_end(trainer)
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -87,7 +94,7 @@ class Checkpoints(ModelCheckpoint):
 def _is_over(trainer: Trainer) -> bool:
     """Whether the alternation that has just ended is the last one.
 
-    The end is saved here and not in `on_train_end`: there Lightning has counted the epoch as complete, and a run that
+    The end is saved then, and not in `on_train_end` where it can be helped: there Lightning has counted the epoch as complete, and a run that
     goes on from it counts it once more.
     """
     is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch

@@ -69,8 +69,10 @@ class LabelledImages(LightningDataModule, ABC):
         predictions_per_class: int = 100,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise UsageError(f"--data.batch_size: expected 1 or more, got {batch_size}; give a positive number")
+        sizes = {"batch_size": batch_size, "image_size": image_size, "predictions_per_class": predictions_per_class}
+        for name, value in sizes.items():
+            if value is not None and value < 1:
+                raise UsageError(f"--data.{name}: expected 1 or more, got {value}; give a positive number")
         if not 0 < validation_fraction < 1:
             raise UsageError(
                 f"--data.validation_fraction: expected a number between 0 and 1, got {validation_fraction}; "

@@ -56,7 +56,7 @@ class ShufflingLoader(InMemoryLoader):
 
     It knows its place: `state_dict` says how many images of the whole run have been handed out, and a loader that has
     loaded it goes on from there, also with another number of processes. Images that do not fill a batch at the end of
-    an epoch are left out of that epoch.
+    an epoch are left out of that epoch. An iteration is as long as an epoch, and begins where the one before ended.
 
     Args:
         pixels: All images, shape (N, C, H, W), uint8.
@@ -83,13 +83,14 @@ class ShufflingLoader(InMemoryLoader):
         return len(self.labels) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        per_epoch = len(self) * self.batch_size
-        epoch, place = divmod(self.images_seen, per_epoch)
-        order = torch.randperm(len(self.labels), generator=generator_at(self.seed, epoch))
-        for whole_batch in order[place:per_epoch].split(self.batch_size):
+        order_of, order = -1, torch.empty(0)
+        for _ in range(len(self)):
+            epoch, batch = divmod(self.images_seen // self.batch_size, len(self))
+            if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
+                order_of, order = epoch, torch.randperm(len(self.labels), generator=generator_at(self.seed, epoch))
             # Counted before it is handed out: a checkpoint is written while the batch is in use.
             self.images_seen += self.batch_size
-            yield self._cut(whole_batch)
+            yield self._cut(order[batch * self.batch_size :][: self.batch_size])
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, and the number of images handed out to all processes together since the run began."""
