@@ -14,6 +14,16 @@ class UsageError(ValueError):
     """
 
 
+def check_positive(option: str, value: int | None) -> None:
+    """Refuses a number below 1; none at all is fine.
+
+    Raises:
+        UsageError: The number is 0 or negative.
+    """
+    if value is not None and value < 1:
+        raise UsageError(f"{option}: expected 1 or more, got {value}; give a positive number")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ends an error message with the known name that is nearest to a misspelt one.
 

@@ -16,7 +16,7 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.losses import AdversarialLoss
 from lightning_cgan.networks.base import (
     Discriminator,
@@ -97,10 +97,7 @@ class ConditionalGAN(Rebuildable, SamplingModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        if discriminator_steps < 1:
-            raise UsageError(
-                f"discriminator_steps: expected 1 or more, got {discriminator_steps}; give a positive number"
-            )
+        check_positive("discriminator_steps", discriminator_steps)
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import check_positive
 from lightning_cgan.networks.base import Discriminator
 from lightning_cgan.rebuildable import Rebuildable
 
@@ -24,8 +24,7 @@ class GradientPenalty(Rebuildable, ABC):
     """
 
     def __init__(self, interval: int = 1) -> None:
-        if interval < 1:
-            raise UsageError(f"interval: expected 1 or more alternations, got {interval}; give a positive number")
+        check_positive("interval", interval)
         self.interval = interval
 
     @abstractmethod
@@ -94,8 +93,10 @@ class WassersteinGradientPenalty(GradientPenalty):
         """Computes the penalty at one random point between each real image and its fake."""
         place = torch.rand(len(real), 1, 1, 1, device=real.device)
         between = real + place * (fake - real)
-        norms = image_gradients(discriminator, between, labels).norm(dim=1)  # its own gradient at zero is zero
-        return self.weight * (norms - 1).square().mean()
+        gradients = image_gradients(discriminator, between, labels)
+        norms = torch.linalg.vector_norm(gradients, dim=1)  # whose own gradient at zero is zero
+        penalty: Tensor = self.weight * (norms - 1).square().mean()
+        return penalty
 
 
 def image_gradients(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:

@@ -78,5 +78,5 @@ def test_wasserstein_penalty_survives_a_gradient_of_zero() -> None:
 
 
 def test_interval_must_be_positive() -> None:
-    with pytest.raises(UsageError, match="interval: expected 1 or more alternations, got 0"):
+    with pytest.raises(UsageError, match="interval: expected 1 or more, got 0"):
         R1(gamma=1.0, interval=0)

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import check_positive
 
 
 class Checkpoints(ModelCheckpoint):
@@ -34,10 +34,7 @@ class Checkpoints(ModelCheckpoint):
         monitor: str | None = None,
         mode: str = "min",
     ) -> None:
-        if every_n_train_steps < 1:
-            raise UsageError(
-                f"--checkpoints.every_n_train_steps: expected 1 or more, got {every_n_train_steps}; give a positive number"
-            )
+        check_positive("--checkpoints.every_n_train_steps", every_n_train_steps)
         super().__init__(
             filename="step_{step:08d}",
             auto_insert_metric_name=False,
@@ -94,8 +91,8 @@ class Checkpoints(ModelCheckpoint):
 def _is_over(trainer: Trainer) -> bool:
     """Whether the alternation that has just ended is the last one.
 
-    The end is saved then, and not in `on_train_end` where it can be helped: there Lightning has counted the epoch as complete, and a run that
-    goes on from it counts it once more.
+    The end is saved then, and not in `on_train_end` where it can be helped: there Lightning has counted the epoch as
+    complete, and a run that goes on from it counts it once more.
     """
     is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     is_last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs

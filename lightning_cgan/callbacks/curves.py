@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cgan.callbacks.base import run_folder
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import check_positive
 
 _PANELS = {
     "loss": ("discriminator_loss", "generator_loss", "val_discriminator_loss", "val_generator_loss"),
@@ -27,8 +27,7 @@ class Curves(Callback):
     """
 
     def __init__(self, every_n_steps: int = 1000) -> None:
-        if every_n_steps < 1:
-            raise UsageError(f"--curves.every_n_steps: expected 1 or more, got {every_n_steps}; give a positive number")
+        check_positive("--curves.every_n_steps", every_n_steps)
         self.every_n_steps = every_n_steps
         self._folder: Path | None = None
 

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.callbacks.base import ImageMaker, run_folder
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.images import grid, save_png
 
 
@@ -40,8 +40,7 @@ class SampleGrid(Callback):
         seed: int = 0,
     ) -> None:
         for name, value in (("every_n_steps", every_n_steps), ("columns", columns), ("rows", rows)):
-            if value < 1:
-                raise UsageError(f"--samples.{name}: expected 1 or more, got {value}; give a positive number")
+            check_positive(f"--samples.{name}", value)
         self.every_n_steps = every_n_steps
         self.labels = labels
         self.columns = columns

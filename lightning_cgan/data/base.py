@@ -16,7 +16,7 @@ from torchvision.transforms.v2.functional import resize
 
 from lightning_cgan.chance import generator_at
 from lightning_cgan.data.loader import InMemoryLoader, ShufflingLoader
-from lightning_cgan.errors import UsageError, did_you_mean
+from lightning_cgan.errors import UsageError, check_positive, did_you_mean
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -71,8 +71,7 @@ class LabelledImages(LightningDataModule, ABC):
         super().__init__()
         sizes = {"batch_size": batch_size, "image_size": image_size, "predictions_per_class": predictions_per_class}
         for name, value in sizes.items():
-            if value is not None and value < 1:
-                raise UsageError(f"--data.{name}: expected 1 or more, got {value}; give a positive number")
+            check_positive(f"--data.{name}", value)
         if not 0 < validation_fraction < 1:
             raise UsageError(
                 f"--data.validation_fraction: expected a number between 0 and 1, got {validation_fraction}; "
