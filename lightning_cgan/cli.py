@@ -25,7 +25,7 @@ import lightning_cgan.networks
 import lightning_cgan.penalties
 from lightning_cgan.callbacks import Checkpoints, Curves, PredictionWriter, ProgressBar, SampleGrid
 from lightning_cgan.data import LabelledImages
-from lightning_cgan.errors import UsageError, did_you_mean
+from lightning_cgan.errors import UsageError, no_such_file
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import OneLineParser
 from lightning_cgan.run import csv_logger, new_run_folder, wandb_logger
@@ -172,9 +172,7 @@ def _check_file(option: str, path: str | None) -> None:
     """Refuses a file that does not exist; `last`, `best` and other words of Lightning's are no files."""
     if path is None or path in ("last", "best", "hpc") or "://" in path or Path(path).exists():
         return
-    folder = Path(path).parent
-    near = [file.name for file in folder.iterdir()] if folder.is_dir() else []
-    raise UsageError(f"{option}: no such file: {path}{did_you_mean(Path(path).name, near) or '; check the path'}")
+    raise UsageError(no_such_file(option, path))
 
 
 @contextmanager

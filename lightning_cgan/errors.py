@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UsageError(ValueError):
@@ -37,3 +38,17 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = get_close_matches(name.lower(), by_lower_case, n=1)
     return f"; did you mean {by_lower_case[near[0]]}?" if near else ""
+
+
+def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str:
+    """Says that a file does not exist, with the name of the nearest one in its folder.
+
+    Args:
+        option: The option that names the file.
+        path: The file that does not exist.
+        also_known: Files in other folders that may be meant.
+    """
+    folder = Path(path).parent
+    near = [*(folder.iterdir() if folder.is_dir() else ()), *also_known]
+    hint = did_you_mean(Path(path).name, (file.name for file in near))
+    return f"{option}: no such file: {path}{hint or '; check the path'}"

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_cgan.errors import did_you_mean
+from lightning_cgan.errors import did_you_mean, no_such_file
 
 
 class OneLineParser(LightningArgumentParser):
@@ -89,11 +89,7 @@ def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgu
 
 
 def _no_file(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
-    wanted = Path(match[1])
-    near = sorted(wanted.parent.glob(f"*{wanted.suffix}")) if wanted.parent.is_dir() else []
-    near += sorted(Path("configs").glob("*.yaml"))
-    hint = did_you_mean(wanted.name, (path.name for path in near))
-    return f"--{key or 'config'}: no such file: {match[1]}{hint or '; check the path'}"
+    return no_such_file(f"--{key or 'config'}", match[1], also_known=Path("configs").glob("*.yaml"))
 
 
 def _wrong_choice(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
