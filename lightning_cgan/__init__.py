@@ -8,25 +8,31 @@ from typing import Any
 
 # Imported when they are first asked for: `import lightning_cgan` alone does not wait for PyTorch.
 _HOMES = {
+    "lightning_cgan.augmentations": ("Augmentation", "Color", "Cutout", "Translation"),
     "lightning_cgan.callbacks": ("Checkpoints", "Curves", "PredictionWriter", "ProgressBar", "SampleGrid"),
     "lightning_cgan.data": ("DigitsData", "FashionMNISTData", "KMNISTData", "LabelledImages", "MNISTData"),
     "lightning_cgan.errors": ("UsageError",),
     "lightning_cgan.losses": (
         "AdversarialLoss",
+        "AuxiliaryClassifier",
         "Hinge",
         "LeastSquares",
         "NonSaturating",
+        "RelativisticPairing",
         "Saturating",
         "Wasserstein",
     ),
     "lightning_cgan.module": ("ConditionalGAN",),
     "lightning_cgan.networks": (
+        "ConditionalDiscriminator",
         "DCGANDiscriminator",
         "DCGANGenerator",
         "Discriminator",
         "Generator",
         "MLPDiscriminator",
         "MLPGenerator",
+        "R3GANDiscriminator",
+        "R3GANGenerator",
         "ResNetDiscriminator",
         "ResNetGenerator",
     ),

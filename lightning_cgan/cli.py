@@ -20,6 +20,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
+import lightning_cgan.augmentations
 import lightning_cgan.losses
 import lightning_cgan.networks
 import lightning_cgan.penalties

@@ -10,8 +10,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from torch import Tensor
-from torch.nn.functional import relu, softplus
+from torch.nn.functional import cross_entropy, relu, softplus
 
+from lightning_cgan.errors import UsageError
 from lightning_cgan.rebuildable import Rebuildable
 
 
@@ -95,3 +96,55 @@ class Wasserstein(AdversarialLoss):
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """-E[D(G(z))]."""
         return -fake_logits.mean()
+
+
+class RelativisticPairing(AdversarialLoss):
+    """RpGAN: each real image against one generated one (Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4).
+
+    R3GAN is built on it, with R1 and R2 beside it (Huang et al. 2024, arXiv:2501.05441, equation 2).
+    """
+
+    needs_real_logits = True
+
+    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """-E[log sigmoid(D(x) - D(G(z)))], where D is the logit itself."""
+        return softplus(fake_logits - real_logits).mean()
+
+    def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        """-E[log sigmoid(D(G(z)) - D(x))].
+
+        Raises:
+            UsageError: There are no logits of real images.
+        """
+        if real_logits is None:
+            raise UsageError("real_logits: expected those of the real images, got none; a relativistic loss needs both")
+        return softplus(real_logits - fake_logits).mean()
+
+
+class AuxiliaryClassifier(Rebuildable):
+    """The class terms of an AC-GAN (Odena et al. 2017, arXiv:1610.09585, equation 3), beside any adversarial loss.
+
+    The discriminator learns to name the class of an image, the generator to make images whose class it names.
+
+    Args:
+        weight: The weight of each term.
+        classify_fakes: Whether the discriminator learns from generated images too, as in the paper, where a generator
+            that makes the wrong class teaches it something wrong.
+    """
+
+    def __init__(self, weight: float, classify_fakes: bool = True) -> None:
+        self.weight = weight
+        self.classify_fakes = classify_fakes
+
+    def discriminator(
+        self, real_class_logits: Tensor, labels: Tensor, fake_class_logits: Tensor, fake_labels: Tensor
+    ) -> Tensor:
+        """-E[log P(y|x)] - E[log P(y|G(z|y))], times the weight; class logits (N, num_classes), labels (N,)."""
+        term = cross_entropy(real_class_logits, labels)
+        if self.classify_fakes:
+            term = term + cross_entropy(fake_class_logits, fake_labels)
+        return self.weight * term
+
+    def generator(self, fake_class_logits: Tensor, fake_labels: Tensor) -> Tensor:
+        """-E[log P(y|G(z|y))], times the weight; class logits (N, num_classes), labels (N,)."""
+        return self.weight * cross_entropy(fake_class_logits, fake_labels)

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, cast
+import copy
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Adam
 
-from lightning_cgan.chance import Distribution, draw_latents, generator_at
+from lightning_cgan.augmentations import Augmentation
+from lightning_cgan.averaging import decay_of, update_average
+from lightning_cgan.chance import Distribution, generator_at
+from lightning_cgan.engine import ROLES, Engine
 from lightning_cgan.errors import UsageError, check_positive
-from lightning_cgan.losses import AdversarialLoss
+from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.networks.base import (
     Discriminator,
     Generator,
+    Judgement,
     check_agreement,
     check_same_shapes,
     frozen,
+    judge,
     uses_batch_statistics,
 )
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import Rebuildable
-from lightning_cgan.running_means import RunningMeans
+from lightning_cgan.reporting import Reporter
+from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
 from lightning_cgan.sampling import SamplingModule
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # The purposes of random numbers, a part of their address.
 _TRAINING, _VALIDATION, _TEST, _PREDICTION = range(4)
 
 
-class ConditionalGAN(Rebuildable, SamplingModule):
+class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -45,18 +47,21 @@ class ConditionalGAN(Rebuildable, SamplingModule):
     discriminator's updates go through Lightning's precision plugin but not through its counter.
 
     A training batch is what one alternation needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
-    discriminator step it is cut into as many equal parts, so that each step sees fresh images (as in BigGAN's code;
-    Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a loader of your
-    own must give `discriminator_steps` times the batch size.
+    discriminator step it is cut into as many equal parts, so that each step sees fresh images and fresh latents (as in
+    BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
+    loader of your own must give `discriminator_steps` times the batch size.
 
-    Latents and drawn labels are a function of the seed and the alternation (see `lightning_cgan.chance`). The seed is
-    PyTorch's initial seed, which `seed_everything` sets, and is kept in the checkpoint.
+    Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
+    (see `lightning_cgan.chance`). The seed is PyTorch's initial seed, which `seed_everything` sets, and is kept in the
+    checkpoint.
 
     Args:
         generator: Makes the images.
         discriminator: Judges them.
         loss: What the two minimise.
-        penalties: Gradient penalties that are added to the discriminator's loss.
+        penalties: Gradient penalties that are added to the discriminator's loss, at the images that it sees.
+        augmentations: Change real and generated images alike before the discriminator sees them, one after the other.
+        auxiliary_classifier: What the two minimise beside the loss, with a discriminator that names classes too.
         generator_optimizer: Takes the generator's parameters, returns their optimizer. For convolutional networks
             Radford et al. 2016 (arXiv:1511.06434, section 4) found `partial(Adam, lr=2e-4, betas=(0.5, 0.999))`.
         discriminator_optimizer: The same for the discriminator.
@@ -68,11 +73,20 @@ class ConditionalGAN(Rebuildable, SamplingModule):
             `uniform` draws every class with equal chance, `empirical` shuffles those of the real batch, and so follows
             their frequencies.
         discriminator_steps: The number of discriminator updates in an alternation.
-        share_fakes: Whether the generator's update reuses the images of the last discriminator update, with that
-            update's discriminator. It saves a pass, and is exact, since the generator did not move in between.
+        share_fakes: Whether the generator's update works on the images of the last discriminator update. It is exact,
+            since the generator did not move in between, and saves a pass unless an update is accumulated: then the
+            images are made again from the same latents.
         generator_clip_norm: The largest norm of the generator's gradient, all parameters taken together; longer
             gradients are scaled down to it.
         discriminator_clip_norm: The same for the discriminator.
+        generator_accumulation: The number of parts that the batch of a generator's update is cut into, to save memory:
+            their gradients add up to those of the whole batch.
+        discriminator_accumulation: The same for the discriminator.
+        ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
+            half after so many images (batch size times alternations). Samples are made with it.
+        ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
+        compile: Whether to compile both networks with `torch.compile`, in place. Penalties run uncompiled, since they
+            need second derivatives.
 
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
@@ -84,236 +98,203 @@ class ConditionalGAN(Rebuildable, SamplingModule):
         discriminator: Discriminator,
         loss: AdversarialLoss,
         penalties: list[GradientPenalty] | None = None,
+        augmentations: list[Augmentation] | None = None,
+        auxiliary_classifier: AuxiliaryClassifier | None = None,
         generator_optimizer: OptimizerCallable = Adam,
         discriminator_optimizer: OptimizerCallable = Adam,
         generator_scheduler: LRSchedulerCallable | None = None,
         discriminator_scheduler: LRSchedulerCallable | None = None,
         latents: Distribution = "normal",
-        fake_labels: Literal["real", "uniform", "empirical"] = "real",
+        fake_labels: LabelSource = "real",
         discriminator_steps: int = 1,
         share_fakes: bool = True,
         generator_clip_norm: float | None = None,
         discriminator_clip_norm: float | None = None,
+        generator_accumulation: int = 1,
+        discriminator_accumulation: int = 1,
+        ema_half_life: float | None = None,
+        ema_ramp_up: float | None = 0.05,
+        compile: bool = False,
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
         check_positive("discriminator_steps", discriminator_steps)
+        check_positive("generator_accumulation", generator_accumulation)
+        check_positive("discriminator_accumulation", discriminator_accumulation)
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss
+        self.auxiliary_classifier = auxiliary_classifier
         self.penalties = penalties or []
-        self.optimizer_factories = (generator_optimizer, discriminator_optimizer)
-        self.scheduler_factories = (generator_scheduler, discriminator_scheduler)
+        self.optimizer_factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
+        self.scheduler_factories = {"generator": generator_scheduler, "discriminator": discriminator_scheduler}
         self.latents = latents
-        self.fake_labels = fake_labels
         self.discriminator_steps = discriminator_steps
         self.share_fakes = share_fakes
-        self.clip_norms = (generator_clip_norm, discriminator_clip_norm)
+        self.clip_norms = {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}
+        self.accumulation = {"generator": generator_accumulation, "discriminator": discriminator_accumulation}
+        self.ema_half_life = ema_half_life
+        self.ema_ramp_up = ema_ramp_up
+        self.generator_ema = None if ema_half_life is None else copy.deepcopy(generator).requires_grad_(False)
+        self.compiles = compile
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
         self.joint_pass = not uses_batch_statistics(discriminator)
         self.seed: int | None = None
-        self.running_means = RunningMeans()
+        self.images_seen = 0
+        self.dealer = Dealer(generator.latent_dim, generator.num_classes, latents, fake_labels, augmentations or [])
         check_agreement("discriminator", discriminator, "generator", generator)
+        _check_classifier(discriminator, auxiliary_classifier)
         self._save_description()
 
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Makes one alternation."""
-        generator_optimizer, discriminator_optimizer = cast(list[LightningOptimizer], self.optimizers())
         images, labels = batch
-        if len(images) % self.discriminator_steps:
-            raise UsageError(
-                f"discriminator_steps: expected training batches of a multiple of {self.discriminator_steps} images, "
-                f"got {len(images)}; give the loader a batch size of discriminator_steps times the images of one update"
-            )
-        step = self.global_step
+        self._check_batch(len(images))
+        step, fake = self.global_step, None
         parts = zip(images.chunk(self.discriminator_steps), labels.chunk(self.discriminator_steps), strict=True)
         for part, (real, real_labels) in enumerate(parts):
-            latents, fake_labels = self._draw(real_labels, _TRAINING, step, part)
-            keep_graph = self.share_fakes and part == self.discriminator_steps - 1
-            with torch.set_grad_enabled(keep_graph):
-                fake = self.generator(latents, fake_labels)
-            self._update_discriminator(discriminator_optimizer.optimizer, real, real_labels, fake, fake_labels)
+            round = self._deal(real, real_labels, _TRAINING, step, part)
+            is_shared = self.share_fakes and part == self.discriminator_steps - 1
+            fake = self._update_discriminator(round, keep_graph=is_shared and set(self.accumulation.values()) == {1})
         if not self.share_fakes:
             # An address of its own: fresh latents, as if one more part of the batch had come.
-            latents, fake_labels = self._draw(real_labels, _TRAINING, step, self.discriminator_steps)
-            fake = self.generator(latents, fake_labels)
-        self._update_generator(generator_optimizer, real, real_labels, fake, fake_labels)
+            round = self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
+        self._update_generator(round, fake)
+        self.finish_alternation()
+        self._average_generator(len(real) * self.trainer.world_size)
         self.running_means.count_images(len(images) * self.trainer.world_size)
-        for scheduler in self._schedulers():
-            scheduler.step()
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:
-            self._log_running_means()
+            self.report_running_means(**self._skipped())
 
-    def _update_discriminator(
-        self, optimizer: Optimizer, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
-    ) -> None:
-        fake = fake.detach()
-        optimizer.zero_grad()
-        real_logits, fake_logits = self._judge(real, labels, fake, fake_labels)
-        loss = self.loss.discriminator(real_logits, fake_logits)
-        objective = loss
+    def _check_batch(self, images: int) -> None:
+        for role in ROLES:
+            parts = {f"{role}_accumulation": self.accumulation[role]}
+            check_divides(images, discriminator_steps=self.discriminator_steps, **parts)
+
+    def _update_discriminator(self, round: Round, keep_graph: bool) -> Tensor | None:
+        """Returns the generated images, if the generator's update can go on from their graph."""
+        self.optimizer_of("discriminator").zero_grad()
+        parts = round.split(self.accumulation["discriminator"])
+        for part in parts:
+            with torch.set_grad_enabled(keep_graph):
+                fake = self._make(part)
+            self.manual_backward(self._discriminator_objective(part, fake.detach()) / len(parts))
+        self.move("discriminator")
+        return fake if keep_graph else None
+
+    def _update_generator(self, round: Round, fake: Tensor | None) -> None:
+        self.optimizer_of("generator").zero_grad()
+        parts = round.split(self.accumulation["generator"])
+        with frozen(self.discriminator):
+            for part in parts:
+                made = fake if fake is not None else self._make(part)
+                self.manual_backward(self._generator_objective(part, made) / len(parts))
+        self.move("generator")
+
+    def _discriminator_objective(self, round: Round, fake: Tensor) -> Tensor:
+        real, labels, fake_labels = round.real, round.labels, round.fake_labels
+        judged_real, judged_fake = self._judge_both(real, labels, fake, fake_labels)
+        objective = loss = self.loss.discriminator(judged_real.logits, judged_fake.logits)
+        means = {"real_logits": judged_real.logits.mean(), "fake_logits": judged_fake.logits.mean()}
+        if self.auxiliary_classifier is not None:
+            real_classes, fake_classes = cast(Tensor, judged_real.class_logits), cast(Tensor, judged_fake.class_logits)
+            term = self.auxiliary_classifier.discriminator(real_classes, labels, fake_classes, fake_labels)
+            objective = objective + term
+            means["discriminator_class_loss"] = term
         for penalty in self.penalties:
             if self.global_step % penalty.interval == 0:
-                term = penalty(self.discriminator, real, fake, labels, fake_labels)
+                places = round.places if penalty.needs_places else None
+                term = penalty(self.discriminator, real, fake, labels, fake_labels, places)
                 objective = objective + penalty.interval * term
-        self.manual_backward(objective)
-        # Through the precision plugin, as every update, but past Lightning's counter: one alternation is one step.
-        self.trainer.strategy.optimizer_step(optimizer, closure=_nothing)
-        self.running_means.add(discriminator_loss=loss, real_logits=real_logits.mean(), fake_logits=fake_logits.mean())
+        self.running_means.add(discriminator_loss=loss, **means)
+        return objective
 
-    def _update_generator(
-        self, optimizer: LightningOptimizer, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
-    ) -> None:
-        optimizer.zero_grad()
-        with frozen(self.discriminator):
-            if self.loss.needs_real_logits:
-                real_logits, fake_logits = self._judge(real, labels, fake, fake_labels)
-            else:
-                real_logits, fake_logits = None, self.discriminator(fake, fake_labels)
-            loss = self.loss.generator(fake_logits, real_logits)
-            self.manual_backward(loss)
-        optimizer.step()
-        self.running_means.add(generator_loss=loss)
+    def _generator_objective(self, round: Round, fake: Tensor) -> Tensor:
+        real_logits = None
+        if self.loss.needs_real_logits:
+            with torch.no_grad():
+                real_logits = judge(self.discriminator, round.real, round.labels).logits
+        judged = judge(self.discriminator, fake, round.fake_labels)
+        objective = loss = self.loss.generator(judged.logits, real_logits)
+        means = {"generator_loss": loss}
+        if self.auxiliary_classifier is not None:
+            term = self.auxiliary_classifier.generator(cast(Tensor, judged.class_logits), round.fake_labels)
+            objective = objective + term
+            means["generator_class_loss"] = term
+        self.running_means.add(**means)
+        return objective
 
-    def _judge(self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits of real and of generated images, in one pass where that changes nothing."""
-        if self.joint_pass:
-            logits = self.discriminator(torch.cat([real, fake.to(real.dtype)]), torch.cat([labels, fake_labels]))
-            return cast(tuple[Tensor, Tensor], logits.split(len(real)))
-        return self.discriminator(real, labels), self.discriminator(fake, fake_labels)
+    def _judge_both(
+        self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
+    ) -> tuple[Judgement, Judgement]:
+        """What the discriminator says of real and of generated images, in one pass where that changes nothing."""
+        if not self.joint_pass:
+            return judge(self.discriminator, real, labels), judge(self.discriminator, fake, fake_labels)
+        both = torch.cat([real, fake.to(real.dtype)]), torch.cat([labels, fake_labels])
+        logits, class_logits = judge(self.discriminator, *both)
+        halves = (None, None) if class_logits is None else class_logits.split(len(real))
+        return tuple(map(Judgement, logits.split(len(real)), halves))  # type: ignore[return-value]
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clips the gradient of the network that is about to move; here it is already un-scaled in half precision."""
-        generator_optimizer, _ = cast(list[Optimizer], self.optimizers(use_pl_optimizer=False))
-        clip_norm = self.clip_norms[0 if optimizer is generator_optimizer else 1]
-        if clip_norm is not None:
-            self.clip_gradients(optimizer, clip_norm, "norm")
+    def _average_generator(self, images: int) -> None:
+        if self.generator_ema is not None and self.ema_half_life is not None:
+            decay = decay_of(images, self.images_seen, self.ema_half_life, self.ema_ramp_up)
+            update_average(self.generator_ema, self.generator, decay)
+        self.images_seen += images
 
-    # ---- chance ------------------------------------------------------------------------------------------------------
+    def _deal(self, real: Tensor, labels: Tensor, *address: int) -> Round:
+        return self.dealer.deal(self._generator(*address), real, labels)
 
     def _generator(self, *address: int) -> torch.Generator:
         assert self.seed is not None, "the seed is known once a Trainer runs"
         return generator_at(self.seed, *address, device=self.device)
 
-    def _draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
-        """This process's latents: drawn for all processes, of which each keeps its slice."""
-        world_size, rank = self.trainer.world_size, self.trainer.global_rank
-        shape = (count * world_size, self.generator.latent_dim)
-        return draw_latents(shape, self.latents, generator)[rank::world_size]
-
-    def _draw_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        """The labels of this process's fakes, as many as the labels of the real images that are given."""
-        if self.fake_labels == "real":
-            return labels
-        world_size, rank = self.trainer.world_size, self.trainer.global_rank
-        whole = len(labels) * world_size
-        if self.fake_labels == "uniform":
-            drawn = torch.randint(self.generator.num_classes, (whole,), generator=generator, device=generator.device)
-            return drawn[rank::world_size]
-        everywhere = cast(Tensor, self.all_gather(labels)).T.flatten() if world_size > 1 else labels
-        shuffled = torch.randperm(whole, generator=generator, device=generator.device)
-        return everywhere[shuffled[rank::world_size]]
-
-    def _draw(self, labels: Tensor, *address: int) -> tuple[Tensor, Tensor]:
-        """Latents and labels of the fakes that stand beside real images with these labels."""
-        generator = self._generator(*address)
-        return self._draw_latents(len(labels), generator), self._draw_labels(labels, generator)
+    def _make(self, round: Round) -> Tensor:
+        """Generates images, and augments them."""
+        return self.dealer.augment(self.generator(round.latents, round.fake_labels), round.chance)
 
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
-
-        Raises:
-            UsageError: A scheduler waits for a score, of which there is none in each alternation.
-        """
-        configured: list[dict[str, Any]] = []
-        networks = (self.generator, self.discriminator)
-        for network, optimizer_factory, scheduler_factory in zip(
-            networks, self.optimizer_factories, self.scheduler_factories, strict=True
-        ):
-            optimizer = optimizer_factory(network.parameters())
-            configured.append({"optimizer": optimizer})
-            if scheduler_factory is not None:
-                scheduler = scheduler_factory(optimizer)
-                if isinstance(scheduler, ReduceLROnPlateau):
-                    raise UsageError(
-                        "generator_scheduler and discriminator_scheduler: expected a scheduler that counts "
-                        "alternations, got ReduceLROnPlateau, which waits for a score; choose another, such as "
-                        "PolynomialLR"
-                    )
-                configured[-1]["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
-        return cast(OptimizerLRScheduler, tuple(configured))
-
-    def _schedulers(self) -> list[Any]:
-        schedulers = self.lr_schedulers()
-        return schedulers if isinstance(schedulers, list) else [schedulers] if schedulers is not None else []
-
     def setup(self, stage: str) -> None:
-        """Fixes the seed, and compares the networks with the data module, if there is one.
+        """Fixes the seed, makes strategy and networks ready, and compares the networks with the data module, if any.
 
         Raises:
-            UsageError: They disagree on classes, channels or image size.
+            UsageError: They disagree on classes, channels or image size, or the strategy is not supported.
         """
         if self.seed is None:
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed() % 2**63)
+        self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
+        self.prepare_strategy()
+        if stage == "fit":
+            self.compile_networks()
         data = getattr(self.trainer, "datamodule", None)
-        for name, network in (("generator", self.generator), ("discriminator", self.discriminator)):
-            check_agreement(name, network, "data", data)
-
-    def on_train_start(self) -> None:
-        """Starts the clock of `images_per_second`."""
-        self.running_means.start_clock()
-
-    def _log_running_means(self) -> None:
-        means = self.running_means.pop()
-        shown = ("discriminator_loss", "generator_loss", "images_per_second")
-        self.log_dict({name: means[name] for name in shown}, prog_bar=True, logger=False)
-        self._hand_to_loggers(means)
-
-    def _hand_to_loggers(self, scalars: Mapping[str, Tensor]) -> None:
-        """Logs at the number of alternations: Lightning's own axis is one behind, and further off after a resume.
-
-        Logging a scalar called `step`, Lightning's way to set the axis, would end up in the names of checkpoints.
-        """
-        for logger in self.loggers:
-            logger.log_metrics({name: scalar.item() for name, scalar in scalars.items()}, step=self.global_step)
-            logger.save()
+        for role in ROLES:
+            check_agreement(role, getattr(self, role), "data", data)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`."""
-        self._log_losses("val", batch, _VALIDATION, batch_idx)
-
-    def on_validation_end(self) -> None:
-        """Hands the losses on held-out images to the loggers."""
-        if self._is_fitting() and not self.trainer.sanity_checking:
-            losses = self.trainer.callback_metrics
-            self._hand_to_loggers({name: losses[name] for name in losses if name.startswith("val_")})
+        self._report_losses("val", batch, _VALIDATION, batch_idx)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`."""
-        self._log_losses("test", batch, _TEST, batch_idx)
+        self._report_losses("test", batch, _TEST, batch_idx)
 
-    def _log_losses(self, prefix: str, batch: tuple[Tensor, Tensor], *address: int) -> None:
+    def _report_losses(self, prefix: str, batch: tuple[Tensor, Tensor], *address: int) -> None:
         real, labels = batch
-        latents, fake_labels = self._draw(labels, *address)
-        real_logits = self.discriminator(real, labels)
-        fake_logits = self.discriminator(self.generator(latents, fake_labels), fake_labels)
-        losses = {
-            f"{prefix}_discriminator_loss": self.loss.discriminator(real_logits, fake_logits),
-            f"{prefix}_generator_loss": self.loss.generator(fake_logits, real_logits),
-        }
-        self.log_dict(losses, batch_size=len(real), sync_dist=True, logger=not self._is_fitting())
-
-    def _is_fitting(self) -> bool:
-        return self.trainer.state.fn == TrainerFn.FITTING
+        latents, fake_labels = self.dealer.draw_fakes(self._generator(*address), labels)
+        real_logits = judge(self.discriminator, real, labels).logits
+        fake_logits = judge(self.discriminator, self.generator(latents, fake_labels), fake_labels).logits
+        self.report_losses(
+            prefix,
+            batch_size=len(real),
+            discriminator_loss=self.loss.discriminator(real_logits, fake_logits),
+            generator_loss=self.loss.generator(fake_logits, real_logits),
+        )
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Makes an image of each label: labels (N,) -> images (N, C, H, W) in [-1, 1], and the labels again."""
-        latents = self._draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
+        latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
         return self.generate(batch, latents), batch
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
@@ -331,26 +312,45 @@ class ConditionalGAN(Rebuildable, SamplingModule):
         self.save_hyperparameters({"_instantiator": instantiator, **self.init_args}, logger=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the seed and the means that wait to be logged."""
+        """Adds the seed, the counts, and the means that wait to be logged."""
         checkpoint["lightning_cgan"] = {
             "format": FORMAT_VERSION,
             "seed": self.seed,
-            "running_means": self.running_means.state_dict(),
+            "images_seen": self.images_seen,
+            "skipped_steps": {role: int(skipped) for role, skipped in self.skipped_steps.items()},
+            "running_means": self.waiting_means(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the seed of the run and its means.
+        """Takes up the seed of the run, its counts and its means.
 
         Raises:
-            UsageError: The checkpoint is of another kind of model.
+            UsageError: The checkpoint is of another kind of model, or of another version of the package.
         """
         state = checkpoint.get("lightning_cgan")
         if state is None:
             raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
+        if state["format"] != FORMAT_VERSION:
+            raise UsageError(
+                f"the checkpoint: expected format {FORMAT_VERSION}, got {state['format']}; use the version of "
+                "lightning_cgan that wrote it"
+            )
         check_same_shapes(self, checkpoint["state_dict"])
         self.seed = state["seed"]
+        self.images_seen = state["images_seen"]
+        self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
         self.running_means.load_state_dict(state["running_means"])
 
 
-def _nothing() -> None:
-    """The closure of an optimizer step whose gradients are already there."""
+def _check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:
+    """Refuses a discriminator that names classes which no loss looks at, and the reverse."""
+    if discriminator.classifies and auxiliary_classifier is None:
+        raise UsageError(
+            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none; "
+            "give one, or build the discriminator with another conditioning"
+        )
+    if auxiliary_classifier is not None and not discriminator.classifies:
+        raise UsageError(
+            "auxiliary_classifier: expected a discriminator that names classes, got one that does not; build it with "
+            "conditioning classifier, or leave auxiliary_classifier out"
+        )

@@ -19,15 +19,20 @@ class SamplingModule(LightningModule):
 
     Attributes:
         generator: Makes the images.
+        generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
     """
 
     generator: Generator
+    generator_ema: Generator | None
     latents: Distribution
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Calls the generator: latents (N, latent_dim), labels (N,) -> images (N, C, H, W) in [-1, 1]."""
-        return cast(Tensor, self.generator(latents, labels))
+        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
+        return cast(Tensor, self._network(ema=True)(latents, labels))
+
+    def _network(self, ema: bool) -> Generator:
+        return self.generator_ema if ema and self.generator_ema is not None else self.generator
 
     @property
     def num_classes(self) -> int:
@@ -46,7 +51,11 @@ class SamplingModule(LightningModule):
 
     @torch.no_grad()
     def generate(
-        self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
+        self,
+        labels: Tensor | Sequence[int] | int,
+        latents: Tensor | None = None,
+        seed: int | None = None,
+        ema: bool = True,
     ) -> Tensor:
         """Makes an image of each label, with the generator in evaluation mode.
 
@@ -54,6 +63,7 @@ class SamplingModule(LightningModule):
             labels: Class numbers, shape (N,), or one number.
             latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
             seed: Makes the drawn latents reproducible.
+            ema: Whether to use the moving average of the generator's weights, where there is one.
 
         Returns:
             Images, shape (N, C, H, W), in [-1, 1], on the module's device.
@@ -69,12 +79,11 @@ class SamplingModule(LightningModule):
             )
         if latents is None:
             latents = self.sample_latents(len(labels), seed)
-        was_training = self.generator.training
-        self.generator.eval()
+        network = self._network(ema)
+        was_training = network.training
+        network.eval()
         try:
-            images: Tensor = self.generator(
-                latents.to(self.device, cast(torch.dtype, self.dtype)), labels.to(self.device)
-            )
+            images: Tensor = network(latents.to(self.device, cast(torch.dtype, self.dtype)), labels.to(self.device))
         finally:
-            self.generator.train(was_training)
+            network.train(was_training)
         return images

@@ -8,7 +8,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from lightning_cgan import AdversarialLoss, Hinge, LeastSquares, NonSaturating, Saturating, Wasserstein
+from lightning_cgan import (
+    AdversarialLoss,
+    AuxiliaryClassifier,
+    Hinge,
+    LeastSquares,
+    NonSaturating,
+    RelativisticPairing,
+    Saturating,
+    UsageError,
+    Wasserstein,
+)
 
 
 def probability(logit: float) -> float:
@@ -37,6 +47,10 @@ TRANSCRIPTIONS: dict[type[AdversarialLoss], tuple[Formula, Formula]] = {
         lambda real, fake: -mean(fake),
     ),
     Wasserstein: (lambda real, fake: mean(fake) - mean(real), lambda real, fake: -mean(fake)),
+    RelativisticPairing: (
+        lambda real, fake: -mean([math.log(probability(r - f)) for r, f in zip(real, fake, strict=True)]),
+        lambda real, fake: -mean([math.log(probability(f - r)) for r, f in zip(real, fake, strict=True)]),
+    ),
 }
 
 
@@ -56,6 +70,7 @@ def test_loss_is_its_formula(loss: type[AdversarialLoss]) -> None:
         (LeastSquares, 1.0, 2.0),
         (Hinge, 0.0, 1.0),
         (Wasserstein, -3.0, 1.0),
+        (RelativisticPairing, math.log(1 + math.exp(-3)), math.log(1 + math.exp(3))),
     ],
 )
 def test_loss_at_two_logits(loss: type[AdversarialLoss], discriminator: float, generator: float) -> None:
@@ -77,3 +92,26 @@ def test_cross_entropy_stays_finite_where_logarithms_do_not(loss: type[Adversari
     real, fake = torch.tensor([-1e4, 1e4]), torch.tensor([1e4, -1e4])
     assert loss().discriminator(real, fake).item() == pytest.approx(1e4)
     assert math.isfinite(loss().generator(fake).item())
+
+
+def test_relativistic_loss_needs_both() -> None:
+    assert RelativisticPairing.needs_real_logits
+    with pytest.raises(UsageError, match="real_logits: expected those of the real images, got none"):
+        RelativisticPairing().generator(torch.zeros(3))
+
+
+@pytest.mark.parametrize("classify_fakes", [True, False])
+def test_class_terms_are_cross_entropies(classify_fakes: bool) -> None:
+    real, fake = torch.randn(4, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    labels, fake_labels = torch.tensor([0, 2, 1, 1]), torch.tensor([2, 2, 0, 1])
+
+    def surprise(logits: torch.Tensor, labels: torch.Tensor) -> float:
+        rows = zip(logits.tolist(), labels.tolist(), strict=True)
+        return mean([-math.log(math.exp(row[y]) / sum(map(math.exp, row))) for row, y in rows])
+
+    classifier = AuxiliaryClassifier(weight=0.5, classify_fakes=classify_fakes)
+    expected = surprise(real, labels) + (surprise(fake, fake_labels) if classify_fakes else 0)
+    assert classifier.discriminator(real, labels, fake, fake_labels).item() == pytest.approx(0.5 * expected)
+    assert classifier.generator(fake, fake_labels).item() == pytest.approx(0.5 * surprise(fake, fake_labels))
+    even = torch.zeros(2, 4)  # four classes that are all alike: log 4
+    assert AuxiliaryClassifier(1.0).generator(even, torch.tensor([0, 3])).item() == pytest.approx(math.log(4))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,21 +18,12 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_cgan import (
     R1,
     ConditionalGAN,
-    DCGANDiscriminator,
-    DCGANGenerator,
     DigitsData,
     Discriminator,
-    Hinge,
-    LeastSquares,
     MLPDiscriminator,
     MLPGenerator,
     NonSaturating,
-    ResNetDiscriminator,
-    ResNetGenerator,
-    Saturating,
     UsageError,
-    Wasserstein,
-    WassersteinGradientPenalty,
 )
 
 
@@ -70,37 +60,6 @@ class Recorder:
 
     def note(self, _: nn.Module, inputs: Any, output: Tensor) -> None:
         self.calls.append((inputs[0].detach().clone(), inputs[1].clone(), output.detach().clone()))
-
-
-PAIRS: dict[str, Callable[[], tuple[Any, Any]]] = {
-    "mlp": lambda: (MLPGenerator(10, 1, 8, hidden=(16,), batch_norm=True), MLPDiscriminator(10, 1, 8, hidden=(16,))),
-    "dcgan": lambda: (
-        DCGANGenerator(10, 1, 8, channels=(8, 4), conditional_batch_norm=True),
-        DCGANDiscriminator(10, 1, 8, channels=(4, 8)),
-    ),
-    "resnet": lambda: (ResNetGenerator(10, 1, 8, channels=(8, 4)), ResNetDiscriminator(10, 1, 8, channels=(4, 8))),
-    "concatenation": lambda: (
-        ResNetGenerator(10, 1, 8, channels=(8, 4)),
-        DCGANDiscriminator(10, 1, 8, channels=(4, 8), conditioning="concatenation"),
-    ),
-}
-
-
-@pytest.mark.parametrize("loss", [NonSaturating, Saturating, LeastSquares, Hinge, Wasserstein])
-@pytest.mark.parametrize("pair", PAIRS)
-def test_every_loss_trains_every_pair(pair: str, loss: Any) -> None:
-    generator, discriminator = PAIRS[pair]()
-    penalties = [WassersteinGradientPenalty(10.0)] if loss is Wasserstein else [R1(1.0, interval=2)]
-    module = ConditionalGAN(generator, discriminator, loss(), penalties)
-    before = copy.deepcopy(module.state_dict())
-    fit(module)
-    for name, value in module.state_dict().items():
-        assert torch.isfinite(value.float()).all(), name
-    for network in ("generator", "discriminator"):
-        changed = [
-            not torch.equal(before[name], p) for name, p in module.named_parameters() if name.startswith(network)
-        ]
-        assert any(changed)
 
 
 def test_each_update_moves_its_own_network_only() -> None:
@@ -254,7 +213,8 @@ def test_networks_must_agree_with_each_other_and_with_the_data() -> None:
 def test_own_loader_must_fit_the_discriminator_steps() -> None:
     loader: DataLoader[Any] = DataLoader(TensorDataset(torch.zeros(64, 1, 8, 8), torch.zeros(64).long()), batch_size=64)
     with pytest.raises(
-        UsageError, match="discriminator_steps: expected training batches of a multiple of 5 images, got 64"
+        UsageError,
+        match="discriminator_steps: expected training batches of a multiple of 5 images in each process, got 64",
     ):
         fit(gan(discriminator_steps=5), data=loader)
     with pytest.raises(UsageError, match="discriminator_steps: expected 1 or more, got 0"):
@@ -295,4 +255,4 @@ def test_no_logging_at_all() -> None:
 
 
 def test_default_optimizer_is_adam() -> None:
-    assert gan().optimizer_factories == (Adam, Adam)
+    assert gan().optimizer_factories == {"generator": Adam, "discriminator": Adam}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.plugins import TorchSyncBatchNorm
 from torch import nn
 
 from lightning_cgan import (
@@ -16,12 +17,15 @@ from lightning_cgan import (
     Generator,
     MLPDiscriminator,
     MLPGenerator,
+    R3GANDiscriminator,
+    R3GANGenerator,
     ResNetDiscriminator,
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.networks.base import frozen, uses_batch_statistics
-from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, LogitHead, concatenate_label
+from lightning_cgan.networks.base import frozen, judge, uses_batch_statistics
+from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, LabelInput, LogitHead
+from lightning_cgan.networks.r3gan import _Block
 
 GENERATORS: list[tuple[type[Generator], dict[str, Any]]] = [
     (MLPGenerator, {}),
@@ -29,7 +33,11 @@ GENERATORS: list[tuple[type[Generator], dict[str, Any]]] = [
     (DCGANGenerator, {"channels": (8, 4)}),
     (DCGANGenerator, {"channels": (8, 8, 4), "strides": (1, 2, 2), "kernel_size": 5, "conditional_batch_norm": True}),
     (DCGANGenerator, {"channels": (8, 8, 4), "strides": (2, 1, 2), "kernel_size": 4}),
+    (DCGANGenerator, {"channels": (8, 4), "label_embedding": 5}),
+    (MLPGenerator, {"label_embedding": 5}),
     (ResNetGenerator, {"channels": (8, 4, 4)}),
+    (R3GANGenerator, {"channels": (8, 8, 4), "group_width": 4, "blocks": 2}),
+    (R3GANGenerator, {"channels": (8, 4), "label_embedding": 5}),
 ]
 DISCRIMINATORS: list[tuple[type[Discriminator], dict[str, Any]]] = [
     (MLPDiscriminator, {"hidden": (16,)}),
@@ -37,6 +45,11 @@ DISCRIMINATORS: list[tuple[type[Discriminator], dict[str, Any]]] = [
     (DCGANDiscriminator, {"channels": (4, 8), "kernel_size": 5, "hidden": 16, "conditioning": "concatenation"}),
     (ResNetDiscriminator, {"channels": (4, 8)}),
     (ResNetDiscriminator, {"channels": (4, 8, 8), "conditioning": "concatenation"}),
+    (R3GANDiscriminator, {"channels": (4, 8), "group_width": 4, "blocks": 2}),
+    (R3GANDiscriminator, {"channels": (4, 8, 8), "conditioning": "concatenation", "label_embedding": 5}),
+    (MLPDiscriminator, {"hidden": (), "conditioning": "projection", "spectral_norm": True}),
+    (DCGANDiscriminator, {"channels": (4, 8), "conditioning": "concatenation", "label_embedding": 5}),
+    (ResNetDiscriminator, {"channels": (4, 8), "spectral_norm": True}),
 ]
 SHAPES = [(10, 1, 28), (3, 3, 32), (1, 1, 8), (1000, 3, 64)]  # classes, channels, size
 
@@ -97,13 +110,18 @@ def test_dcgan_needs_a_stride_for_each_channel() -> None:
         DCGANGenerator(10, 1, 28, channels=(8, 4), strides=(1, 2, 2))
 
 
-def test_concatenation_is_a_loop_over_samples() -> None:
+@pytest.mark.parametrize("embedding_dim", [None, 2])
+def test_label_input_is_a_loop_over_samples(embedding_dim: int | None) -> None:
+    label_input = LabelInput(3, embedding_dim)
     vectors, maps, labels = torch.randn(4, 3), torch.randn(4, 2, 5, 5), torch.tensor([2, 0, 1, 2])
-    for i, label in enumerate(labels):
+    for i, label in enumerate(labels.tolist()):
         code = torch.tensor([1.0 if k == label else 0.0 for k in range(3)])
-        assert torch.equal(concatenate_label(vectors, labels, 3)[i], torch.cat([vectors[i], code]))
+        if label_input.embedding is not None:
+            code = code @ label_input.embedding.weight.detach()
+        assert label_input.width == len(code)
+        assert torch.allclose(label_input(vectors, labels)[i], torch.cat([vectors[i], code]))
         planes = torch.stack([torch.full((5, 5), value) for value in code.tolist()])
-        assert torch.equal(concatenate_label(maps, labels, 3)[i], torch.cat([maps[i], planes]))
+        assert torch.allclose(label_input(maps, labels)[i], torch.cat([maps[i], planes]))
 
 
 def test_conditional_batch_norm_is_a_loop_over_samples() -> None:
@@ -127,6 +145,112 @@ def test_projection_is_its_formula() -> None:
     for i, label in enumerate(labels.tolist()):
         expected = sum((head.linear.weight[0, k] + head.embedding.weight[label, k]) * features[i, k] for k in range(5))
         assert torch.allclose(head(features, labels)[i], expected + head.linear.bias[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator, R3GANDiscriminator])
+def test_classifier_names_classes_and_does_not_see_the_label(cls: type[Discriminator]) -> None:
+    discriminator = cls(7, 1, 8, conditioning="classifier")  # type: ignore[call-arg]
+    images = torch.rand(4, 1, 8, 8) * 2 - 1
+    first, second = (judge(discriminator, images, torch.full((4,), label)) for label in (0, 3))
+    assert discriminator.classifies
+    assert first.class_logits is not None
+    assert second.class_logits is not None
+    assert (first.logits.shape, first.class_logits.shape) == ((4,), (4, 7))
+    assert torch.equal(first.logits, second.logits)
+    assert torch.equal(first.class_logits, second.class_logits)
+
+
+@pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator])
+def test_spectral_norm_makes_the_largest_singular_value_one(cls: type[Discriminator]) -> None:
+    discriminator = cls(10, 1, 8, spectral_norm=True)  # type: ignore[call-arg]
+    images, labels = torch.rand(4, 1, 8, 8), torch.randint(10, (4,))
+    for _ in range(300):
+        discriminator(images, labels)
+    discriminator.eval()
+    weights = [m.weight for m in discriminator.modules() if isinstance(m, (nn.Linear, nn.Conv2d, nn.Embedding))]
+    assert len(weights) > 1
+    for weight in weights:
+        assert torch.linalg.svdvals(weight.flatten(1))[0].item() == pytest.approx(1, abs=0.01)
+    copied = copy.deepcopy(discriminator)
+    assert torch.equal(copied(images, labels), discriminator(images, labels))
+    with torch.autocast("cpu", torch.bfloat16):
+        discriminator.train()(images, labels).float().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in discriminator.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("conditioning", ["concatenation", "projection", "classifier"])
+@pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator, R3GANDiscriminator])
+def test_gradients_of_discriminators_to_the_second_order(cls: type[Discriminator], conditioning: str) -> None:
+    options = {"hidden": (6,)} if cls is MLPDiscriminator else {"channels": (2, 3)}
+    discriminator = cls(3, 1, 4, conditioning=conditioning, **options).double()  # type: ignore[call-arg,arg-type]
+    images = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
+
+    def logits(images: torch.Tensor) -> torch.Tensor:
+        return judge(discriminator, images, torch.tensor([0, 2])).logits
+
+    assert torch.autograd.gradcheck(logits, images)
+    assert torch.autograd.gradgradcheck(logits, images)
+
+
+def test_r3gan_block_is_its_transcription() -> None:
+    block = _Block(width=4, inner=6, group_width=3, count=5)
+    x = torch.randn(2, 4, 5, 5)
+    assert torch.equal(block(x), x)  # the identity, to begin with
+    # He et al. for a slope of 0.2, with fan-in 4, scaled by 5 ** -0.25
+    many = _Block(width=4, inner=4096, group_width=4, count=5).conv1.weight
+    assert many.std().item() == pytest.approx((2 / (1 + 0.2**2) / 4) ** 0.5 * 5**-0.25, rel=0.05)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter)
+
+    def leaky(x: torch.Tensor) -> torch.Tensor:
+        return torch.where(x > 0, x, 0.2 * x)
+
+    weights = dict(block.named_parameters())
+    y = torch.einsum("oi,nihw->nohw", weights["conv1.weight"][:, :, 0, 0], x) + weights["conv1.bias"][:, None, None]
+    y, out = nn.functional.pad(leaky(y), (1, 1, 1, 1)), torch.zeros(2, 6, 5, 5)
+    for channel in range(6):
+        group = range(0, 3) if channel < 3 else range(3, 6)
+        for place, source in enumerate(group):
+            for i in range(3):
+                for j in range(3):
+                    weight = weights["conv2.weight"][channel, place, i, j]
+                    out[:, channel] += weight * y[:, source, i : i + 5, j : j + 5]
+        out[:, channel] += weights["conv2.bias"][channel]
+    out = torch.einsum("oi,nihw->nohw", weights["conv3.weight"][:, :, 0, 0], leaky(out))
+    assert torch.allclose(block(x), x + out + weights["conv3.bias"][:, None, None], atol=1e-4)
+
+
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (28, 3), (32, 1), (32, 3)])
+def test_r3gan_pair_as_it_comes(size: int, channels: int) -> None:
+    generator, discriminator = R3GANGenerator(10, channels, size), R3GANDiscriminator(10, channels, size)
+    labels = torch.arange(10)
+    images = generator(torch.randn(10, generator.latent_dim), labels)
+    assert images.shape == (10, channels, size, size)
+    assert discriminator(images, labels).shape == (10,)
+    assert not uses_batch_statistics(generator)
+    with pytest.raises(UsageError, match=r"group_width: expected a divisor of channels times expansion \(36\), got 16"):
+        R3GANGenerator(10, 1, 28, channels=(18, 18, 18))
+
+
+@pytest.mark.parametrize(
+    "generator",
+    [
+        MLPGenerator(10, 1, 8, hidden=(8,), batch_norm=True),
+        DCGANGenerator(10, 1, 8, channels=(4, 4)),
+        DCGANGenerator(10, 1, 8, channels=(4, 4), conditional_batch_norm=True),
+        ResNetGenerator(10, 1, 8, channels=(4, 4)),
+    ],
+    ids=["mlp", "plain", "conditional", "resnet"],
+)
+def test_sync_batchnorm_reaches_every_normalisation(generator: Generator) -> None:
+    labels, latents = torch.arange(6), torch.randn(6, generator.latent_dim)
+    generator(latents, labels)
+    expected = copy.deepcopy(generator).eval()(latents, labels)
+    converted = TorchSyncBatchNorm().apply(copy.deepcopy(generator))
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in converted.modules())
+    assert not any(type(module) in (nn.BatchNorm1d, nn.BatchNorm2d) for module in converted.modules())
+    assert converted.state_dict().keys() == generator.state_dict().keys()
+    assert torch.equal(TorchSyncBatchNorm().revert(converted).eval()(latents, labels), expected)
 
 
 def test_residual_up_block_shortcut_commutes_with_magnification() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -52,7 +54,60 @@ def test_wasserstein_penalty_of_a_linear_discriminator(batch: tuple[Tensor, ...]
     discriminator = Linear()
     norms = discriminator.weight.norm(dim=1)
     expected = 10 * ((norms[0] - 1) ** 2 + (norms[1] - 1) ** 2) / 2
-    assert torch.allclose(WassersteinGradientPenalty(weight=10.0)(discriminator, *batch), expected)
+    assert torch.allclose(WassersteinGradientPenalty(weight=10.0)(discriminator, *batch, torch.rand(4)), expected)
+
+
+class Quadratic(Discriminator):
+    """The sum of x³ / 3 over pixels: the gradient at an image is x²."""
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=2, image_channels=1, image_size=3)
+        self.unused = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return (images**3 / 3).flatten(1).sum(1)
+
+
+def test_wasserstein_penalty_looks_at_its_places(batch: tuple[Tensor, ...]) -> None:
+    real, fake, *_ = batch
+    places = torch.tensor([0.0, 1.0, 0.25, 0.5])
+    expected = 0.0
+    for x, z, place in zip(real, fake, places.tolist(), strict=True):
+        norm = sum(((1 - place) * a + place * b) ** 4 for a, b in zip(x.flatten(), z.flatten(), strict=True)) ** 0.5
+        expected += 3 * (norm - 1) ** 2 / 4
+    penalty = WassersteinGradientPenalty(weight=3.0)
+    assert penalty.needs_places
+    assert torch.allclose(penalty(Quadratic(), *batch, places), torch.as_tensor(expected))
+    with pytest.raises(UsageError, match="places: expected a number for each image, got none"):
+        penalty(Quadratic(), *batch)
+
+
+class Smooth(Discriminator):
+    """A hidden layer with tanh: differentiable as often as one likes."""
+
+    def __init__(self) -> None:
+        super().__init__(num_classes=2, image_channels=1, image_size=3)
+        self.hidden, self.out = torch.nn.Linear(9, 4), torch.nn.Linear(4, 2)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.hidden(images.flatten(1)))).gather(1, labels[:, None]).squeeze(1)
+
+
+@pytest.mark.parametrize("penalty", [R1(2.0), R2(2.0), WassersteinGradientPenalty(2.0)])
+def test_gradient_of_a_penalty_with_respect_to_weights(penalty: Any, batch: tuple[Tensor, ...]) -> None:
+    discriminator = Smooth().double()
+    real, fake, labels, fake_labels = batch
+    places = torch.rand(4, dtype=torch.float64)
+
+    def value(weight: Tensor) -> Tensor:
+        del discriminator.hidden.weight
+        discriminator.hidden.weight = weight  # type: ignore[assignment]
+        return penalty(discriminator, real.double(), fake.double(), labels, fake_labels, places)
+
+    weight = discriminator.hidden.weight.detach().clone().requires_grad_()
+    del discriminator.hidden._parameters["weight"]
+    discriminator.hidden.weight = weight  # type: ignore[assignment]
+    assert torch.autograd.gradcheck(value, weight)
 
 
 def test_penalty_is_float32_under_autocast() -> None:
@@ -71,7 +126,7 @@ def test_wasserstein_penalty_survives_a_gradient_of_zero() -> None:
     discriminator = MLPDiscriminator(2, 1, 3, hidden=(4,))
     torch.nn.init.constant_(discriminator.layers[0].bias, -100.0)  # every ReLU is dead, and ∇D is zero
     images, labels = torch.rand(4, 1, 3, 3), torch.tensor([0, 1, 0, 1])
-    penalty = WassersteinGradientPenalty(weight=10.0)(discriminator, images, images, labels, labels)
+    penalty = WassersteinGradientPenalty(weight=10.0)(discriminator, images, images, labels, labels, torch.rand(4))
     penalty.backward()
     assert penalty.item() == 10  # (0 - 1)², times the weight
     assert torch.isfinite(discriminator.layers[0].weight.grad).all()

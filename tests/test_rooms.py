@@ -18,21 +18,27 @@ MAY_IMPORT = {
     "chance": set(),
     "images": set(),
     "rebuildable": set(),
-    "running_means": set(),
+    "averaging": set(),
+    "distributed": set(),
     "run": set(),
     "losses": GROUND,
+    "augmentations": GROUND,
     "networks": GROUND,
     "penalties": GROUND | {"networks"},
     "data": GROUND,
     "parser": GROUND,
     "sampling": GROUND | {"networks"},
-    "module": GROUND | {"losses", "networks", "penalties", "running_means", "sampling"},
+    "rounds": GROUND | {"augmentations", "distributed"},
+    "engine": GROUND | {"distributed", "networks"},
+    "reporting": set(),
+    "module": GROUND
+    | {"augmentations", "averaging", "engine", "losses", "networks", "penalties", "reporting", "rounds", "sampling"},
     "callbacks": GROUND,
     "__init__": None,
     "__main__": None,
     "cli": None,  # knows all
 }
-PLAIN_TORCH = {"errors", "chance", "rebuildable", "images", "running_means", "losses", "networks", "penalties"}
+PLAIN_TORCH = GROUND | {"augmentations", "averaging", "distributed", "losses", "networks", "penalties", "rounds"}
 
 
 def imports(file: Path) -> set[str]:

@@ -2,16 +2,21 @@
 
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
+from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 from lightning_cgan.networks.mlp import MLPDiscriminator, MLPGenerator
+from lightning_cgan.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lightning_cgan.networks.resnet import ResNetDiscriminator, ResNetGenerator
 
 __all__ = [
+    "ConditionalDiscriminator",
     "DCGANDiscriminator",
     "DCGANGenerator",
     "Discriminator",
     "Generator",
     "MLPDiscriminator",
     "MLPGenerator",
+    "R3GANDiscriminator",
+    "R3GANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from lightning_cgan.errors import UsageError
 from lightning_cgan.rebuildable import Rebuildable
@@ -47,12 +48,49 @@ class Generator(Network):
         raise TypeError(f"{type(self).__name__} must define forward(latents, labels)")
 
 
-class Discriminator(Network):
-    """Judges images: (images (N, C, H, W) in [-1, 1], labels (N,) int64) -> logits (N,), without a sigmoid."""
+class Judgement(NamedTuple):
+    """What a discriminator says of images.
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+    Attributes:
+        logits: How real each is as one of its label, shape (N,), without a sigmoid.
+        class_logits: Of which class it seems to be, shape (N, num_classes), without a softmax; none if the
+            discriminator does not say.
+    """
+
+    logits: Tensor
+    class_logits: Tensor | None = None
+
+
+class Discriminator(Network):
+    """Judges images: (images (N, C, H, W) in [-1, 1], labels (N,) int64) -> logits (N,), without a sigmoid.
+
+    One with an auxiliary classifier returns a `Judgement` instead, and says so by `classifies`.
+
+    Attributes:
+        classifies: Whether it has an auxiliary classifier.
+    """
+
+    classifies: bool = False
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor | Judgement:
         """Says how real each image is as one of its label."""
         raise TypeError(f"{type(self).__name__} must define forward(images, labels)")
+
+
+def judge(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Judgement:
+    """Asks a discriminator, whichever of the two it returns."""
+    said: Tensor | Judgement = discriminator(images, labels)
+    return Judgement(said) if isinstance(said, Tensor) else said
+
+
+def normalize_spectrally(network: nn.Module) -> None:
+    """Divides every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, section 2.1).
+
+    The value is estimated by one step of power iteration in each pass in training mode.
+    """
+    for module in list(network.modules()):
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
+            parametrizations.spectral_norm(module)
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:

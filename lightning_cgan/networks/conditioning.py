@@ -8,24 +8,35 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-Conditioning = Literal["concatenation", "projection"]
+from lightning_cgan.networks.base import Judgement
+
+Conditioning = Literal["concatenation", "projection", "classifier"]
 
 
-def concatenate_label(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Appends the one-hot label to vectors, or as constant maps to images (Mirza & Osindero 2014, arXiv:1411.1784).
+class LabelInput(nn.Module):
+    """Appends the label to features: its one-hot code (Mirza & Osindero 2014, arXiv:1411.1784), or an embedding.
 
     Args:
-        features: Shape (N, F) or (N, C, H, W).
-        labels: Shape (N,), from 0 to `num_classes` - 1.
         num_classes: The number of classes.
+        embedding_dim: The width of a learned embedding; the one-hot code is appended if not given.
 
-    Returns:
-        Shape (N, F + num_classes) or (N, C + num_classes, H, W).
+    Attributes:
+        width: How much wider features become.
     """
-    code = one_hot(labels, num_classes).to(features.dtype)
-    if features.ndim == 4:
-        code = code[:, :, None, None].expand(-1, -1, *features.shape[2:])
-    return torch.cat([features, code], dim=1)
+
+    def __init__(self, num_classes: int, embedding_dim: int | None = None) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.width = embedding_dim or num_classes
+        self.embedding = nn.Embedding(num_classes, embedding_dim) if embedding_dim else None
+
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
+        """Appends to vectors (N, F), or as constant maps to images (N, C, H, W), the labels (N,)."""
+        code = one_hot(labels, self.num_classes) if self.embedding is None else self.embedding(labels)
+        code = code.to(features.dtype)
+        if features.ndim == 4:
+            code = code[:, :, None, None].expand(-1, -1, *features.shape[2:])
+        return torch.cat([features, code], dim=1)
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -51,43 +62,48 @@ class ConditionalBatchNorm2d(nn.Module):
         return torch.addcmul(self.shift(labels)[:, :, None, None], self.normalize(features), scale)
 
 
-class PlainBatchNorm2d(nn.BatchNorm2d):
-    """Batch normalisation that is handed the labels too, and leaves them aside."""
-
-    def forward(self, features: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Normalises features, shape (N, C, H, W)."""
-        return super().forward(features)
-
-
 def batch_norm(num_features: int, num_classes: int, conditional: bool) -> nn.Module:
-    """Batch normalisation, called with features and labels."""
-    return ConditionalBatchNorm2d(num_features, num_classes) if conditional else PlainBatchNorm2d(num_features)
+    """Batch normalisation of one kind or the other; call it by `normalize`."""
+    return ConditionalBatchNorm2d(num_features, num_classes) if conditional else nn.BatchNorm2d(num_features)
+
+
+def normalize(norm: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
+    """Calls batch normalisation with the labels if it looks at them.
+
+    A subclass that takes them and leaves them aside would be converted by `sync_batchnorm` to a class that does not.
+    """
+    normalized: Tensor = norm(features, labels) if isinstance(norm, ConditionalBatchNorm2d) else norm(features)
+    return normalized
 
 
 class LogitHead(nn.Module):
     """The last layer of a discriminator: features (N, F) and labels (N,) -> logits (N,).
 
     With projection, the logit is w · f + b + e(y) · f, where e embeds the label (Miyato & Koyama 2018,
-    arXiv:1802.05637, equation 4). Without, it is w · f + b, and the label must have entered before.
+    arXiv:1802.05637, equation 4). With a classifier, it is w · f + b, and a second layer names the class (Odena et al.
+    2017, arXiv:1610.09585). Otherwise the label must have entered before.
 
     Args:
         num_features: The number of features.
         num_classes: The number of classes.
-        conditioning: Whether the label enters here, by projection.
+        conditioning: How the label enters.
     """
 
     def __init__(self, num_features: int, num_classes: int, conditioning: Conditioning) -> None:
         super().__init__()
         self.linear = nn.Linear(num_features, 1)
         self.embedding: nn.Embedding | None = None
+        self.classes: nn.Linear | None = None
         if conditioning == "projection":
             self.embedding = nn.Embedding(num_classes, num_features)
             # The scale of the linear layer's own weights, so that neither term drowns the other at the start.
             nn.init.normal_(self.embedding.weight, std=(3 * num_features) ** -0.5)
+        if conditioning == "classifier":
+            self.classes = nn.Linear(num_features, num_classes)
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Turns features to logits."""
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor | Judgement:
+        """Turns features to logits, or to a `Judgement` with a classifier."""
         logits: Tensor = self.linear(features).squeeze(1)
         if self.embedding is not None:
             logits = logits + (self.embedding(labels) * features).sum(1)
-        return logits
+        return logits if self.classes is None else Judgement(logits, self.classes(features))

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Discriminator, Generator, starting_size
-from lightning_cgan.networks.conditioning import Conditioning, LogitHead, batch_norm, concatenate_label
+from lightning_cgan.networks.base import Generator, starting_size
+from lightning_cgan.networks.conditioning import Conditioning, LabelInput, batch_norm, normalize
+from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
 
 class DCGANGenerator(Generator):
@@ -30,6 +31,7 @@ class DCGANGenerator(Generator):
         negative_slope: The slope of the leaky ReLU for negative inputs; 0 makes it a ReLU.
         activate_first: Whether the first map, batch-normalised, goes through the activation too.
         conditional_batch_norm: Whether batch normalisation scales and shifts each class in its own way.
+        label_embedding: The width of a learned embedding of the label in place of its one-hot code.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class DCGANGenerator(Generator):
         negative_slope: float = 0.0,
         activate_first: bool = True,
         conditional_batch_norm: bool = False,
+        label_embedding: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, latent_dim)
         if len(strides) != len(channels):
@@ -53,7 +56,8 @@ class DCGANGenerator(Generator):
         self.first_size = starting_size(image_size, math.prod(strides), self)
         self.first_channels = channels[0]
         self.activate_first = activate_first
-        self.project = nn.Linear(latent_dim + num_classes, channels[0] * self.first_size**2)
+        self.label_input = LabelInput(num_classes, label_embedding)
+        self.project = nn.Linear(latent_dim + self.label_input.width, channels[0] * self.first_size**2)
         self.norms = nn.ModuleList(batch_norm(width, num_classes, conditional_batch_norm) for width in channels)
         self.convolutions = nn.ModuleList(
             _magnify(fan_in, fan_out, kernel_size, stride)
@@ -65,17 +69,17 @@ class DCGANGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        x = self.project(concatenate_label(latents, labels, self.num_classes))
+        x = self.project(self.label_input(latents, labels))
         x = x.unflatten(1, (self.first_channels, self.first_size, self.first_size))
-        x = self.norms[0](x, labels)
+        x = normalize(self.norms[0], x, labels)
         if self.activate_first:
             x = self.activation(x)
         for convolution, norm in zip(self.convolutions[:-1], self.norms[1:], strict=True):
-            x = self.activation(norm(convolution(x), labels))
+            x = self.activation(normalize(norm, convolution(x), labels))
         return torch.tanh(self.convolutions[-1](x))
 
 
-class DCGANDiscriminator(Discriminator):
+class DCGANDiscriminator(ConditionalDiscriminator):
     """Convolutions of stride 2 with leaky ReLU, then one logit; no normalisation. It takes images of any size.
 
     Args:
@@ -87,7 +91,9 @@ class DCGANDiscriminator(Discriminator):
         negative_slope: The slope of the leaky ReLU for negative inputs.
         dropout: The share of each convolution's outputs that is set to zero in training.
         hidden: The width of a dense layer between the convolutions and the logit, if there is one.
-        conditioning: The label enters as constant one-hot maps beside the image, or by projection at the end.
+        conditioning: How the label enters; see `ConditionalDiscriminator`.
+        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
     def __init__(
@@ -101,12 +107,13 @@ class DCGANDiscriminator(Discriminator):
         dropout: float = 0.0,
         hidden: int | None = None,
         conditioning: Conditioning = "projection",
+        label_embedding: int | None = None,
+        spectral_norm: bool = False,
     ) -> None:
-        super().__init__(num_classes, image_channels, image_size)
-        self.conditioning = conditioning
+        super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
         layers: list[nn.Module] = []
         size = image_size
-        for fan_in, fan_out in pairwise([self._input_channels(), *channels]):
+        for fan_in, fan_out in pairwise([image_channels + self.label_channels, *channels]):
             layers += [
                 nn.Conv2d(fan_in, fan_out, kernel_size, stride=2, padding=(kernel_size - 1) // 2),
                 nn.LeakyReLU(negative_slope),
@@ -119,17 +126,12 @@ class DCGANDiscriminator(Discriminator):
             layers += [nn.Linear(features, hidden), nn.LeakyReLU(negative_slope)]
             features = hidden
         self.layers = nn.Sequential(*layers)
-        self.head = LogitHead(features, num_classes, conditioning)
+        self.add_head(features, spectral_norm)
         self.to(memory_format=torch.channels_last)  # as in the generator
 
-    def _input_channels(self) -> int:
-        return self.image_channels + (self.num_classes if self.conditioning == "concatenation" else 0)
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Turns images in [-1, 1] to logits, shape (N,)."""
-        if self.conditioning == "concatenation":
-            images = concatenate_label(images, labels, self.num_classes)
-        return self.head(self.layers(images), labels)  # type: ignore[no-any-return]
+    def features(self, images: Tensor) -> Tensor:
+        """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
+        return self.layers(images)  # type: ignore[no-any-return]
 
 
 def _magnify(fan_in: int, fan_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose2d:

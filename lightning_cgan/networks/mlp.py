@@ -8,8 +8,9 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from lightning_cgan.images import signed_from_unit, unit_from_signed
-from lightning_cgan.networks.base import Discriminator, Generator
-from lightning_cgan.networks.conditioning import concatenate_label
+from lightning_cgan.networks.base import Generator, normalize_spectrally
+from lightning_cgan.networks.conditioning import Conditioning, LabelInput
+from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
 
 class MLPGenerator(Generator):
@@ -25,6 +26,7 @@ class MLPGenerator(Generator):
         latent_dim: The number of latents.
         hidden: The width of each hidden layer.
         batch_norm: Whether batch normalisation follows each hidden layer's ReLU.
+        label_embedding: The width of a learned embedding of the label in place of its one-hot code.
     """
 
     def __init__(
@@ -35,19 +37,22 @@ class MLPGenerator(Generator):
         latent_dim: int = 100,
         hidden: Sequence[int] = (128,),
         batch_norm: bool = False,
+        label_embedding: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, latent_dim)
-        widths = [latent_dim + num_classes, *hidden, image_channels * image_size**2]
-        self.layers = nn.Sequential(*_layers(widths, batch_norm), nn.Sigmoid())
+        self.label_input = LabelInput(num_classes, label_embedding)
+        widths = [latent_dim + self.label_input.width, *hidden]
+        last = _linear(widths[-1], image_channels * image_size**2)
+        self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm), last, nn.Sigmoid())
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        pixels: Tensor = self.layers(concatenate_label(latents, labels, self.num_classes))
+        pixels: Tensor = self.layers(self.label_input(latents, labels))
         images = signed_from_unit(pixels)  # inside, a sigmoid's [0, 1]
         return images.view(-1, self.image_channels, self.image_size, self.image_size)
 
 
-class MLPDiscriminator(Discriminator):
+class MLPDiscriminator(ConditionalDiscriminator):
     """Pixels and one-hot label through hidden layers with ReLU to one logit (after Mirza & Osindero 2014).
 
     It takes square images of any size. Weights are drawn after He et al. 2015 (arXiv:1502.01852), normal with variance
@@ -58,28 +63,51 @@ class MLPDiscriminator(Discriminator):
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
         hidden: The width of each hidden layer.
+        conditioning: How the label enters; see `ConditionalDiscriminator`.
+        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
-    def __init__(self, num_classes: int, image_channels: int, image_size: int, hidden: Sequence[int] = (128,)) -> None:
-        super().__init__(num_classes, image_channels, image_size)
-        widths = [image_channels * image_size**2 + num_classes, *hidden, 1]
-        self.layers = nn.Sequential(*_layers(widths, batch_norm=False))
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        hidden: Sequence[int] = (128,),
+        conditioning: Conditioning = "concatenation",
+        label_embedding: int | None = None,
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
+        widths = [image_channels * image_size**2 + self.label_channels, *hidden]
+        self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm=False))
+        self.add_head(widths[-1])
+        _initialize(self.head.linear)
+        if spectral_norm:
+            normalize_spectrally(self)
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Turns images in [-1, 1] to logits, shape (N,)."""
-        pixels = unit_from_signed(images).flatten(1)  # inside, [0, 1]
-        logits: Tensor = self.layers(concatenate_label(pixels, labels, self.num_classes))
-        return logits.squeeze(1)
+    def prepare(self, images: Tensor) -> Tensor:
+        """Turns images to rows of pixels, inside in [0, 1]."""
+        return unit_from_signed(images).flatten(1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Turns rows of pixels, with the label's code if there is one, to features, shape (N, F)."""
+        return self.layers(images)  # type: ignore[no-any-return]
 
 
-def _layers(widths: Sequence[int], batch_norm: bool) -> list[nn.Module]:
-    """Linear layers of these widths, with ReLU, and batch normalisation if wanted, after each but the last."""
+def _hidden_layers(widths: Sequence[int], batch_norm: bool) -> list[nn.Module]:
+    """Linear layers of these widths, each with ReLU, and batch normalisation behind it if wanted."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.kaiming_normal_(linear.weight)  # standard deviation 1 / sqrt(fan_in / 2)
-        nn.init.zeros_(linear.bias)
-        layers += [linear, nn.ReLU()]
-        if batch_norm:
-            layers.append(nn.BatchNorm1d(fan_out))
-    return layers[: -2 if batch_norm else -1]
+        layers += [_linear(fan_in, fan_out), nn.ReLU(), *([nn.BatchNorm1d(fan_out)] if batch_norm else [])]
+    return layers
+
+
+def _linear(fan_in: int, fan_out: int) -> nn.Linear:
+    return _initialize(nn.Linear(fan_in, fan_out))
+
+
+def _initialize(linear: nn.Linear) -> nn.Linear:
+    nn.init.kaiming_normal_(linear.weight)  # standard deviation 1 / sqrt(fan_in / 2)
+    nn.init.zeros_(linear.bias)
+    return linear

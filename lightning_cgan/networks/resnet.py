@@ -1,7 +1,7 @@
 """The pair of convolutional ResNets of the projection-discriminator papers, for small images.
 
 After Miyato et al. 2018 (arXiv:1802.05957, table 4) and Miyato & Koyama 2018 (arXiv:1802.05637), with fewer channels
-and blocks, and without spectral normalisation.
+and blocks, and spectral normalisation as an option.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Discriminator, Generator, starting_size
-from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, Conditioning, LogitHead, concatenate_label
+from lightning_cgan.networks.base import Generator, starting_size
+from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, Conditioning
+from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
 
 class ResNetGenerator(Generator):
@@ -58,7 +59,7 @@ class ResNetGenerator(Generator):
         return torch.tanh(self.to_image(relu(self.norm(x))))
 
 
-class ResNetDiscriminator(Discriminator):
+class ResNetDiscriminator(ConditionalDiscriminator):
     """Residual blocks that halve the image, a sum over places, one logit; no normalisation.
 
     It takes images whose size survives the halvings: at least 2 to the power of the number of `channels` less one.
@@ -68,7 +69,9 @@ class ResNetDiscriminator(Discriminator):
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
         channels: The channels of each block's output. All blocks but the last halve the size.
-        conditioning: The label enters as constant one-hot maps beside the image, or by projection at the end.
+        conditioning: How the label enters; see `ConditionalDiscriminator`.
+        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
     def __init__(
@@ -78,32 +81,29 @@ class ResNetDiscriminator(Discriminator):
         image_size: int,
         channels: Sequence[int] = (32, 64, 128),
         conditioning: Conditioning = "projection",
+        label_embedding: int | None = None,
+        spectral_norm: bool = False,
     ) -> None:
-        super().__init__(num_classes, image_channels, image_size)
+        super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
         smallest = 2 ** (len(channels) - 1)
         if image_size < smallest:
             raise UsageError(
                 f"image_size: ResNetDiscriminator with {len(channels)} channels takes images of at least {smallest} "
                 f"pixels, got {image_size}; resize the data with --data.image_size {smallest}, or give fewer channels"
             )
-        self.conditioning = conditioning
-        width = image_channels + (num_classes if conditioning == "concatenation" else 0)
         last = len(channels) - 1
         self.blocks = nn.Sequential(
             *(
                 _DownBlock(*widths, activate=place > 0, halve=place < last)
-                for place, widths in enumerate(pairwise([width, *channels]))
+                for place, widths in enumerate(pairwise([image_channels + self.label_channels, *channels]))
             )
         )
-        self.head = LogitHead(channels[-1], num_classes, conditioning)
+        self.add_head(channels[-1], spectral_norm)
         self.to(memory_format=torch.channels_last)  # as in the generator
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Turns images in [-1, 1] to logits, shape (N,)."""
-        if self.conditioning == "concatenation":
-            images = concatenate_label(images, labels, self.num_classes)
-        features = relu(self.blocks(images)).sum((2, 3))
-        return self.head(features, labels)  # type: ignore[no-any-return]
+    def features(self, images: Tensor) -> Tensor:
+        """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
+        return relu(self.blocks(images)).sum((2, 3))
 
 
 class _UpBlock(nn.Module):

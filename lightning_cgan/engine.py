@@ -1,0 +1,212 @@
+"""How two networks move: two optimizers under every strategy and precision of Lightning.
+
+The order is always backward, average over processes, un-scale, clip, step, for one network after the other: with
+float16 the loss scale may change in each step, so gradients of both must never wait together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from lightning_cgan.distributed import SyncBatchNorm, average_buffers, average_gradients
+from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Discriminator, Generator
+
+Role = Literal["generator", "discriminator"]
+ROLES: tuple[Role, Role] = ("generator", "discriminator")
+
+
+class Engine(LightningModule):
+    """A module that moves a generator and a discriminator.
+
+    Under DDP the gradients of the network that moves are averaged here, in one message, and DDP's own reducer is left
+    idle: it would look for the parameters of both networks in each backward pass, fail where one takes no part, and,
+    told to search for such, send the gradients of both every time.
+
+    Attributes:
+        optimizer_factories: What builds the optimizer of each network.
+        scheduler_factories: What builds the learning-rate scheduler of each network, if it has one.
+        clip_norms: The largest norm of each network's gradient, if there is one.
+        compiles: Whether the networks are compiled when training begins.
+        skipped_steps: The number of updates of each network that were left out, because float16 overflowed.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    optimizer_factories: dict[Role, OptimizerCallable]
+    scheduler_factories: dict[Role, LRSchedulerCallable | None]
+    clip_norms: dict[Role, float | None]
+    compiles: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.skipped_steps: dict[Role, Tensor] = {role: torch.zeros((), dtype=torch.int64) for role in ROLES}
+
+    # ---- before the first alternation --------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
+
+        Raises:
+            UsageError: A scheduler waits for a score, of which there is none in each alternation.
+        """
+        configured: list[dict[str, Any]] = []
+        for role in ROLES:
+            optimizer = self.optimizer_factories[role](getattr(self, role).parameters())
+            configured.append({"optimizer": optimizer})
+            scheduler_factory = self.scheduler_factories[role]
+            if scheduler_factory is not None:
+                scheduler = scheduler_factory(optimizer)
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    raise UsageError(
+                        f"{role}_scheduler: expected a scheduler that counts alternations, got ReduceLROnPlateau, "
+                        "which waits for a score; choose another, such as PolynomialLR"
+                    )
+                configured[-1]["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
+        return cast(OptimizerLRScheduler, tuple(configured))
+
+    def prepare_strategy(self) -> None:
+        """Refuses strategies that cut up the networks, and lets `sync_batchnorm` work on a CPU too.
+
+        Raises:
+            UsageError: The strategy is neither one for a single device nor DDP, or reduces gradients in its own way.
+        """
+        strategy = self.trainer.strategy
+        if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+            raise UsageError(
+                f"--trainer.strategy: expected ddp or a single device, got {type(strategy).__name__}; the networks are "
+                "small enough for each process to hold both: use ddp"
+            )
+        if getattr(strategy, "_ddp_comm_hook", None) is not None:
+            raise UsageError(
+                "--trainer.strategy: expected a DDPStrategy without ddp_comm_hook, got one with it; the module "
+                "averages gradients itself, so leave the hook out"
+            )
+        if isinstance(strategy, DDPStrategy):
+            strategy._ddp_kwargs.pop("static_graph", None)  # advice for the reducer, which would be missed by Lightning
+        if getattr(strategy, "_layer_sync", None) is not None and strategy.root_device.type == "cpu":
+            strategy._layer_sync = _SyncBatchNormOnCPU()  # type: ignore[union-attr]
+
+    def compile_networks(self) -> None:
+        """Compiles both networks in place, which keeps the names of their weights, unless they are already."""
+        for role in ROLES:
+            network = getattr(self, role)
+            if self.compiles and network._compiled_call_impl is None:
+                network.compile()
+
+    # ---- one update --------------------------------------------------------------------------------------------------
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Computes gradients of this process's images; `move` averages them over the processes."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            with strategy.block_backward_sync():
+                super().manual_backward(loss, *args, **kwargs)
+        else:
+            super().manual_backward(loss, *args, **kwargs)
+
+    def optimizer_of(self, role: Role) -> LightningOptimizer:
+        """The optimizer of a network."""
+        return cast(list[LightningOptimizer], self.optimizers())[ROLES.index(role)]
+
+    def move(self, role: Role) -> None:
+        """Makes one step of a network's optimizer with the gradients that are there."""
+        optimizer = self.optimizer_of(role)
+        if self.trainer.world_size > 1:
+            # Still scaled: an overflow in one process must reach all before they decide whether to skip the step.
+            average_gradients(_parameters(optimizer.optimizer))
+        scale = self._loss_scale()
+        if role == "generator":
+            optimizer.step()  # counted: one alternation is one step
+        else:
+            # Through the precision plugin, as every step, but past Lightning's counter.
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
+        if self._scaler() is not None:
+            # It backs off when it skips a step, and only then.
+            self.skipped_steps[role] = self.skipped_steps[role].to(self.device) + (self._loss_scale() < scale)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradient of the network that is about to move, by its true norm.
+
+        Lightning's `clip_gradients` refuses fused optimizers, which un-scale float16 gradients within their step.
+        """
+        is_generator = optimizer is self.optimizer_of("generator").optimizer
+        clip_norm = self.clip_norms["generator" if is_generator else "discriminator"]
+        if clip_norm is None:
+            return
+        scaler = self._scaler()
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(_parameters(optimizer), clip_norm)
+
+    def finish_alternation(self) -> None:
+        """Steps the learning-rate schedules, and makes what the networks measured the same in all processes."""
+        schedulers = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            cast(Any, scheduler).step()
+        if self.trainer.world_size > 1:
+            for role in ROLES:
+                average_buffers(getattr(self, role))
+
+    def on_train_end(self) -> None:
+        """Tells how many updates were skipped."""
+        for role, skipped in self.skipped_steps.items():
+            if skipped:
+                rank_zero_info(
+                    f"{int(skipped)} updates of the {role} were skipped, because its gradients overflowed in float16; "
+                    "a few are normal, while the loss scale is being found"
+                )
+
+    def _skipped(self) -> dict[str, Tensor]:
+        """The counts of skipped updates as scalars to log, where there can be any."""
+        if self._scaler() is None:
+            return {}
+        return {f"{role}_skipped_steps": skipped for role, skipped in self.skipped_steps.items()}
+
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
+    def _loss_scale(self) -> Tensor:
+        """The scale of float16 losses, on its device: `get_scale` would make a GPU wait."""
+        one, scaler = torch.ones((), device=self.device), self._scaler()
+        return one if scaler is None else scaler.scale(one)
+
+
+class _SyncBatchNormOnCPU(LayerSync):
+    """Changes the class of every batch normalisation while a run lasts: PyTorch's own conversion is for GPUs alone."""
+
+    def __init__(self) -> None:
+        self.classes: dict[nn.Module, type[nn.Module]] = {}
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                self.classes[module] = type(module)
+                module.__class__ = SyncBatchNorm
+        return model
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        for module, original in self.classes.items():
+            module.__class__ = original
+        return model
+
+
+def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _nothing() -> None:
+    """The closure of an optimizer step whose gradients are already there."""

@@ -1,0 +1,163 @@
+"""A small modern pair in the spirit of R3GAN (Huang et al. 2024, arXiv:2501.05441, section 3 and table 1).
+
+No normalisation anywhere: residual blocks with grouped convolutions, initialised so that each begins as the identity.
+Meant for `RelativisticPairing` with `R1` and `R2`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
+
+from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Generator, starting_size
+from lightning_cgan.networks.conditioning import Conditioning, LabelInput
+from lightning_cgan.networks.discriminator import ConditionalDiscriminator
+
+_SLOPE = 0.2
+
+
+class R3GANGenerator(Generator):
+    """A learned map, scaled by latents and label, through stages of residual blocks that double its size, to tanh.
+
+    The image size must be a multiple of 2 to the power of the number of `channels` less one. The original ends without
+    a tanh; here it keeps the images in the range of the data.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        latent_dim: The number of latents.
+        channels: The channels of each stage, from the smallest map to the image.
+        blocks: The number of residual blocks of a stage.
+        expansion: By how much the inside of a block is wider.
+        group_width: The channels of a group of the 3 x 3 convolution, at most.
+        label_embedding: The width of a learned embedding of the label in place of its one-hot code.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        latent_dim: int = 64,
+        channels: Sequence[int] = (96, 64, 32),
+        blocks: int = 1,
+        expansion: int = 2,
+        group_width: int = 16,
+        label_embedding: int | None = None,
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size, latent_dim)
+        size = starting_size(image_size, 2 ** (len(channels) - 1), self)
+        self.label_input = LabelInput(num_classes, label_embedding)
+        self.basis = nn.Parameter(torch.randn(channels[0], size, size))
+        self.modulate = nn.Linear(latent_dim + self.label_input.width, channels[0])
+        self.stages = _stages(channels, blocks, expansion, group_width)
+        self.transitions = _transitions(channels)
+        self.to_image = nn.Conv2d(channels[-1], image_channels, 1)
+        # Convolutions on a CPU, and in half precision on a GPU, are faster with the channels innermost.
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Makes images, shape (N, C, H, W), in [-1, 1]."""
+        x = self.stages[0](self.basis * self.modulate(self.label_input(latents, labels))[:, :, None, None])
+        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
+            # A 1 x 1 convolution and magnification commute: the small map is the cheaper one to convolve.
+            x = stage(interpolate(transition(x), scale_factor=2, mode="bilinear"))
+        return torch.tanh(self.to_image(x))
+
+
+class R3GANDiscriminator(ConditionalDiscriminator):
+    """The generator's mirror image: stages of residual blocks that halve the image, a depthwise convolution, one logit.
+
+    The image size must be a multiple of 2 to the power of the number of `channels` less one.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        channels: The channels of each stage, from the image to the smallest map.
+        blocks: The number of residual blocks of a stage.
+        expansion: By how much the inside of a block is wider.
+        group_width: The channels of a group of the 3 x 3 convolution, at most.
+        conditioning: How the label enters; see `ConditionalDiscriminator`.
+        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_channels: int,
+        image_size: int,
+        channels: Sequence[int] = (32, 64, 96),
+        blocks: int = 1,
+        expansion: int = 2,
+        group_width: int = 16,
+        conditioning: Conditioning = "projection",
+        label_embedding: int | None = None,
+    ) -> None:
+        super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
+        size = starting_size(image_size, 2 ** (len(channels) - 1), self)
+        self.from_image = nn.Conv2d(image_channels + self.label_channels, channels[0], 1)
+        self.stages = _stages(channels, blocks, expansion, group_width)
+        self.transitions = _transitions(channels)
+        self.basis = nn.Conv2d(channels[-1], channels[-1], size, groups=channels[-1])
+        self.add_head(channels[-1])
+        self.to(memory_format=torch.channels_last)  # as in the generator
+
+    def features(self, images: Tensor) -> Tensor:
+        """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
+        x = self.stages[0](self.from_image(images))
+        for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
+            x = stage(transition(avg_pool2d(x, 2)))  # bilinear, at a factor of 2
+        return self.basis(x).flatten(1)  # type: ignore[no-any-return]
+
+
+class _Block(nn.Module):
+    """x + (1 x 1, leaky ReLU, grouped 3 x 3, leaky ReLU, 1 x 1), which begins as the identity.
+
+    Fix-up initialisation (Zhang et al. 2019, arXiv:1901.09321): the last convolution is zero, the m - 1 others are
+    scaled by L ** (-1 / (2m - 2)), where a network has L blocks of m = 3 convolutions.
+    """
+
+    def __init__(self, width: int, inner: int, group_width: int, count: int) -> None:
+        super().__init__()
+        if inner % min(group_width, inner):
+            raise UsageError(
+                f"group_width: expected a divisor of channels times expansion ({inner}), got {group_width}; choose "
+                "channels that are multiples of it"
+            )
+        self.conv1 = nn.Conv2d(width, inner, 1)
+        self.conv2 = nn.Conv2d(inner, inner, 3, padding=1, groups=inner // min(group_width, inner))
+        self.conv3 = nn.Conv2d(inner, width, 1)
+        for convolution in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(convolution.weight, a=_SLOPE)
+            convolution.weight.data *= count**-0.25
+        nn.init.zeros_(self.conv3.weight)
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = leaky_relu(self.conv1(x), _SLOPE)
+        y = leaky_relu(self.conv2(y), _SLOPE)
+        return x + self.conv3(y)  # type: ignore[no-any-return]
+
+
+def _stages(channels: Sequence[int], blocks: int, expansion: int, group_width: int) -> nn.ModuleList:
+    count = blocks * len(channels)
+    return nn.ModuleList(
+        nn.Sequential(*(_Block(width, width * expansion, group_width, count) for _ in range(blocks)))
+        for width in channels
+    )
+
+
+def _transitions(channels: Sequence[int]) -> nn.ModuleList:
+    """The change of width between two stages."""
+    return nn.ModuleList(
+        nn.Identity() if fan_in == fan_out else nn.Conv2d(fan_in, fan_out, 1, bias=False)
+        for fan_in, fan_out in pairwise(channels)
+    )

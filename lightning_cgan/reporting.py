@@ -1,0 +1,107 @@
+"""Scalars on their way to the log: summed up between two lines, averaged over processes, handed to the loggers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+
+class RunningMeans:
+    """Sums of scalars that stay on their device until they are logged: nothing waits for the GPU in between."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self.images = 0
+        self.started = time.monotonic()
+
+    def start_clock(self) -> None:
+        """Begins to measure `images_per_second`."""
+        self.started, self.images = time.monotonic(), 0
+
+    def count_images(self, images: int) -> None:
+        """Adds to the images that `images_per_second` counts."""
+        self.images += images
+
+    def add(self, **scalars: Tensor) -> None:
+        """Adds one value of each scalar."""
+        for name, scalar in scalars.items():
+            scalar = scalar.detach().float()
+            self.sums[name] = self.sums[name] + scalar if name in self.sums else scalar
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def pop(self) -> dict[str, Tensor]:
+        """The mean of each scalar since the last call, and `images_per_second`."""
+        means = {name: total / self.counts[name] for name, total in self.sums.items()}
+        means["images_per_second"] = torch.tensor(self.images / (time.monotonic() - self.started))
+        self.sums, self.counts = {}, {}
+        self.start_clock()
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        """What waits to be logged, in plain values and tensors."""
+        return {"sums": self.sums, "counts": self.counts}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what waited to be logged."""
+        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+
+
+class Reporter(LightningModule):
+    """A module that hands its scalars to the loggers itself, at the number of alternations.
+
+    Lightning's own axis is one behind, and further off after a resume; logging a scalar called `step`, Lightning's way
+    to set the axis, would end up in the names of checkpoints.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running_means = RunningMeans()
+
+    def on_train_start(self) -> None:
+        """Starts the clock of `images_per_second`."""
+        self.running_means.start_clock()
+
+    def report_running_means(self, **others: Tensor) -> None:
+        """Logs the means since the last time, over all processes, and other scalars that are the same in each."""
+        means = self._over_processes(self.running_means.pop())
+        shown = ("discriminator_loss", "generator_loss", "images_per_second")
+        self.log_dict({name: means[name] for name in shown}, prog_bar=True, logger=False)
+        self._hand_to_loggers({**means, **others})
+
+    def _over_processes(self, scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The mean of each scalar over the processes, in one message."""
+        if not scalars or self.trainer.world_size == 1:
+            return dict(scalars)
+        stacked = torch.stack([scalar.to(self.device) for scalar in scalars.values()])
+        return dict(zip(scalars, cast(Tensor, self.trainer.strategy.reduce(stacked)), strict=True))
+
+    def _hand_to_loggers(self, scalars: Mapping[str, Tensor]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics({name: scalar.item() for name, scalar in scalars.items()}, step=self.global_step)
+            logger.save()
+
+    def report_losses(self, prefix: str, batch_size: int, **losses: Tensor) -> None:
+        """Logs losses on images that are not trained on, averaged over batches and processes."""
+        named = {f"{prefix}_{name}": loss for name, loss in losses.items()}
+        self.log_dict(named, batch_size=batch_size, sync_dist=True, logger=not self._is_fitting())
+
+    def on_validation_end(self) -> None:
+        """Hands the losses on held-out images to the loggers."""
+        if self._is_fitting() and not self.trainer.sanity_checking:
+            losses = self.trainer.callback_metrics
+            self._hand_to_loggers({name: losses[name] for name in losses if name.startswith("val_")})
+
+    def _is_fitting(self) -> bool:
+        return self.trainer.state.fn == TrainerFn.FITTING
+
+    def waiting_means(self) -> dict[str, Any]:
+        """What waits to be logged, over all processes, for a checkpoint; every process must ask."""
+        state = self.running_means.state_dict()
+        return {**state, "sums": self._over_processes(state["sums"])}

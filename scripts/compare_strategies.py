@@ -1,0 +1,145 @@
+"""Compares ways to average gradients over processes: alternations per second, side by side on this machine.
+
+    OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 scripts/compare_strategies.py
+
+- `module`: what ConditionalGAN does under any `ddp`: one message for the network that moves; DDP's reducer is idle.
+- `reducer`: DDP's own reducer with its search for unused parameters, which sends the gradients of both networks in the
+  backward pass of each.
+- `unwrapped`: the same messages as `module`, from a strategy that never wraps the module in DDP.
+
+The three take turns, so that a machine that is busy with other things disturbs all alike: compare within a row only.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from torch.optim import Adam
+
+import lightning_cgan.engine
+from lightning_cgan import (
+    ConditionalGAN,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    MLPDiscriminator,
+    MLPGenerator,
+    NonSaturating,
+)
+
+BATCH_SIZE, ROUNDS = 64, 5
+PAIRS = {
+    "mnist_mlp.yaml": (600, MLPGenerator, MLPDiscriminator, {}, {}),
+    "mnist.yaml": (
+        120,
+        DCGANGenerator,
+        DCGANDiscriminator,
+        {"latent_dim": 64, "channels": (64, 32), "conditional_batch_norm": True},
+        {"channels": (32, 64), "hidden": 256},
+    ),
+}
+
+
+class Batches:
+    """The same random images again and again."""
+
+    def __init__(self, count: int, world_size: int) -> None:
+        share = BATCH_SIZE // world_size
+        self.count, self.batch = count, (torch.rand(share, 1, 28, 28) * 2 - 1, torch.arange(share) % 10)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([self.batch] * self.count)
+
+
+class LeftToReducer(ConditionalGAN):
+    """The same module, with the gradients left to DDP's reducer."""
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Calls Lightning's own, around ours."""
+        LightningModule.manual_backward(self, loss, *args, **kwargs)
+
+
+class Unwrapped(DDPStrategy):
+    """DDP without DistributedDataParallel."""
+
+    def _setup_model(self, model: nn.Module) -> Any:
+        return model
+
+    def _register_ddp_hooks(self) -> None:
+        pass
+
+
+def speed(way: str, pair: str) -> float:
+    """Alternations per second of one short training, after a few to warm up."""
+    count, generator, discriminator, generator_options, discriminator_options = PAIRS[pair]
+    torch.manual_seed(0)
+    average = lightning_cgan.engine.average_gradients
+    adam = partial(Adam, fused=True)
+    module = (LeftToReducer if way == "reducer" else ConditionalGAN)(
+        generator(10, 1, 28, **generator_options),
+        discriminator(10, 1, 28, **discriminator_options),
+        NonSaturating(),
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=int(os.environ["LOCAL_WORLD_SIZE"]),
+        strategy={"module": DDPStrategy(), "reducer": DDPStrategy(find_unused_parameters=True)}.get(way, Unwrapped()),
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    times: list[float] = []
+    module.on_train_batch_end = lambda *_: times.append(time.perf_counter())  # type: ignore[method-assign]
+    if way == "reducer":
+        lightning_cgan.engine.average_gradients = lambda _: None
+    try:
+        trainer.fit(module, Batches(count, trainer.world_size))  # type: ignore[arg-type]
+    finally:
+        lightning_cgan.engine.average_gradients = average
+    return (count - 10) / (times[-1] - times[9])
+
+
+def main() -> None:
+    """Prints a table."""
+    warnings.filterwarnings("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    ways = ("module", "reducer", "unwrapped")
+    lines = ["| networks of | " + " | ".join(ways) + " |", "|---|---|---|---|"]
+    for pair in PAIRS:
+        speeds: dict[str, list[float]] = {way: [] for way in ways}
+        for _ in range(ROUNDS):
+            for way in ways:
+                speeds[way].append(speed(way, pair))
+        cells = []
+        for way in ways:
+            ratios = [mine / module for mine, module in zip(speeds[way], speeds["module"], strict=True)]
+            middle = statistics.median(speeds[way])
+            cells.append(f"{middle:.1f}/s, {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
+        lines.append(f"| `{pair}` | " + " | ".join(cells) + " |")
+    if dist.get_rank() == 0:
+        print(
+            f"{dist.get_world_size()} processes, whole batch {BATCH_SIZE}, {ROUNDS} rounds; median, ratio to `module`"
+        )
+        print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""Networks compiled in place."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.optim import SGD
+
+from lightning_cgan import R1, ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+
+
+def train(path: Path, **options: Any) -> ConditionalGAN:
+    torch.manual_seed(0)
+    sgd = {f"{role}_optimizer": partial(SGD, lr=0.1) for role in ("generator", "discriminator")}
+    module = ConditionalGAN(
+        MLPGenerator(10, 1, 8, latent_dim=4, hidden=(16,)),
+        MLPDiscriminator(10, 1, 8, hidden=(16,)),
+        NonSaturating(),
+        penalties=[R1(0.5, interval=2)],
+        ema_half_life=100.0,
+        **sgd,
+        **options,
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, DigitsData(batch_size=16))
+    trainer.save_checkpoint(path)
+    return module
+
+
+def test_compiled_networks_train_alike(tmp_path: Path) -> None:
+    compiled = train(tmp_path / "compiled.ckpt", compile=True)
+    eager = train(tmp_path / "eager.ckpt")
+    assert compiled.generator._compiled_call_impl is not None
+    assert compiled.discriminator._compiled_call_impl is not None
+    saved, expected = (
+        torch.load(tmp_path / f"{name}.ckpt", weights_only=True)["state_dict"] for name in ("compiled", "eager")
+    )
+    assert list(saved) == list(expected)
+    for name, value in expected.items():
+        assert torch.allclose(saved[name], value, atol=1e-5), name
+    loaded = ConditionalGAN.load_from_checkpoint(tmp_path / "compiled.ckpt")
+    latents = loaded.sample_latents(3, seed=0)
+    assert torch.allclose(loaded.generate([1, 2, 3], latents), eager.generate([1, 2, 3], latents), atol=1e-5)

@@ -1,0 +1,115 @@
+"""Two processes against one with the whole batch."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import two_processes
+
+WORKER = Path(two_processes.__file__)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def torchrun(*options: str, worker: tuple[str, ...]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--master_addr", "127.0.0.1", *options, *worker]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two processes has after all runs, which they made one after the other."""
+    folder = tmp_path_factory.mktemp("pair")
+    process = torchrun("--nproc_per_node", "2", "--master_port", str(free_port()), worker=(str(WORKER), str(folder)))
+    output, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, output
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", two_processes.RUNS)
+def test_two_processes_are_one(pair: list[dict[str, Any]], name: str) -> None:
+    first, second = (results[name] for results in pair)
+    for key in first["weights"]:
+        assert torch.equal(first["weights"][key], second["weights"][key]), f"the processes disagree on {key}"
+    one = two_processes.train(name, devices=1)
+    tolerance = 1e-5 if "sync_batchnorm" in name else 1e-6
+    moved = 0.0
+    for key, expected in one["weights"].items():
+        assert torch.allclose(first["weights"][key].double(), expected.double(), rtol=0, atol=tolerance), key
+        moved = max(moved, (expected.double() - one["before"][key].double()).abs().max().item())
+    assert moved > 1e-3  # so that agreement to 1e-6 says something
+    # the scalars that would be logged are means over the processes
+    for key, expected in one["means"].items():
+        assert first["means"][key] == pytest.approx(expected, abs=1e-5), key
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "spectral_norm"])
+def test_what_networks_measure_is_the_same_in_all_processes(pair: list[dict[str, Any]], name: str) -> None:
+    first, second = (results["processes_agree"][name] for results in pair)
+    assert any("running_var" in key or "_u" in key for key in first)
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+def test_latents_and_images_are_shared_out(pair: list[dict[str, Any]]) -> None:
+    first, second = (results["seen"] for results in pair)
+    one = two_processes.what_is_seen(devices=1)
+    for kind in ("images", "latents", "labels", "fake_labels"):
+        together = torch.cat([first[kind], second[kind]])
+        assert not torch.equal(first[kind], second[kind])
+        rows = {tuple(row.flatten().tolist()) for row in together} if kind in ("images", "latents") else None
+        assert rows is None or len(rows) == len(together), f"some {kind} came twice"
+        assert sorted(map(str, together.flatten(1).tolist() if together.ndim > 1 else together.tolist())) == sorted(
+            map(str, one[kind].flatten(1).tolist() if one[kind].ndim > 1 else one[kind].tolist())
+        )
+
+
+def test_two_nodes_by_torchrun(tmp_path: Path) -> None:
+    """Two launchers, as on two machines, of one process each."""
+    port = str(free_port())
+    nodes = [
+        torchrun(
+            *("--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1", "--master_port", port),
+            worker=(str(WORKER), str(tmp_path), "nodes"),
+        )
+        for rank in range(2)
+    ]
+    assert [node.communicate(timeout=300) and node.returncode for node in nodes] == [0, 0]
+    one = two_processes.train("NonSaturating", devices=1)
+    for rank in range(2):
+        weights = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+        for key, expected in one["weights"].items():
+            assert torch.allclose(weights[key], expected, rtol=0, atol=1e-6), key
+
+
+def test_command_line_on_two_devices(tmp_path: Path) -> None:
+    config = Path(__file__).parent.parent / "configs" / "digits.yaml"
+    command = [
+        *(sys.executable, "-m", "lightning_cgan", "fit", "--config", str(config), "--trainer.accelerator", "cpu"),
+        *("--trainer.max_steps", "6", "--trainer.log_every_n_steps", "2", "--samples.every_n_steps", "3"),
+        *("--model.ema_half_life", "100"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    weights = {}
+    for devices in ("1", "2"):
+        runs = tmp_path / devices
+        options = ["--trainer.devices", devices, "--runs_dir", str(runs)]
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        (folder,) = runs.glob("*/*")
+        assert {file.name for file in folder.iterdir()} >= {"config.yaml", "metrics.csv", "samples", "checkpoints"}
+        assert [file.name for file in sorted((folder / "samples").iterdir())] == [f"{n:08d}.png" for n in (0, 3, 6)]
+        weights[devices] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        assert len((folder / "metrics.csv").read_text().splitlines()) == 4
+    assert weights["1"].keys() == weights["2"].keys()

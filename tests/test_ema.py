@@ -1,0 +1,129 @@
+"""The moving average of the generator against the recurrence written out in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+from torch.optim import SGD
+
+from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, NonSaturating
+from lightning_cgan.averaging import decay_of
+
+
+class Reference(Callback):
+    """Averages in float64, once in each alternation, from what the generator is then."""
+
+    def __init__(self, batch_size: int, half_life: float, ramp_up: float | None) -> None:
+        self.batch_size, self.half_life, self.ramp_up = batch_size, half_life, ramp_up
+        self.images = 0
+        self.at: dict[int, dict[str, Tensor]] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        self.average = {name: value.double() for name, value in pl_module.generator.state_dict().items()}
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        half_life = self.half_life if self.ramp_up is None else min(self.half_life, self.ramp_up * self.images)
+        decay = 0.5 ** (self.batch_size / half_life) if half_life else 0.0
+        for name, value in pl_module.generator.state_dict().items():
+            kept = decay if value.is_floating_point() else 0.0
+            self.average[name] = kept * self.average[name] + (1 - kept) * value.double()
+        self.images += self.batch_size
+        self.at[trainer.global_step] = {name: value.clone() for name, value in self.average.items()}
+
+
+def gan(**options: Any) -> ConditionalGAN:
+    generator = DCGANGenerator(10, 1, 8, latent_dim=4, channels=(8, 4), conditional_batch_norm=True)
+    sgd = {f"{role}_optimizer": partial(SGD, lr=0.5) for role in ("generator", "discriminator")}
+    return ConditionalGAN(generator, MLPDiscriminator(10, 1, 8), NonSaturating(), **sgd, **options)
+
+
+def trainer(steps: int, callbacks: list[Callback] | None = None, **options: Any) -> Trainer:
+    options = {"logger": False, "enable_checkpointing": False, **options}
+    return Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=callbacks,
+        **options,
+    )
+
+
+def assert_close(average: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert average.keys() == expected.keys()
+    for name, value in average.items():
+        assert torch.allclose(value.double(), expected[name], rtol=1e-5, atol=1e-6), name
+
+
+@pytest.mark.parametrize("ramp_up", [None, 0.5])
+@pytest.mark.parametrize("discriminator_steps", [1, 5])
+def test_average_is_the_recurrence(discriminator_steps: int, ramp_up: float | None) -> None:
+    module = gan(ema_half_life=60.0, ema_ramp_up=ramp_up, discriminator_steps=discriminator_steps)
+    reference = Reference(16, 60.0, ramp_up)
+    trainer(8, [reference]).fit(module, DigitsData(batch_size=16))
+    assert module.generator_ema is not None
+    assert_close(module.generator_ema.state_dict(), reference.at[8])
+    buffers = dict(module.generator_ema.named_buffers())
+    assert any(name.endswith("running_var") for name in buffers)  # batch statistics are averaged too
+    raw = module.generator.state_dict()
+    assert not torch.allclose(module.generator_ema.state_dict()["project.weight"], raw["project.weight"], atol=1e-4)
+    assert all(not parameter.requires_grad for parameter in module.generator_ema.parameters())
+
+
+def test_half_life_and_ramp_up() -> None:
+    assert decay_of(100, images_seen=10**6, half_life=100, ramp_up=None) == 0.5
+    assert decay_of(100, images_seen=10**6, half_life=50, ramp_up=0.05) == 0.25
+    assert decay_of(100, images_seen=1000, half_life=10**6, ramp_up=0.05) == 0.25  # half-life 50
+    assert decay_of(100, images_seen=0, half_life=100, ramp_up=0.05) == 0  # the first weights are forgotten at once
+    product = 1.0
+    for _ in range(10):
+        product *= decay_of(64, images_seen=10**6, half_life=640, ramp_up=None)
+    assert product == pytest.approx(0.5)
+
+
+def test_samples_are_made_with_the_average(tmp_path: Path) -> None:
+    module = gan(ema_half_life=1000.0)
+    run = trainer(5)
+    run.fit(module, DigitsData(batch_size=16))
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = ConditionalGAN.load_from_checkpoint(tmp_path / "x.ckpt")
+    latents, labels = module.sample_latents(6, seed=1), torch.arange(6)
+    for made in (module, loaded):
+        for ema, network in ((True, module.generator_ema), (False, module.generator)):
+            assert network is not None
+            with torch.no_grad():
+                expected = network.eval()(latents, labels)
+            assert torch.equal(made.generate(labels, latents, ema=ema), expected)
+    assert not torch.equal(loaded.generate(labels, latents), loaded.generate(labels, latents, ema=False))
+    assert torch.equal(loaded.eval()(latents, labels), loaded.generate(labels, latents))
+
+
+def test_checkpoints_max_steps_and_average_share_a_clock(run: Callable[..., Path]) -> None:
+    """A resumed run goes on with the average, and every checkpoint holds that of its own alternation."""
+    options = ("--model.ema_half_life", "500", "--data.batch_size", "32", "--model.discriminator_steps", "2")
+    every_two = ("--checkpoints.every_n_train_steps", "2", "--checkpoints.save_top_k", "-1")
+    whole = run(*options, *every_two, "--trainer.max_steps", "6")
+
+    def saved(folder: Path, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = torch.load(folder / "checkpoints" / name, weights_only=True)
+        return loaded
+
+    half = run(*options, "--trainer.max_steps", "4")
+    resumed = run(*options, "--trainer.max_steps", "6", "--ckpt_path", str(half / "checkpoints" / "last.ckpt"))
+    for step, folder, name in ((4, half, "last.ckpt"), (6, resumed, "last.ckpt"), (6, whole, "last.ckpt")):
+        expected, got = saved(whole, f"step_{step:08d}.ckpt"), saved(folder, name)
+        assert got["global_step"] == step
+        assert got["lightning_cgan"]["images_seen"] == step * 32
+        averages = [key for key in expected["state_dict"] if key.startswith("generator_ema.")]
+        assert averages
+        for key in averages:
+            assert torch.equal(expected["state_dict"][key], got["state_dict"][key]), key
+    first, last = (saved(whole, f"step_{step:08d}.ckpt")["state_dict"] for step in (2, 6))
+    assert not torch.equal(first["generator_ema.project.weight"], last["generator_ema.project.weight"])

@@ -1,0 +1,148 @@
+"""Runs that `test_distributed.py` makes with one and with two processes; torchrun starts this file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from torch.optim import SGD
+
+import lightning_cgan as cgan
+
+LOSSES = ("NonSaturating", "Saturating", "LeastSquares", "Hinge", "Wasserstein", "RelativisticPairing")
+
+
+def networks(**options: Any) -> dict[str, Any]:
+    """A pair without batch statistics."""
+    generator = cgan.MLPGenerator(10, 1, 8, latent_dim=4, hidden=(16,))
+    return {"generator": generator, "discriminator": cgan.DCGANDiscriminator(10, 1, 8, channels=(4, 8), **options)}
+
+
+def normalized() -> dict[str, Any]:
+    generator = cgan.DCGANGenerator(10, 1, 8, latent_dim=4, channels=(8, 4), conditional_batch_norm=True)
+    return {**networks(), "generator": generator}
+
+
+def _runs() -> dict[str, Callable[[], dict[str, Any]]]:
+    """By name, the options of the module."""
+    runs: dict[str, Callable[[], dict[str, Any]]] = {}
+    for loss in LOSSES:
+        make_loss = getattr(cgan, loss)
+        for accumulation in (1, 4):
+            accumulated = {"generator_accumulation": accumulation, "discriminator_accumulation": accumulation}
+            name = loss if accumulation == 1 else f"{loss}-accumulated"
+            runs[name] = lambda make=make_loss, more=accumulated: {
+                "loss": make(),
+                "penalties": [cgan.R1(0.5, interval=2), cgan.WassersteinGradientPenalty(1.0)],
+                **more,
+            }
+    plain = runs["NonSaturating"]
+    for strategy in ("auto", "ddp_find_unused_parameters_true", "ddp_static_graph"):
+        runs[strategy] = plain
+    runs["steps"] = lambda: {**plain(), "discriminator_steps": 3, "share_fakes": False, "fake_labels": "uniform"}
+    runs["empirical"] = lambda: {**plain(), "fake_labels": "empirical", "discriminator_clip_norm": 0.1}
+    runs["augmented"] = lambda: {
+        **plain(),
+        "augmentations": [cgan.Translation(), cgan.Cutout(), cgan.Color()],
+        "ema_half_life": 100.0,
+    }
+    runs["classifier"] = lambda: {
+        **plain(),
+        **networks(conditioning="classifier"),
+        "auxiliary_classifier": cgan.AuxiliaryClassifier(0.5),
+    }
+    runs["spectral_norm"] = lambda: {**plain(), **networks(spectral_norm=True)}
+    runs["sync_batchnorm"] = lambda: {**plain(), **normalized(), "ema_half_life": 100.0}
+    return runs
+
+
+RUNS = _runs()
+
+
+def build(options: dict[str, Any]) -> cgan.ConditionalGAN:
+    optimizers = {f"{role}_optimizer": partial(SGD, lr=0.1) for role in ("generator", "discriminator")}
+    return cgan.ConditionalGAN(**{**networks(), **optimizers, **options})
+
+
+def fit(module: cgan.ConditionalGAN, devices: int, strategy: Any = "ddp", steps: int = 4, **options: Any) -> None:
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=devices,
+        strategy=strategy if devices > 1 or options.get("num_nodes", 1) > 1 else "auto",
+        max_steps=steps,
+        logger=False,
+        log_every_n_steps=0,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    trainer.fit(module, cgan.DigitsData(batch_size=16))
+
+
+def train(name: str, devices: int, **options: Any) -> dict[str, Any]:
+    """Four alternations of one run: the weights before and after, and the means of the scalars."""
+    torch.manual_seed(0)
+    module = build(RUNS[name]())
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    strategies = {"auto": "auto", "ddp_static_graph": DDPStrategy(static_graph=True)}
+    strategy = strategies.get(name, name if name.startswith("ddp_") else "ddp")
+    means: dict[str, float] = {}
+    module.on_train_end = lambda: means.update(  # type: ignore[method-assign]
+        (key, float(value)) for key, value in module.waiting_means()["sums"].items()
+    )
+    fit(module, devices, strategy, sync_batchnorm=name == "sync_batchnorm", **options)
+    return {"before": before, "weights": module.state_dict(), "means": means}
+
+
+def processes_agree(devices: int) -> dict[str, Any]:
+    """The buffers of networks whose statistics differ from process to process."""
+    results = {}
+    for name, options in {"batch_norm": normalized(), "spectral_norm": networks(spectral_norm=True)}.items():
+        torch.manual_seed(0)
+        module = build({"loss": cgan.Hinge(), **options, "ema_half_life": 100.0})
+        fit(module, devices)
+        results[name] = module.state_dict()
+    return results
+
+
+def what_is_seen(devices: int) -> dict[str, torch.Tensor]:
+    """The real images and labels, latents and labels of the fakes, of two alternations."""
+    torch.manual_seed(0)
+    seen: dict[str, list[torch.Tensor]] = {"images": [], "labels": [], "latents": [], "fake_labels": []}
+    module = build({"loss": cgan.Hinge(), "fake_labels": "uniform"})
+    deal = module.dealer.deal
+
+    def watch(*arguments: Any) -> Any:
+        dealt = deal(*arguments)
+        for kind, rows in zip(seen, (dealt.real, dealt.labels, dealt.latents, dealt.fake_labels), strict=True):
+            seen[kind].append(rows)
+        return dealt
+
+    module.dealer.deal = watch  # type: ignore[method-assign]
+    fit(module, devices, steps=2)
+    return {kind: torch.cat(rows) for kind, rows in seen.items()}
+
+
+def main(folder: str, what: str = "all") -> None:
+    import torch.distributed as dist
+
+    torch.set_num_threads(1)
+    if what == "nodes":
+        results: dict[str, Any] = train("NonSaturating", devices=1, num_nodes=2)["weights"]
+    else:
+        results = {name: train(name, devices=2) for name in RUNS}
+        results["processes_agree"] = processes_agree(devices=2)
+        results["seen"] = what_is_seen(devices=2)
+    assert dist.get_world_size() == 2
+    torch.save(results, Path(folder) / f"{dist.get_rank()}.pt")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
