@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import sys
 import warnings
@@ -94,6 +95,7 @@ class CLI(LightningCLI):
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
+        self._refuse_options_of_one_optimizer()
         for network in ("generator", "discriminator"):
             for attribute in _LINKED:
                 given = config.get(f"model.{network}.init_args.{attribute}")
@@ -102,6 +104,15 @@ class CLI(LightningCLI):
                         f"--model.{network}.{attribute}: expected to be left out, got {given}; the data decides it "
                         "(--data.image_size and --data.classes change it)"
                     )
+
+    def _refuse_options_of_one_optimizer(self) -> None:
+        trainer = self.config[self.subcommand].trainer
+        for option, ours in (("gradient_clip_val", "clip_norm"), ("accumulate_grad_batches", "accumulation")):
+            if trainer[option] not in (None, 1 if option == "accumulate_grad_batches" else 0):
+                raise UsageError(
+                    f"--trainer.{option}: expected to be left out, got {trainer[option]}; each network has an option of "
+                    f"its own, --model.generator_{ours} and --model.discriminator_{ours}"
+                )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the Trainer; a `fit` gets a folder of its own and the loggers that write there."""
@@ -186,7 +197,8 @@ def _one_line_errors() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
         if cause is None:
             raise
-        print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of this machine fail alike
+            print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

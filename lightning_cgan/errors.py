@@ -15,7 +15,7 @@ class UsageError(ValueError):
     """
 
 
-def check_positive(option: str, value: int | None) -> None:
+def check_positive(option: str, value: float | None) -> None:
     """Refuses a number below 1; none at all is fine.
 
     Raises:

@@ -120,6 +120,9 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         check_positive("discriminator_steps", discriminator_steps)
         check_positive("generator_accumulation", generator_accumulation)
         check_positive("discriminator_accumulation", discriminator_accumulation)
+        check_positive("ema_half_life", ema_half_life)
+        if ema_ramp_up is not None and ema_ramp_up <= 0:
+            raise UsageError(f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; or none, for no ramp-up")
         self.generator = generator
         self.discriminator = discriminator
         self.loss = loss

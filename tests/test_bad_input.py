@@ -39,7 +39,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         (
             "--model.loss Xyzzy",
             "--model.loss: expected the name of a class, got Xyzzy; known are Hinge, LeastSquares, NonSaturating, "
-            "Saturating, Wasserstein",
+            "RelativisticPairing, Saturating, Wasserstein",
         ),
         (
             "--model.generator_optimizer Adm",
@@ -63,6 +63,27 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ("--seed_everything x", "--seed_everything: expected bool or int, got x"),
         ("--model.generator.channels many", "--model.generator.channels: expected Sequence, got many"),
         ("--model.discriminator_steps 0", "discriminator_steps: expected 1 or more, got 0; give a positive number"),
+        ("--model.generator_accumulation 0", "generator_accumulation: expected 1 or more, got 0; give a positive"),
+        (
+            "--model.discriminator_accumulation 3",
+            "discriminator_accumulation: expected training batches of a multiple of 3 images in each process, got 64",
+        ),
+        ("--model.ema_half_life 0", "ema_half_life: expected 1 or more, got 0.0; give a positive number"),
+        ("--model.ema_ramp_up 0", "ema_ramp_up: expected a number above 0, got 0.0; or none, for no ramp-up"),
+        ("--model.generator.label_embedding 0", "label_embedding: expected 1 or more, got 0; give a positive number"),
+        (
+            "--model.discriminator.conditioning classifier",
+            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none",
+        ),
+        (
+            "--model.auxiliary_classifier.weight 1",
+            "auxiliary_classifier: expected a discriminator that names classes, got one that does not",
+        ),
+        (
+            "--model.discriminator.conditioning projektion",
+            "--model.discriminator.conditioning: expected one of 'concatenation', 'projection', 'classifier', got "
+            "projektion; did you mean projection?",
+        ),
         ("--data.image_size -8", "--data.image_size: expected 1 or more, got -8; give a positive number"),
         ("--curves.every_n_steps 0", "--curves.every_n_steps: expected 1 or more, got 0; give a positive number"),
         ("--samples.rows 0", "--samples.rows: expected 1 or more, got 0; give a positive number"),
@@ -96,8 +117,17 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ("--ckpt_path last.ckpt", "--ckpt_path: no such file: last.ckpt; check the path"),
         ("--config no.yaml", "--config: no such file: "),
         # Lightning's own
-        ("--trainer.gradient_clip_val 1.0", "Automatic gradient clipping is not supported for manual optimization."),
         ("--trainer.devices x", "--trainer: `devices` selected with `CPUAccelerator` should be an int > 0."),
+        (
+            "--trainer.gradient_clip_val 1.0",
+            "--trainer.gradient_clip_val: expected to be left out, got 1.0; each network has an option of its own, "
+            "--model.generator_clip_norm and --model.discriminator_clip_norm",
+        ),
+        (
+            "--trainer.accumulate_grad_batches 4",
+            "--trainer.accumulate_grad_batches: expected to be left out, got 4; each network has an option of its own, "
+            "--model.generator_accumulation and --model.discriminator_accumulation",
+        ),
     ],
 )
 def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: str, message: str) -> None:

@@ -157,6 +157,42 @@ def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> 
     assert expected["epoch"] == got["epoch"] == 1
 
 
+EVERY_PART = """
+model:
+  loss: RelativisticPairing
+  penalties:
+    - {class_path: WassersteinGradientPenalty, init_args: {weight: 1.0, interval: 2}}
+  augmentations: [Translation, Cutout, Color]
+  auxiliary_classifier: {weight: 0.5}
+  discriminator: {class_path: DCGANDiscriminator, init_args: {channels: [4, 8], conditioning: classifier, spectral_norm: true}}
+  discriminator_steps: 2
+  generator_accumulation: 2
+  discriminator_accumulation: 4
+  ema_half_life: 300
+"""
+
+
+def test_resumed_run_with_every_part_ends_where_an_uninterrupted_one_ends(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "every.yaml").write_text(EVERY_PART)
+    options = ("--config", "every.yaml", "--data.batch_size", "32", "--trainer.log_every_n_steps", "5")
+    whole = run("--trainer.max_steps", "10", *options, "--name", "whole")
+    part = run("--trainer.max_steps", "7", *options, "--name", "part")
+    checkpoint = str(part / "checkpoints" / "last.ckpt")
+    rest = run("--trainer.max_steps", "10", *options, "--name", "rest", "--ckpt_path", checkpoint)
+    expected, got = (torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, rest))
+    assert any(name.startswith("generator_ema.") for name in got["state_dict"])
+    for name, value in expected["state_dict"].items():
+        assert torch.equal(got["state_dict"][name], value), name
+    for name, value in last_row(rest).items():
+        assert value == last_row(whole)[name] or name == "images_per_second"
+    again = ConditionalGAN.load_from_checkpoint(rest / "checkpoints" / "last.ckpt")
+    assert [type(augmentation).__name__ for augmentation in again.dealer.augmentations] == [
+        "Translation",
+        "Cutout",
+        "Color",
+    ]
+
+
 def test_last_checkpoint_of_a_run_that_a_score_stopped(tmp_path: Path) -> None:
     stop = EarlyStopping("val_generator_loss", divergence_threshold=-1.0)  # at the first validation
     options: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "default_root_dir": tmp_path}

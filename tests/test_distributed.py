@@ -113,3 +113,11 @@ def test_command_line_on_two_devices(tmp_path: Path) -> None:
         weights[devices] = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
         assert len((folder / "metrics.csv").read_text().splitlines()) == 4
     assert weights["1"].keys() == weights["2"].keys()
+    options = ["--trainer.devices", "2", "--data.batch_size", "33", "--runs_dir", str(tmp_path / "none")]
+    failed = subprocess.run([*command, *options], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert failed.returncode == 2
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "--data.batch_size: expected a multiple of the number of processes (2), got 33" in errors[0]
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "none").exists()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -256,3 +257,50 @@ def test_no_logging_at_all() -> None:
 
 def test_default_optimizer_is_adam() -> None:
     assert gan().optimizer_factories == {"generator": Adam, "discriminator": Adam}
+
+
+def test_accumulation_changes_nothing() -> None:
+    """One process: cut into parts or not, shared fakes or not, the weights agree to rounding."""
+    sgd = {f"{role}_optimizer": partial(SGD, lr=0.3) for role in ("generator", "discriminator")}
+    for share_fakes in (True, False):
+        options: dict[str, Any] = {"penalties": [R1(0.5)], "share_fakes": share_fakes, "discriminator_steps": 2, **sgd}
+        whole = gan(**options)
+        parts = [copy.deepcopy(whole) for _ in range(2)]
+        parts[0].accumulation = {"generator": 4, "discriminator": 1}
+        parts[1].accumulation = {"generator": 1, "discriminator": 8}
+        torch.manual_seed(1)
+        fit(whole)
+        for module in parts:
+            recorder = Recorder(module.generator)
+            torch.manual_seed(1)
+            fit(module)
+            assert max(len(call[0]) for call in recorder.calls) == 16
+            for (name, value), (_, expected) in zip(module.named_parameters(), whole.named_parameters(), strict=True):
+                assert torch.allclose(value, expected, rtol=0, atol=1e-6), name
+
+
+def test_penalties_and_augmentations_see_what_the_discriminator_sees() -> None:
+    seen: list[Tensor] = []
+
+    class Watching(R1):
+        def __call__(self, discriminator: Any, real: Tensor, fake: Tensor, *others: Any) -> Tensor:
+            seen.extend([real, fake])
+            return super().__call__(discriminator, real, fake, *others)
+
+    module = gan(penalties=[Watching(1.0)], augmentations=[Cutout(0.5, fill=7.0)])
+    recorder = Recorder(module.discriminator)
+    fit(module, steps=1)
+    real, fake = seen
+    assert ((real == 7).flatten(1).sum(1) > 0).all()  # blanked on each image
+    assert ((fake == 7).flatten(1).sum(1) > 0).all()
+    assert not torch.equal(real == 7, fake == 7)
+    assert torch.equal(recorder.calls[0][0], torch.cat([real, fake]))  # the discriminator's update
+    assert torch.equal(recorder.calls[-1][0], fake)  # the generator's
+
+
+def test_strategies_that_cannot_be_right_are_refused() -> None:
+    hook = DDPStrategy(ddp_comm_hook=lambda state, bucket: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(UsageError, match="--trainer.strategy: expected a DDPStrategy without ddp_comm_hook"):
+        fit(gan(), strategy=hook, devices=1)
+    with pytest.raises(UsageError, match="--trainer.strategy: expected ddp or a single device, got ModelParallelStr"):
+        fit(gan(), strategy=ModelParallelStrategy(), devices=1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from lightning_cgan.errors import check_positive
 from lightning_cgan.networks.base import Judgement
 
 Conditioning = Literal["concatenation", "projection", "classifier"]
@@ -26,6 +27,7 @@ class LabelInput(nn.Module):
 
     def __init__(self, num_classes: int, embedding_dim: int | None = None) -> None:
         super().__init__()
+        check_positive("label_embedding", embedding_dim)
         self.num_classes = num_classes
         self.width = embedding_dim or num_classes
         self.embedding = nn.Embedding(num_classes, embedding_dim) if embedding_dim else None

@@ -1,0 +1,88 @@
+"""The modes of Lightning on a GPU; run with `pytest -m gpu`."""
+
+from __future__ import annotations
+
+import copy
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.optim import SGD, Adam
+
+from lightning_cgan import (
+    R1,
+    Color,
+    ConditionalGAN,
+    Cutout,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    DigitsData,
+    MLPDiscriminator,
+    MLPGenerator,
+    RelativisticPairing,
+    Translation,
+)
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+
+
+def fit(module: ConditionalGAN, steps: int, **options: Any) -> ConditionalGAN:
+    torch.manual_seed(0)
+    trainer = Trainer(
+        accelerator="gpu",
+        devices=1,
+        max_steps=steps,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    trainer.fit(module, DigitsData(batch_size=64))
+    return module
+
+
+@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_every_part_trains_in_every_precision(precision: str, compile: bool) -> None:
+    adam = partial(Adam, lr=1e-3, fused=True)
+    module = ConditionalGAN(
+        DCGANGenerator(10, 1, 8, channels=(16, 8), conditional_batch_norm=True),
+        DCGANDiscriminator(10, 1, 8, channels=(8, 16), spectral_norm=True),
+        RelativisticPairing(),
+        penalties=[R1(1.0, interval=2)],
+        augmentations=[Translation(), Cutout(), Color()],
+        generator_optimizer=adam,
+        discriminator_optimizer=adam,
+        generator_clip_norm=1.0,
+        discriminator_clip_norm=1.0,
+        ema_half_life=500.0,
+        compile=compile,
+    )
+    before = copy.deepcopy(module.state_dict())
+    fit(module, 20, precision=precision)
+    after = {name: value.cpu() for name, value in module.state_dict().items()}
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert not torch.equal(after["generator.project.weight"], before["generator.project.weight"])
+    assert not torch.equal(after["generator_ema.project.weight"], before["generator_ema.project.weight"])
+    assert sum(int(count) for count in module.skipped_steps.values()) < 20
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-4), ("bf16-mixed", 0.05), ("16-mixed", 0.02)])
+def test_precisions_agree_with_float32_eager(precision: str, tolerance: float) -> None:
+    sgd = {f"{role}_optimizer": partial(SGD, lr=0.1) for role in ("generator", "discriminator")}
+    networks = MLPGenerator(10, 1, 8, hidden=(64,)), MLPDiscriminator(10, 1, 8, hidden=(64,))
+    module = ConditionalGAN(*networks, RelativisticPairing(), **sgd)
+    reference = fit(copy.deepcopy(module), 4, precision="64-true")
+    before = dict(module.state_dict())
+    half = fit(copy.deepcopy(module), 4, precision=precision)
+    assert not any(half.skipped_steps.values())
+    for name, value in half.state_dict().items():
+        moved = reference.state_dict()[name].cpu() - before[name]
+        if moved.norm() > 1e-6:
+            assert ((value.cpu() - before[name] - moved).norm() / moved.norm()).item() < tolerance, name
