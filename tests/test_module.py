@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_cgan import (
     R1,
     ConditionalGAN,
+    Cutout,
     DigitsData,
     Discriminator,
     MLPDiscriminator,
@@ -300,7 +302,11 @@ def test_penalties_and_augmentations_see_what_the_discriminator_sees() -> None:
 
 def test_strategies_that_cannot_be_right_are_refused() -> None:
     hook = DDPStrategy(ddp_comm_hook=lambda state, bucket: None)  # type: ignore[arg-type,return-value]
-    with pytest.raises(UsageError, match="--trainer.strategy: expected a DDPStrategy without ddp_comm_hook"):
-        fit(gan(), strategy=hook, devices=1)
-    with pytest.raises(UsageError, match="--trainer.strategy: expected ddp or a single device, got ModelParallelStr"):
-        fit(gan(), strategy=ModelParallelStrategy(), devices=1)
+    for strategy, message in (
+        (hook, "expected a DDPStrategy without ddp_comm_hook, got one with it; .* so leave the hook out"),
+        (ModelParallelStrategy(), "expected ddp or a single device, got ModelParallelStrategy; .* use ddp"),
+    ):
+        module = gan()
+        module._trainer = SimpleNamespace(strategy=strategy)  # type: ignore[assignment]
+        with pytest.raises(UsageError, match=f"--trainer.strategy: {message}"):
+            module.prepare_strategy()
