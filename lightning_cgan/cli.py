@@ -110,8 +110,8 @@ class CLI(LightningCLI):
         for option, ours in (("gradient_clip_val", "clip_norm"), ("accumulate_grad_batches", "accumulation")):
             if trainer[option] not in (None, 1 if option == "accumulate_grad_batches" else 0):
                 raise UsageError(
-                    f"--trainer.{option}: expected to be left out, got {trainer[option]}; each network has an option of "
-                    f"its own, --model.generator_{ours} and --model.discriminator_{ours}"
+                    f"--trainer.{option}: expected to be left out, got {trainer[option]}; each network has an "
+                    f"option of its own, --model.generator_{ours} and --model.discriminator_{ours}"
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -157,13 +157,13 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         step, fake = self.global_step, None
         parts = zip(images.chunk(self.discriminator_steps), labels.chunk(self.discriminator_steps), strict=True)
         for part, (real, real_labels) in enumerate(parts):
-            round = self._deal(real, real_labels, _TRAINING, step, part)
+            dealt = self._deal(real, real_labels, _TRAINING, step, part)
             is_shared = self.share_fakes and part == self.discriminator_steps - 1
-            fake = self._update_discriminator(round, keep_graph=is_shared and set(self.accumulation.values()) == {1})
+            fake = self._update_discriminator(dealt, keep_graph=is_shared and set(self.accumulation.values()) == {1})
         if not self.share_fakes:
             # An address of its own: fresh latents, as if one more part of the batch had come.
-            round = self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
-        self._update_generator(round, fake)
+            dealt = self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
+        self._update_generator(dealt, fake)
         self.finish_alternation()
         self._average_generator(len(real) * self.trainer.world_size)
         self.running_means.count_images(len(images) * self.trainer.world_size)
@@ -176,10 +176,10 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
             parts = {f"{role}_accumulation": self.accumulation[role]}
             check_divides(images, discriminator_steps=self.discriminator_steps, **parts)
 
-    def _update_discriminator(self, round: Round, keep_graph: bool) -> Tensor | None:
+    def _update_discriminator(self, dealt: Round, keep_graph: bool) -> Tensor | None:
         """Returns the generated images, if the generator's update can go on from their graph."""
         self.optimizer_of("discriminator").zero_grad()
-        parts = round.split(self.accumulation["discriminator"])
+        parts = dealt.split(self.accumulation["discriminator"])
         for part in parts:
             with torch.set_grad_enabled(keep_graph):
                 fake = self._make(part)
@@ -187,17 +187,17 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self.move("discriminator")
         return fake if keep_graph else None
 
-    def _update_generator(self, round: Round, fake: Tensor | None) -> None:
+    def _update_generator(self, dealt: Round, fake: Tensor | None) -> None:
         self.optimizer_of("generator").zero_grad()
-        parts = round.split(self.accumulation["generator"])
+        parts = dealt.split(self.accumulation["generator"])
         with frozen(self.discriminator):
             for part in parts:
                 made = fake if fake is not None else self._make(part)
                 self.manual_backward(self._generator_objective(part, made) / len(parts))
         self.move("generator")
 
-    def _discriminator_objective(self, round: Round, fake: Tensor) -> Tensor:
-        real, labels, fake_labels = round.real, round.labels, round.fake_labels
+    def _discriminator_objective(self, dealt: Round, fake: Tensor) -> Tensor:
+        real, labels, fake_labels = dealt.real, dealt.labels, dealt.fake_labels
         judged_real, judged_fake = self._judge_both(real, labels, fake, fake_labels)
         objective = loss = self.loss.discriminator(judged_real.logits, judged_fake.logits)
         means = {"real_logits": judged_real.logits.mean(), "fake_logits": judged_fake.logits.mean()}
@@ -208,22 +208,22 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
             means["discriminator_class_loss"] = term
         for penalty in self.penalties:
             if self.global_step % penalty.interval == 0:
-                places = round.places if penalty.needs_places else None
+                places = dealt.places if penalty.needs_places else None
                 term = penalty(self.discriminator, real, fake, labels, fake_labels, places)
                 objective = objective + penalty.interval * term
         self.running_means.add(discriminator_loss=loss, **means)
         return objective
 
-    def _generator_objective(self, round: Round, fake: Tensor) -> Tensor:
+    def _generator_objective(self, dealt: Round, fake: Tensor) -> Tensor:
         real_logits = None
         if self.loss.needs_real_logits:
             with torch.no_grad():
-                real_logits = judge(self.discriminator, round.real, round.labels).logits
-        judged = judge(self.discriminator, fake, round.fake_labels)
+                real_logits = judge(self.discriminator, dealt.real, dealt.labels).logits
+        judged = judge(self.discriminator, fake, dealt.fake_labels)
         objective = loss = self.loss.generator(judged.logits, real_logits)
         means = {"generator_loss": loss}
         if self.auxiliary_classifier is not None:
-            term = self.auxiliary_classifier.generator(cast(Tensor, judged.class_logits), round.fake_labels)
+            term = self.auxiliary_classifier.generator(cast(Tensor, judged.class_logits), dealt.fake_labels)
             objective = objective + term
             means["generator_class_loss"] = term
         self.running_means.add(**means)
@@ -253,9 +253,9 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         assert self.seed is not None, "the seed is known once a Trainer runs"
         return generator_at(self.seed, *address, device=self.device)
 
-    def _make(self, round: Round) -> Tensor:
+    def _make(self, dealt: Round) -> Tensor:
         """Generates images, and augments them."""
-        return self.dealer.augment(self.generator(round.latents, round.fake_labels), round.chance)
+        return self.dealer.augment(self.generator(dealt.latents, dealt.fake_labels), dealt.chance)
 
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
@@ -285,15 +285,13 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
 
     def _report_losses(self, prefix: str, batch: tuple[Tensor, Tensor], *address: int) -> None:
         real, labels = batch
-        latents, fake_labels = self.dealer.draw_fakes(self._generator(*address), labels)
-        real_logits = judge(self.discriminator, real, labels).logits
-        fake_logits = judge(self.discriminator, self.generator(latents, fake_labels), fake_labels).logits
-        self.report_losses(
-            prefix,
-            batch_size=len(real),
-            discriminator_loss=self.loss.discriminator(real_logits, fake_logits),
-            generator_loss=self.loss.generator(fake_logits, real_logits),
-        )
+        losses = [torch.zeros((), device=self.device)] * 2  # of a process that has no share of the last, short batch
+        if len(real):
+            latents, fake_labels = self.dealer.draw_fakes(self._generator(*address), labels, alone=True)
+            real_logits = judge(self.discriminator, real, labels).logits
+            fake_logits = judge(self.discriminator, self.generator(latents, fake_labels), fake_labels).logits
+            losses = [self.loss.discriminator(real_logits, fake_logits), self.loss.generator(fake_logits, real_logits)]
+        self.report_losses(prefix, len(real), discriminator_loss=losses[0], generator_loss=losses[1])
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Makes an image of each label: labels (N,) -> images (N, C, H, W) in [-1, 1], and the labels again."""

@@ -87,10 +87,10 @@ class Reporter(LightningModule):
             logger.log_metrics({name: scalar.item() for name, scalar in scalars.items()}, step=self.global_step)
             logger.save()
 
-    def report_losses(self, prefix: str, batch_size: int, **losses: Tensor) -> None:
-        """Logs losses on images that are not trained on, averaged over batches and processes."""
+    def report_losses(self, prefix: str, images: int, **losses: Tensor) -> None:
+        """Logs losses on images that are not trained on, averaged over all images of all processes."""
         named = {f"{prefix}_{name}": loss for name, loss in losses.items()}
-        self.log_dict(named, batch_size=batch_size, sync_dist=True, logger=not self._is_fitting())
+        self.log_dict(named, batch_size=images, sync_dist=True, logger=not self._is_fitting())
 
     def on_validation_end(self) -> None:
         """Hands the losses on held-out images to the loggers."""

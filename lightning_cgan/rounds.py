@@ -84,9 +84,23 @@ class Dealer:
         places, for_real, for_fake = chance.split([1, draws, draws], dim=1)
         return Round(self.augment(real, for_real), labels, latents, fake_labels, places.squeeze(1), for_fake)
 
-    def draw_fakes(self, generator: torch.Generator, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws latents and labels of the generated images that stand beside real ones with these labels."""
-        return self.draw_latents(len(labels), generator), self._draw_labels(labels, generator)
+    def draw_fakes(self, generator: torch.Generator, labels: Tensor, alone: bool = False) -> tuple[Tensor, Tensor]:
+        """Draws latents and labels of the generated images that stand beside real ones with these labels.
+
+        Args:
+            generator: Draws the numbers, the same in every process.
+            labels: The labels of this process's real images, shape (N,).
+            alone: Whether shares may differ in size, as those of a last batch do. Labels are not shuffled over the
+                processes then: they follow their frequencies as they are.
+        """
+        latents = self.draw_latents(len(labels), generator)
+        if self.fake_labels == "real" or (self.fake_labels == "empirical" and alone):
+            return latents, labels
+        whole, device = len(labels) * self.world_size, generator.device
+        if self.fake_labels == "uniform":
+            return latents, self._share(torch.randint(self.num_classes, (whole,), generator=generator, device=device))
+        everywhere = gather_rows(labels) if self.world_size > 1 else labels
+        return latents, everywhere[self._share(torch.randperm(whole, generator=generator, device=device))]
 
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws latents for so many images of this process, shape (count, latent_dim)."""
@@ -98,15 +112,6 @@ class Dealer:
         for augmentation, drawn in zip(self.augmentations, columns if self.augmentations else (), strict=True):
             images = augmentation(images, drawn)
         return images
-
-    def _draw_labels(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        if self.fake_labels == "real":
-            return labels
-        whole, device = len(labels) * self.world_size, generator.device
-        if self.fake_labels == "uniform":
-            return self._share(torch.randint(self.num_classes, (whole,), generator=generator, device=device))
-        everywhere = gather_rows(labels) if self.world_size > 1 else labels
-        return everywhere[self._share(torch.randperm(whole, generator=generator, device=device))]
 
     def _share(self, whole: Tensor) -> Tensor:
         return whole[self.rank :: self.world_size]

@@ -242,6 +242,19 @@ def test_other_precisions_train(precision: str) -> None:
     assert all(torch.isfinite(p).all() for p in module.parameters())
 
 
+@pytest.mark.parametrize(("precision", "expected"), [("bf16-mixed", torch.float32), ("64-true", torch.float64)])
+def test_losses_are_never_in_half_precision(precision: str, expected: torch.dtype) -> None:
+    seen: list[torch.dtype] = []
+
+    class Watching(NonSaturating):
+        def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+            seen.extend([real_logits.dtype, fake_logits.dtype])
+            return super().discriminator(real_logits, fake_logits)
+
+    fit(gan(loss=Watching()), steps=1, precision=precision)
+    assert seen == [expected, expected]
+
+
 def test_a_scheduler_that_waits_for_a_score_is_refused() -> None:
     with pytest.raises(UsageError, match="expected a scheduler that counts alternations, got ReduceLROnPlateau"):
         fit(gan(generator_scheduler=ReduceLROnPlateau))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
@@ -78,9 +79,15 @@ class Discriminator(Network):
 
 
 def judge(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Judgement:
-    """Asks a discriminator, whichever of the two it returns."""
+    """Asks a discriminator, whichever of the two it returns; half precision becomes float32, for losses to add up."""
     said: Tensor | Judgement = discriminator(images, labels)
-    return Judgement(said) if isinstance(said, Tensor) else said
+    if isinstance(said, Tensor):
+        return Judgement(_at_least_single(said))
+    return Judgement(*(part if part is None else _at_least_single(part) for part in said))  # type: ignore[arg-type]
+
+
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def normalize_spectrally(network: nn.Module) -> None:
