@@ -86,16 +86,28 @@ def test_latents_and_images_are_shared_out(pair: list[dict[str, Any]]) -> None:
         )
 
 
-def test_two_nodes_by_torchrun(tmp_path: Path) -> None:
-    """Two launchers, as on two machines, of one process each."""
-    port = str(free_port())
-    nodes = [
-        torchrun(
-            *("--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1", "--master_port", port),
-            worker=(str(WORKER), str(tmp_path), "nodes"),
-        )
-        for rank in range(2)
-    ]
+def of_slurm(rank: int, port: str) -> dict[str, str]:
+    """What srun sets for one of two tasks, each on a node of its own."""
+    return {
+        **{"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "cgan", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1"},
+        **{"SLURM_NODELIST": "127.0.0.1", "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"},
+        **{"MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
+    }
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
+def test_two_nodes(launcher: str, tmp_path: Path) -> None:
+    """Two launches of one process each, as on two machines."""
+    port, worker = str(free_port()), (str(WORKER), str(tmp_path), "nodes")
+    nodes = []
+    for rank in range(2):
+        if launcher == "torchrun":
+            options = ("--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1", "--master_port", port)
+            nodes.append(torchrun(*options, worker=worker))
+        else:
+            environment = {**os.environ, **of_slurm(rank, port)}
+            command = [sys.executable, *worker]
+            nodes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     assert [node.communicate(timeout=300) and node.returncode for node in nodes] == [0, 0]
     one = two_processes.train("NonSaturating", devices=1)
     for rank in range(2):

@@ -147,6 +147,19 @@ def test_projection_is_its_formula() -> None:
         assert torch.allclose(head(features, labels)[i], expected + head.linear.bias[0], atol=1e-6)
 
 
+def test_classifier_head_is_its_formula() -> None:
+    head = LogitHead(5, num_classes=3, conditioning="classifier")
+    features = torch.randn(4, 5)
+    logits, class_logits = head(features, torch.tensor([2, 0, 1, 2]))
+    assert head.classes is not None
+    for i in range(4):
+        expected = sum(head.linear.weight[0, k] * features[i, k] for k in range(5)) + head.linear.bias[0]
+        assert torch.allclose(logits[i], expected, atol=1e-6)
+        for c in range(3):
+            expected = sum(head.classes.weight[c, k] * features[i, k] for k in range(5)) + head.classes.bias[c]
+            assert torch.allclose(class_logits[i, c], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator, R3GANDiscriminator])
 def test_classifier_names_classes_and_does_not_see_the_label(cls: type[Discriminator]) -> None:
     discriminator = cls(7, 1, 8, conditioning="classifier")  # type: ignore[call-arg]
@@ -176,6 +189,17 @@ def test_spectral_norm_makes_the_largest_singular_value_one(cls: type[Discrimina
     with torch.autocast("cpu", torch.bfloat16):
         discriminator.train()(images, labels).float().sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in discriminator.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator])
+def test_spectral_norm_survives_a_gradient_penalty_after_other_passes(cls: type[Discriminator]) -> None:
+    """Each pass moves the estimate of the norm in place, which must not spoil the graphs of earlier ones."""
+    discriminator = cls(3, 1, 8, spectral_norm=True)  # type: ignore[call-arg]
+    images, labels = torch.rand(4, 1, 8, 8, requires_grad=True), torch.tensor([0, 1, 2, 0])
+    first, second = discriminator(images, labels).sum(), discriminator(images / 2, labels).sum()
+    (gradient,) = torch.autograd.grad(second, images, create_graph=True)
+    (first + second + gradient.square().sum()).backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in discriminator.parameters())
 
 
 @pytest.mark.parametrize("conditioning", ["concatenation", "projection", "classifier"])
@@ -228,6 +252,7 @@ def test_r3gan_pair_as_it_comes(size: int, channels: int) -> None:
     assert images.shape == (10, channels, size, size)
     assert discriminator(images, labels).shape == (10,)
     assert not uses_batch_statistics(generator)
+    assert not uses_batch_statistics(discriminator)
     with pytest.raises(UsageError, match=r"group_width: expected a divisor of channels times expansion \(36\), got 16"):
         R3GANGenerator(10, 1, 28, channels=(18, 18, 18))
 

@@ -74,7 +74,8 @@ class R3GANGenerator(Generator):
 class R3GANDiscriminator(ConditionalDiscriminator):
     """The generator's mirror image: stages of residual blocks that halve the image, a depthwise convolution, one logit.
 
-    The image size must be a multiple of 2 to the power of the number of `channels` less one.
+    The image size must be a multiple of 2 to the power of the number of `channels` less one. There is no
+    spectral normalisation here: the convolutions that begin at zero have no norm to be divided by.
 
     Args:
         num_classes: The number of classes.
