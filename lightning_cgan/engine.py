@@ -170,7 +170,7 @@ class Engine(LightningModule):
                     "a few are normal, while the loss scale is being found"
                 )
 
-    def _skipped(self) -> dict[str, Tensor]:
+    def skipped_scalars(self) -> dict[str, Tensor]:
         """The counts of skipped updates as scalars to log, where there can be any."""
         if self._scaler() is None:
             return {}

@@ -169,7 +169,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self.running_means.count_images(len(images) * self.trainer.world_size)
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:
-            self.report_running_means(**self._skipped())
+            self.report_running_means(**self.skipped_scalars())
 
     def _check_batch(self, images: int) -> None:
         for role in ROLES:

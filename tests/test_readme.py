@@ -1,7 +1,8 @@
-"""The snippets of the README run as they stand there."""
+"""The snippets of the README run as they stand there, and the documents leave nothing out."""
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,10 @@ from types import ModuleType
 
 import pytest
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+import lightning_cgan
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -23,6 +27,16 @@ def test_snippet(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_there_are_snippets_and_every_file_exists() -> None:
     assert SNIPPETS
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
-        assert (Path(__file__).parent.parent / path).exists(), path
+        assert (ROOT / path).exists(), path
     for path in re.findall(r"(?:configs|scripts)/[\w/]+\.\w+", README):
-        assert (Path(__file__).parent.parent / path).exists(), path
+        assert (ROOT / path).exists(), path
+
+
+def test_table_of_options_is_complete() -> None:
+    text = (ROOT / "docs" / "options.md").read_text()
+    options = inspect.signature(lightning_cgan.ConditionalGAN).parameters.keys() - {"generator", "discriminator"}
+    contracts = {"AdversarialLoss", "GradientPenalty", "Augmentation", "Generator", "Discriminator"}
+    rooms = [f"lightning_cgan.{room}" for room in ("losses", "penalties", "augmentations", "networks")]
+    classes = {name for room in rooms for name in lightning_cgan._HOMES[room]} - contracts
+    classes -= {"AuxiliaryClassifier", "ConditionalDiscriminator"}  # the one is an option, the other a base
+    assert [name for name in sorted(options | classes) if f"`{name}`" not in text] == []
