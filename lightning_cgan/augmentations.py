@@ -35,7 +35,7 @@ class Translation(Augmentation):
     """Shifts each image by whole pixels, up and down, left and right.
 
     Args:
-        ratio: The largest shift each way, as a part of the image's size.
+        ratio: The largest shift each way, as a part of the image's size, rounded down to whole pixels.
         fill: The value of the pixels that are laid bare, in [-1, 1]: 0 in the paper, -1 for a black background.
     """
 
@@ -48,9 +48,10 @@ class Translation(Augmentation):
 
     def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
         """Shifts images; every shift is equally likely."""
-        shifts = [_whole(chance[:, axis], round(images.shape[2 + axis] * self.ratio)) for axis in range(2)]
-        rows, columns = (_positions(images, axis) - shifts[axis][:, None] for axis in range(2))
         height, width = images.shape[2:]
+        largest = [int(size * self.ratio) for size in (height, width)]
+        shifts = [_choose(chance[:, axis], 2 * largest[axis] + 1) - largest[axis] for axis in range(2)]
+        rows, columns = (_positions(images, axis) - shifts[axis][:, None] for axis in range(2))
         is_inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
         samples = torch.arange(len(images), device=images.device)[:, None, None]
         # The indices stand around the channels, which therefore come last.
@@ -62,7 +63,7 @@ class Cutout(Augmentation):
     """Blanks a square of each image; the part of it beyond the border is lost.
 
     Args:
-        ratio: The side of the square, as a part of the image's size.
+        ratio: The side of the square, as a part of the image's size, rounded down to whole pixels.
         fill: The value of the blank pixels, in [-1, 1]: 0 in the paper.
     """
 
@@ -78,8 +79,9 @@ class Cutout(Augmentation):
         is_blank = []
         for axis in range(2):
             size = images.shape[2 + axis]
-            side = round(size * self.ratio)
-            start = (chance[:, axis] * size).long().clamp(max=size - 1)[:, None] - side // 2
+            side = int(size * self.ratio)
+            # The middle of an even side lies between two pixels, or on a border: one place more.
+            start = _choose(chance[:, axis], size + 1 - side % 2)[:, None] - side // 2
             position = _positions(images, axis)
             is_blank.append((position >= start) & (position < start + side))
         return images.masked_fill((is_blank[0][:, :, None] & is_blank[1][:, None])[:, None], self.fill)
@@ -120,9 +122,9 @@ def _positions(images: Tensor, axis: int) -> Tensor:
     return torch.arange(images.shape[2 + axis], device=images.device)[None]
 
 
-def _whole(chance: Tensor, largest: int) -> Tensor:
-    """Whole numbers from -largest to largest, all equally likely."""
-    return (chance * (2 * largest + 1)).long().clamp(max=2 * largest) - largest
+def _choose(chance: Tensor, count: int) -> Tensor:
+    """Whole numbers from 0 to count - 1, all equally likely."""
+    return (chance * count).long().clamp(max=count - 1)  # a product just below the count may be rounded to it
 
 
 def _check_fraction(option: str, value: float) -> None:

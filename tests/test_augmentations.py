@@ -30,11 +30,11 @@ def test_translation_is_a_loop_over_pixels(height: int, width: int) -> None:
     chance[0], chance[1] = 0.0, JUST_BELOW_ONE
     out = Translation(ratio=0.25, fill=-1.0)(images, chance)
     for image, (first, second), got in zip(images, chance.tolist(), out, strict=True):
-        largest = (round(height / 4), round(width / 4))
+        largest = (height // 4, width // 4)
         down, right = (int(u * (2 * most + 1)) - most for u, most in zip((first, second), largest, strict=True))
         assert torch.equal(got, shifted(image, down, right, -1.0))
-    assert torch.equal(out[0], shifted(images[0], -round(height / 4), -round(width / 4), -1.0))
-    assert torch.equal(out[1], shifted(images[1], round(height / 4), round(width / 4), -1.0))
+    assert torch.equal(out[0], shifted(images[0], -(height // 4), -(width // 4), -1.0))
+    assert torch.equal(out[1], shifted(images[1], height // 4, width // 4, -1.0))
 
 
 def test_every_shift_is_equally_likely() -> None:
@@ -46,7 +46,7 @@ def test_every_shift_is_equally_likely() -> None:
     assert ((counts - 1 / 25).abs() < 0.015).all()
 
 
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 5)])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (9, 5), (6, 7)])
 def test_cutout_is_a_loop_over_pixels(height: int, width: int) -> None:
     images, chance = torch.rand(6, 2, height, width) + 1, torch.rand(6, 2)
     chance[0], chance[1] = 0.0, JUST_BELOW_ONE
@@ -57,11 +57,28 @@ def test_cutout_is_a_loop_over_pixels(height: int, width: int) -> None:
             for j in range(width):
                 inside = True
                 for place, size, u in ((i, height, chances[0]), (j, width, chances[1])):
-                    side, centre = round(size * 0.5), int(u * size)
-                    inside &= centre - side // 2 <= place < centre - side // 2 + side
+                    side = size // 2
+                    middles = [m / 2 for m in range(2 * size + 1) if m % 2 == side % 2]  # on a pixel, or between two
+                    inside &= abs(place + 0.5 - middles[int(u * len(middles))]) < side / 2
                 if inside:
                     expected[:, i, j] = 0
         assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("side", [3, 4])
+def test_cutout_treats_opposite_borders_alike(side: int) -> None:
+    images = torch.ones(1000, 1, 8, 8)
+    evenly = (torch.arange(1000) + 0.5) / 1000
+    blank = 1 - Cutout(ratio=side / 8)(images, torch.stack([evenly, torch.full_like(evenly, 0.5)], dim=1))
+    frequencies = blank.amax(3).mean(0)[0]
+    assert torch.allclose(frequencies, frequencies.flip(0), atol=0.005)
+    assert (blank.amax(3).sum(2) >= side // 2).all()  # at a border half of it remains, or more
+
+
+def test_a_shift_stays_within_its_ratio() -> None:
+    image = torch.arange(28.0).view(1, 1, 28, 1).expand(1, 1, 28, 28)
+    out = Translation()(image, torch.full((1, 2), JUST_BELOW_ONE))
+    assert out[0, 0, :5, 27].tolist() == [0, 0, 0, 0, 1]  # 28 / 8 is 3.5: down by three
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -70,6 +70,11 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         ("--model.ema_half_life 0", "ema_half_life: expected 1 or more, got 0.0; give a positive number"),
         ("--model.ema_ramp_up 0", "ema_ramp_up: expected a number above 0, got 0.0; or none, for no ramp-up"),
+        (
+            "--model.discriminator.label_embedding 4",
+            "label_embedding: expected none with conditioning projection, got 4; leave it out, or choose conditioning "
+            "concatenation",
+        ),
         ("--model.generator.label_embedding 0", "label_embedding: expected 1 or more, got 0; give a positive number"),
         (
             "--model.discriminator.conditioning classifier",

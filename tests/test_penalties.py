@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from lightning_cgan import (
     UsageError,
     WassersteinGradientPenalty,
 )
+from lightning_cgan.networks.base import Judgement
 
 
 class Linear(Discriminator):
@@ -95,19 +98,45 @@ class Smooth(Discriminator):
 
 @pytest.mark.parametrize("penalty", [R1(2.0), R2(2.0), WassersteinGradientPenalty(2.0)])
 def test_gradient_of_a_penalty_with_respect_to_weights(penalty: Any, batch: tuple[Tensor, ...]) -> None:
-    discriminator = Smooth().double()
-    real, fake, labels, fake_labels = batch
-    places = torch.rand(4, dtype=torch.float64)
+    discriminator, (real, fake, labels, fake_labels) = Smooth().double(), batch
+    real, fake, places = real.double(), fake.double(), torch.rand(4, dtype=torch.float64)
+    assert torch.autograd.gradcheck(  # which moves the parameters themselves
+        lambda *_: penalty(discriminator, real, fake, labels, fake_labels, places), tuple(discriminator.parameters())
+    )
 
-    def value(weight: Tensor) -> Tensor:
-        del discriminator.hidden.weight
-        discriminator.hidden.weight = weight  # type: ignore[assignment]
-        return penalty(discriminator, real.double(), fake.double(), labels, fake_labels, places)
 
-    weight = discriminator.hidden.weight.detach().clone().requires_grad_()
-    del discriminator.hidden._parameters["weight"]
-    discriminator.hidden.weight = weight  # type: ignore[assignment]
-    assert torch.autograd.gradcheck(value, weight)
+class Naming(Linear):
+    """Names classes too; the penalty looks past that."""
+
+    classifies = True
+
+    def forward(self, images: Tensor, labels: Tensor) -> Judgement:  # type: ignore[override]
+        return Judgement(super().forward(images, labels), images.flatten(1) @ (100 * self.weight.T))
+
+
+def test_class_logits_are_not_penalised(batch: tuple[Tensor, ...]) -> None:
+    naming, plain = Naming(), Linear()
+    plain.load_state_dict(naming.state_dict())
+    for penalty in (R1(1.0), R2(1.0), WassersteinGradientPenalty(1.0)):
+        places = torch.rand(4) if penalty.needs_places else None
+        assert torch.equal(penalty(naming, *batch, places), penalty(plain, *batch, places))
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_discriminator_is_penalised_alike(batch: tuple[Tensor, ...]) -> None:
+    eager = Smooth()
+    compiled = deepcopy(eager)
+    compiled.compile()
+    real, _, labels, _ = batch
+    assert torch.allclose(compiled(real, labels), eager(real, labels), atol=1e-6)  # compiled by now
+    penalties = [R1(gamma=2.0)(discriminator, *batch) for discriminator in (compiled, eager)]
+    for discriminator, penalty in zip((compiled, eager), penalties, strict=True):
+        penalty.backward()
+        assert discriminator(real, labels).shape == (4,)
+    assert torch.equal(*penalties)
+    assert eager.hidden.weight.grad.abs().max() > 0
+    assert torch.equal(compiled.hidden.weight.grad, eager.hidden.weight.grad)
+    assert torch.equal(compiled.out.weight.grad, eager.out.weight.grad)
 
 
 def test_penalty_is_float32_under_autocast() -> None:

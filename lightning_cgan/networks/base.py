@@ -82,11 +82,12 @@ def judge(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Judge
     """Asks a discriminator, whichever of the two it returns; half precision becomes float32, for losses to add up."""
     said: Tensor | Judgement = discriminator(images, labels)
     if isinstance(said, Tensor):
-        return Judgement(_at_least_single(said))
-    return Judgement(*(part if part is None else _at_least_single(part) for part in said))  # type: ignore[arg-type]
+        return Judgement(at_least_single(said))
+    return Judgement(*(part if part is None else at_least_single(part) for part in said))  # type: ignore[arg-type]
 
 
-def _at_least_single(tensor: Tensor) -> Tensor:
+def at_least_single(tensor: Tensor) -> Tensor:
+    """Turns half precision to float32, and leaves higher ones as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
+from lightning_cgan.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Judgement, normalize_spectrally
 from lightning_cgan.networks.conditioning import Conditioning, LabelInput, LogitHead
 
@@ -26,6 +27,9 @@ class ConditionalDiscriminator(Discriminator):
 
     Attributes:
         label_channels: How many channels the label adds to the image.
+
+    Raises:
+        UsageError: An embedding is asked for that the conditioning has no use for.
     """
 
     def __init__(
@@ -39,6 +43,11 @@ class ConditionalDiscriminator(Discriminator):
         super().__init__(num_classes, image_channels, image_size)
         self.conditioning = conditioning
         self.classifies = conditioning == "classifier"
+        if label_embedding is not None and conditioning != "concatenation":
+            raise UsageError(
+                f"label_embedding: expected none with conditioning {conditioning}, got {label_embedding}; leave it "
+                "out, or choose conditioning concatenation"
+            )
         self.label_input = LabelInput(num_classes, label_embedding) if conditioning == "concatenation" else None
         self.label_channels = self.label_input.width if self.label_input is not None else 0
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Generator, starting_size
+from lightning_cgan.networks.base import Generator, at_least_single, starting_size
 from lightning_cgan.networks.conditioning import Conditioning, LabelInput
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
@@ -22,10 +22,11 @@ _SLOPE = 0.2
 
 
 class R3GANGenerator(Generator):
-    """A learned map, scaled by latents and label, through stages of residual blocks that double its size, to tanh.
+    """A learned map, scaled by latents and label, through stages of residual blocks that double its size.
 
-    The image size must be a multiple of 2 to the power of the number of `channels` less one. The original ends without
-    a tanh; here it keeps the images in the range of the data.
+    The image size must be a multiple of 2 to the power of the number of `channels` less one. The original's pixels have
+    no bounds; here x / sqrt(1 + x²) keeps them in the range of the data. A tanh would do so too, but without
+    normalisation before it, the first discriminator, for which darker is better, drives it to where it has no slope.
 
     Args:
         num_classes: The number of classes.
@@ -68,7 +69,8 @@ class R3GANGenerator(Generator):
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
             # A 1 x 1 convolution and magnification commute: the small map is the cheaper one to convolve.
             x = stage(interpolate(transition(x), scale_factor=2, mode="bilinear"))
-        return torch.tanh(self.to_image(x))
+        pixels = at_least_single(self.to_image(x))  # whose square overflows float16
+        return pixels * (1 + pixels.square()).rsqrt()
 
 
 class R3GANDiscriminator(ConditionalDiscriminator):
