@@ -124,7 +124,7 @@ def _positions(images: Tensor, axis: int) -> Tensor:
 
 def _choose(chance: Tensor, count: int) -> Tensor:
     """Whole numbers from 0 to count - 1, all equally likely."""
-    return (chance * count).long().clamp(max=count - 1)  # a product just below the count may be rounded to it
+    return (chance * count).long()
 
 
 def _check_fraction(option: str, value: float) -> None:

@@ -143,6 +143,8 @@ class Engine(LightningModule):
 
         Lightning's `clip_gradients` refuses fused optimizers, which un-scale float16 gradients within their step.
         """
+        if not any(self.clip_norms.values()):
+            return
         is_generator = optimizer is self.optimizer_of("generator").optimizer
         clip_norm = self.clip_norms["generator" if is_generator else "discriminator"]
         if clip_norm is None:

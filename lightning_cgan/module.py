@@ -143,7 +143,9 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self.joint_pass = not uses_batch_statistics(discriminator)
         self.seed: int | None = None
         self.images_seen = 0
-        self.dealer = Dealer(generator.latent_dim, generator.num_classes, latents, fake_labels, augmentations or [])
+        with_places = any(penalty.needs_places for penalty in self.penalties)
+        sizes = (generator.latent_dim, generator.num_classes)
+        self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places)
         check_agreement("discriminator", discriminator, "generator", generator)
         _check_classifier(discriminator, auxiliary_classifier)
         self._save_description()
@@ -208,7 +210,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
             means["discriminator_class_loss"] = term
         for penalty in self.penalties:
             if self.global_step % penalty.interval == 0:
-                places = dealt.places if penalty.needs_places else None
+                places = dealt.places[:, 0] if penalty.needs_places else None
                 term = penalty(self.discriminator, real, fake, labels, fake_labels, places)
                 objective = objective + penalty.interval * term
         self.running_means.add(discriminator_loss=loss, **means)

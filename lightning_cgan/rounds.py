@@ -29,7 +29,7 @@ class Round(NamedTuple):
         labels: Their labels, shape (N,).
         latents: The latents of the generated images, shape (N, latent_dim).
         fake_labels: The labels of the generated images, shape (N,).
-        places: Uniform random numbers in [0, 1), which a penalty may use, shape (N,).
+        places: Uniform random numbers in [0, 1) for penalties, shape (N, 1), or (N, 0) if none needs them.
         chance: Such numbers for the augmentation of the generated images, shape (N, draws).
     """
 
@@ -42,6 +42,8 @@ class Round(NamedTuple):
 
     def split(self, parts: int) -> list[Round]:
         """Cuts it into equal parts."""
+        if parts == 1:
+            return [self]
         return [Round(*columns) for columns in zip(*(column.chunk(parts) for column in self), strict=True)]
 
 
@@ -54,6 +56,7 @@ class Dealer:
         latents: The distribution of the latents.
         fake_labels: Where the labels of generated images come from; see `ConditionalGAN`.
         augmentations: What real and generated images go through.
+        with_places: Whether a penalty needs random numbers.
     """
 
     def __init__(
@@ -63,12 +66,14 @@ class Dealer:
         latents: Distribution,
         fake_labels: LabelSource,
         augmentations: Sequence[Augmentation],
+        with_places: bool,
     ) -> None:
         self.latent_dim = latent_dim
         self.num_classes = num_classes
         self.latents = latents
         self.fake_labels = fake_labels
         self.augmentations = augmentations
+        self.with_places = with_places
         self.rank, self.world_size = 0, 1
 
     def join(self, rank: int, world_size: int) -> None:
@@ -79,10 +84,11 @@ class Dealer:
         """Draws what belongs to these real images, and augments them."""
         latents, fake_labels = self.draw_fakes(generator, labels)
         draws = sum(augmentation.draws for augmentation in self.augmentations)
-        shape = (len(labels) * self.world_size, 1 + 2 * draws)
+        widths = [int(self.with_places), draws, draws]
+        shape = (len(labels) * self.world_size, sum(widths))
         chance = self._share(torch.rand(shape, generator=generator, device=generator.device))
-        places, for_real, for_fake = chance.split([1, draws, draws], dim=1)
-        return Round(self.augment(real, for_real), labels, latents, fake_labels, places.squeeze(1), for_fake)
+        places, for_real, for_fake = chance.split(widths, dim=1)
+        return Round(self.augment(real, for_real), labels, latents, fake_labels, places, for_fake)
 
     def draw_fakes(self, generator: torch.Generator, labels: Tensor, alone: bool = False) -> tuple[Tensor, Tensor]:
         """Draws latents and labels of the generated images that stand beside real ones with these labels.
@@ -108,8 +114,10 @@ class Dealer:
 
     def augment(self, images: Tensor, chance: Tensor) -> Tensor:
         """Augments images with random numbers of shape (N, draws)."""
+        if not self.augmentations:
+            return images
         columns = chance.split([augmentation.draws for augmentation in self.augmentations], dim=1)
-        for augmentation, drawn in zip(self.augmentations, columns if self.augmentations else (), strict=True):
+        for augmentation, drawn in zip(self.augmentations, columns, strict=True):
             images = augmentation(images, drawn)
         return images
 
