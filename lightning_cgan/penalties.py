@@ -6,7 +6,7 @@ The weights have no defaults: they must be chosen for the data and the networks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -140,15 +140,13 @@ class WassersteinGradientPenalty(GradientPenalty):
 def image_gradients(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
     """∇D(x) of each image, shape (N, C · H · W), differentiable once more; without autocast and uncompiled."""
     weights = next(discriminator.parameters())
-    with torch.autocast(images.device.type, enabled=False), _eagerly(discriminator):
+    is_compiled = discriminator._compiled_call_impl is not None
+    with (
+        torch.autocast(images.device.type, enabled=False),
+        # `torch.compile` cannot differentiate twice.
+        torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(),
+    ):
         images = images.detach().to(weights.dtype).requires_grad_()
         logits = judge(discriminator, images, labels).logits
         (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradients.flatten(1)
-
-
-def _eagerly(discriminator: Discriminator) -> AbstractContextManager[object]:
-    """Lets a compiled discriminator run as it was written: `torch.compile` cannot differentiate twice."""
-    if discriminator._compiled_call_impl is None:
-        return nullcontext()
-    return torch.compiler.set_stance("force_eager")  # in force from here on, not from the `with`
