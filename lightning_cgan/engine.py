@@ -6,6 +6,8 @@ float16 the loss scale may change in each step, so gradients of both must never 
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any, Literal, cast
 
 import torch
@@ -101,10 +103,19 @@ class Engine(LightningModule):
             strategy._layer_sync = _SyncBatchNormOnCPU()  # type: ignore[union-attr]
 
     def compile_networks(self) -> None:
-        """Compiles both networks in place, which keeps the names of their weights, unless they are already."""
+        """Compiles both networks in place, which keeps the names of their weights, unless they are already.
+
+        Raises:
+            UsageError: They are to run on a CPU, and nothing is there that compiles C++.
+        """
+        if not self.compiles:
+            return
+        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
+        if self.trainer.strategy.root_device.type == "cpu" and not any(map(shutil.which, compilers)):
+            raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or leave compile out")
         for role in ROLES:
             network = getattr(self, role)
-            if self.compiles and network._compiled_call_impl is None:
+            if network._compiled_call_impl is None:
                 network.compile()
 
     # ---- one update --------------------------------------------------------------------------------------------------

@@ -12,9 +12,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.optim import SGD
 
-from lightning_cgan import R1, ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
-
-pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+from lightning_cgan import R1, ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating, UsageError
 
 
 def train(path: Path, **options: Any) -> ConditionalGAN:
@@ -42,6 +40,7 @@ def train(path: Path, **options: Any) -> ConditionalGAN:
     return module
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_networks_train_alike(tmp_path: Path) -> None:
     compiled = train(tmp_path / "compiled.ckpt", compile=True)
     eager = train(tmp_path / "eager.ckpt")
@@ -56,3 +55,9 @@ def test_compiled_networks_train_alike(tmp_path: Path) -> None:
     loaded = ConditionalGAN.load_from_checkpoint(tmp_path / "compiled.ckpt")
     latents = loaded.sample_latents(3, seed=0)
     assert torch.allclose(loaded.generate([1, 2, 3], latents), eager.generate([1, 2, 3], latents), atol=1e-5)
+
+
+def test_missing_compiler_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match=r"compile: expected a C\+\+ compiler for a CPU, got none; install g\+\+, or"):
+        train(tmp_path / "none.ckpt", compile=True)

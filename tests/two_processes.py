@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -61,7 +62,8 @@ def _runs() -> dict[str, Callable[[], dict[str, Any]]]:
     }
     runs["spectral_norm"] = lambda: {**plain(), **networks(spectral_norm=True)}
     runs["sync_batchnorm"] = lambda: {**plain(), **normalized(), "ema_half_life": 100.0}
-    runs["compiled"] = lambda: {**plain(), "compile": True}
+    if shutil.which("g++"):
+        runs["compiled"] = lambda: {**plain(), "compile": True}
     runs["float16"] = lambda: {"loss": cgan.NonSaturating(), "penalties": [OverflowInLastProcess()]}
     return runs
 
