@@ -107,8 +107,10 @@ class CLI(LightningCLI):
 
     def _refuse_options_of_one_optimizer(self) -> None:
         trainer = self.config[self.subcommand].trainer
-        for option, ours in (("gradient_clip_val", "clip_norm"), ("accumulate_grad_batches", "accumulation")):
-            if trainer[option] not in (None, 1 if option == "accumulate_grad_batches" else 0):
+        # Lightning's option, its value that changes nothing, and the end of the names of ours
+        options = (("gradient_clip_val", 0, "clip_norm"), ("accumulate_grad_batches", 1, "accumulation"))
+        for option, neutral, ours in options:
+            if trainer[option] not in (None, neutral):
                 raise UsageError(
                     f"--trainer.{option}: expected to be left out, got {trainer[option]}; each network has an "
                     f"option of its own, --model.generator_{ours} and --model.discriminator_{ours}"

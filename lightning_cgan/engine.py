@@ -145,9 +145,10 @@ class Engine(LightningModule):
         else:
             # Through the precision plugin, as every step, but past Lightning's counter.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
-        if self._scaler() is not None:
-            # It backs off when it skips a step, and only then.
-            self.skipped_steps[role] = self.skipped_steps[role].to(self.device) + (self._loss_scale() < scale)
+        if scale is not None:
+            # The scaler backs off when it skips a step, and only then.
+            skipped = cast(Tensor, self._loss_scale()) < scale
+            self.skipped_steps[role] = self.skipped_steps[role].to(self.device) + skipped
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to move, by its true norm.
@@ -192,10 +193,10 @@ class Engine(LightningModule):
     def _scaler(self) -> torch.amp.GradScaler | None:
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
-    def _loss_scale(self) -> Tensor:
-        """The scale of float16 losses, on its device: `get_scale` would make a GPU wait."""
-        one, scaler = torch.ones((), device=self.device), self._scaler()
-        return one if scaler is None else scaler.scale(one)
+    def _loss_scale(self) -> Tensor | None:
+        """The scale of float16 losses, if there is one, on its device: `get_scale` would make a GPU wait."""
+        scaler = self._scaler()
+        return None if scaler is None else scaler.scale(torch.ones((), device=self.device))
 
 
 class _SyncBatchNormOnCPU(LayerSync):

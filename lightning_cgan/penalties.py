@@ -78,7 +78,10 @@ class R1(GradientPenalty):
         places: Tensor | None = None,
     ) -> Tensor:
         """Computes the penalty at the real images."""
-        return self.gamma / 2 * image_gradients(discriminator, real, labels).square().sum(1).mean()
+        return self._slope(discriminator, real, labels)
+
+    def _slope(self, discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
+        return self.gamma / 2 * image_gradients(discriminator, images, labels).square().sum(1).mean()
 
 
 class R2(R1):
@@ -94,7 +97,7 @@ class R2(R1):
         places: Tensor | None = None,
     ) -> Tensor:
         """Computes the penalty at the generated images."""
-        return self.gamma / 2 * image_gradients(discriminator, fake, fake_labels).square().sum(1).mean()
+        return self._slope(discriminator, fake, fake_labels)
 
 
 class WassersteinGradientPenalty(GradientPenalty):

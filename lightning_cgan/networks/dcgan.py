@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Generator, starting_size
+from lightning_cgan.networks.base import Generator, normalize_spectrally, starting_size
 from lightning_cgan.networks.conditioning import Conditioning, LabelInput, batch_norm, normalize
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
@@ -126,7 +126,9 @@ class DCGANDiscriminator(ConditionalDiscriminator):
             layers += [nn.Linear(features, hidden), nn.LeakyReLU(negative_slope)]
             features = hidden
         self.layers = nn.Sequential(*layers)
-        self.add_head(features, spectral_norm)
+        self.add_head(features)
+        if spectral_norm:
+            normalize_spectrally(self)
         self.to(memory_format=torch.channels_last)  # as in the generator
 
     def features(self, images: Tensor) -> Tensor:

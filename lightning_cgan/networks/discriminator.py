@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Discriminator, Judgement, normalize_spectrally
+from lightning_cgan.networks.base import Discriminator, Judgement
 from lightning_cgan.networks.conditioning import Conditioning, LabelInput, LogitHead
 
 
@@ -51,11 +51,9 @@ class ConditionalDiscriminator(Discriminator):
         self.label_input = LabelInput(num_classes, label_embedding) if conditioning == "concatenation" else None
         self.label_channels = self.label_input.width if self.label_input is not None else 0
 
-    def add_head(self, num_features: int, spectral_norm: bool = False) -> None:
-        """Adds the last layer behind so many features, and normalises all layers spectrally if wanted."""
+    def add_head(self, num_features: int) -> None:
+        """Adds the last layer behind so many features."""
         self.head = LogitHead(num_features, self.num_classes, self.conditioning)
-        if spectral_norm:
-            normalize_spectrally(self)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Brings images in [-1, 1] into the form that the layers take."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Generator, starting_size
+from lightning_cgan.networks.base import Generator, normalize_spectrally, starting_size
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, Conditioning
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
@@ -98,7 +98,9 @@ class ResNetDiscriminator(ConditionalDiscriminator):
                 for place, widths in enumerate(pairwise([image_channels + self.label_channels, *channels]))
             )
         )
-        self.add_head(channels[-1], spectral_norm)
+        self.add_head(channels[-1])
+        if spectral_norm:
+            normalize_spectrally(self)
         self.to(memory_format=torch.channels_last)  # as in the generator
 
     def features(self, images: Tensor) -> Tensor:
