@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from quiet import quiet_trainer
 from torch.optim import SGD
 
 from lightning_cgan import R1, ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating, UsageError
@@ -27,14 +27,7 @@ def train(path: Path, **options: Any) -> ConditionalGAN:
         **sgd,
         **options,
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=4,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(4)
     trainer.fit(module, DigitsData(batch_size=16))
     trainer.save_checkpoint(path)
     return module

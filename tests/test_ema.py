@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD
 
@@ -44,18 +45,6 @@ def gan(**options: Any) -> ConditionalGAN:
     return ConditionalGAN(generator, MLPDiscriminator(10, 1, 8), NonSaturating(), **sgd, **options)
 
 
-def trainer(steps: int, callbacks: list[Callback] | None = None, **options: Any) -> Trainer:
-    options = {"logger": False, "enable_checkpointing": False, **options}
-    return Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=callbacks,
-        **options,
-    )
-
-
 def assert_close(average: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert average.keys() == expected.keys()
     for name, value in average.items():
@@ -67,7 +56,7 @@ def assert_close(average: dict[str, Tensor], expected: dict[str, Tensor]) -> Non
 def test_average_is_the_recurrence(discriminator_steps: int, ramp_up: float | None) -> None:
     module = gan(ema_half_life=60.0, ema_ramp_up=ramp_up, discriminator_steps=discriminator_steps)
     reference = Reference(16, 60.0, ramp_up)
-    trainer(8, [reference]).fit(module, DigitsData(batch_size=16))
+    quiet_trainer(8, callbacks=[reference]).fit(module, DigitsData(batch_size=16))
     assert module.generator_ema is not None
     assert_close(module.generator_ema.state_dict(), reference.at[8])
     buffers = dict(module.generator_ema.named_buffers())
@@ -90,7 +79,7 @@ def test_half_life_and_ramp_up() -> None:
 
 def test_samples_are_made_with_the_average(tmp_path: Path) -> None:
     module = gan(ema_half_life=1000.0)
-    run = trainer(5)
+    run = quiet_trainer(5)
     run.fit(module, DigitsData(batch_size=16))
     run.save_checkpoint(tmp_path / "x.ckpt")
     loaded = ConditionalGAN.load_from_checkpoint(tmp_path / "x.ckpt")

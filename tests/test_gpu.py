@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from quiet import quiet_trainer
 from torch.optim import SGD, Adam
 
 from lightning_cgan import (
@@ -33,16 +33,7 @@ pytestmark = [
 
 def fit(module: ConditionalGAN, steps: int, **options: Any) -> ConditionalGAN:
     torch.manual_seed(0)
-    trainer = Trainer(
-        accelerator="gpu",
-        devices=1,
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    trainer = quiet_trainer(steps, accelerator="gpu", devices=1, **options)
     trainer.fit(module, DigitsData(batch_size=64))
     return module
 

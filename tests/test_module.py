@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from quiet import quiet_trainer
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -39,16 +39,7 @@ def gan(**options: Any) -> ConditionalGAN:
 
 
 def fit(module: ConditionalGAN, steps: int = 3, data: Any = None, **options: Any) -> ConditionalGAN:
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **options,
-    )
+    trainer = quiet_trainer(steps, **options)
     data = data if data is not None else DigitsData(batch_size=16)
     trainer.fit(module, data)
     return module

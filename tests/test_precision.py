@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
+from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD, Adam
 
@@ -54,14 +54,7 @@ def gan(**options: Any) -> ConditionalGAN:
 def fit(module: ConditionalGAN, steps: int = 1, scale: float = 2.0**12, **options: Any) -> ConditionalGAN:
     torch.manual_seed(0)
     options.setdefault("plugins", [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale))])
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=steps,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **{"logger": False, **options},
-    )
+    trainer = quiet_trainer(steps, **options)
     trainer.fit(module, DigitsData(batch_size=16))
     return module
 

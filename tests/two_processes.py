@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
+from quiet import quiet_trainer
 from torch.optim import SGD
 
 import lightning_cgan as cgan
@@ -91,16 +92,11 @@ def build(options: dict[str, Any]) -> cgan.ConditionalGAN:
 
 
 def fit(module: cgan.ConditionalGAN, devices: int, strategy: Any = "ddp", steps: int = 4, **options: Any) -> Trainer:
-    trainer = Trainer(
-        accelerator="cpu",
+    trainer = quiet_trainer(
+        steps,
         devices=devices,
         strategy=strategy if devices > 1 or options.get("num_nodes", 1) > 1 else "auto",
-        max_steps=steps,
-        logger=False,
         log_every_n_steps=0,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
         **options,
     )
     trainer.fit(module, cgan.DigitsData(batch_size=16))
