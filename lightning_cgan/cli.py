@@ -16,10 +16,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_cgan.augmentations
 import lightning_cgan.losses
@@ -27,7 +30,8 @@ import lightning_cgan.networks
 import lightning_cgan.penalties
 from lightning_cgan.callbacks import Checkpoints, Curves, PredictionWriter, ProgressBar, SampleGrid
 from lightning_cgan.data import LabelledImages
-from lightning_cgan.errors import UsageError, no_such_file
+from lightning_cgan.errors import UsageError, check_positive, no_such_file
+from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import OneLineParser
 from lightning_cgan.run import csv_logger, new_run_folder, wandb_logger
@@ -73,6 +77,12 @@ class CLI(LightningCLI):
         """Adds the options of a run beside those of the model, the data and the Trainer."""
         parser.add_argument("--name", type=str | None, default=None, help="The run's name; the config's if not given.")
         parser.add_argument("--runs_dir", type=str, default="runs", help="The folder that holds the folders of runs.")
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            default=None,
+            help="The CPU threads of each process; by the size of the networks and the free cores if not given.",
+        )
         parser.add_lightning_class_args(ProgressBar, "progress_bar")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(Curves, "curves")
@@ -95,7 +105,9 @@ class CLI(LightningCLI):
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
+        check_positive("--threads", config.threads)
         self._refuse_options_of_one_optimizer()
+        self._choose_precision()
         for network in ("generator", "discriminator"):
             for attribute in _LINKED:
                 given = config.get(f"model.{network}.init_args.{attribute}")
@@ -104,6 +116,31 @@ class CLI(LightningCLI):
                         f"--model.{network}.{attribute}: expected to be left out, got {given}; the data decides it "
                         "(--data.image_size and --data.classes change it)"
                     )
+
+    def _choose_precision(self) -> None:
+        """Takes the precision that suits the machine, if none is given; `config.yaml` keeps it."""
+        trainer = self.config[self.subcommand].trainer
+        if trainer.precision is None and not trainer.plugins:
+            accelerator = trainer.accelerator
+            if accelerator in ("auto", "gpu"):
+                accelerator = "cuda" if torch.cuda.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
+            trainer.precision, reason = fastest_precision(str(accelerator))
+            rank_zero_info(f"Precision {trainer.precision}, since {reason}; --trainer.precision chooses another")
+
+    def _choose_threads(self) -> None:
+        """Takes as many CPU threads as are of use, unless the user or the launcher has said how many.
+
+        `config.yaml` keeps the number, which decides in what order sums are formed, and so the last bits of a run.
+        """
+        config = self.config[self.subcommand]
+        if config.threads is None:
+            if "OMP_NUM_THREADS" in os.environ or self.trainer.strategy.root_device.type != "cpu":
+                return
+            networks, batch_size = (self.model.generator, self.model.discriminator), self.datamodule.batch_size
+            share, cores = batch_size // self.trainer.world_size, available_cores() // self.trainer.num_devices
+            config.threads = fastest_threads(*networks, share, self.trainer.precision, max(1, cores))
+            rank_zero_info(f"CPU threads: {config.threads}; --threads chooses another number")
+        torch.set_num_threads(config.threads)
 
     def _refuse_options_of_one_optimizer(self) -> None:
         trainer = self.config[self.subcommand].trainer
@@ -133,6 +170,7 @@ class CLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Trains, and says where the results are, or after Ctrl-C, how to go on."""
         try:
+            self._choose_threads()
             self.trainer.fit(**kwargs)
         except UsageError:
             self._discard_empty_run()

@@ -19,9 +19,11 @@ from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDe
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_cgan.capture import is_plain_adam
 from lightning_cgan.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Generator
@@ -41,7 +43,7 @@ class Engine(LightningModule):
         optimizer_factories: What builds the optimizer of each network.
         scheduler_factories: What builds the learning-rate scheduler of each network, if it has one.
         clip_norms: The largest norm of each network's gradient, if there is one.
-        compiles: Whether the networks are compiled when training begins.
+        accumulation: The number of parts that the batch of each network's update is cut into.
         skipped_steps: The number of updates of each network that were left out, because float16 overflowed.
     """
 
@@ -50,7 +52,7 @@ class Engine(LightningModule):
     optimizer_factories: dict[Role, OptimizerCallable]
     scheduler_factories: dict[Role, LRSchedulerCallable | None]
     clip_norms: dict[Role, float | None]
-    compiles: bool
+    accumulation: dict[Role, int]
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,20 +105,32 @@ class Engine(LightningModule):
             strategy._layer_sync = _SyncBatchNormOnCPU()  # type: ignore[union-attr]
 
     def compile_networks(self) -> None:
-        """Compiles both networks in place, which keeps the names of their weights, unless they are already.
+        """Compiles the networks in place, which keeps the names of their weights, unless they are already.
 
-        Raises:
-            UsageError: They are to run on a CPU, and nothing is there that compiles C++.
+        One with spectral normalisation is left as it is: each pass changes in place what the backward pass of another,
+        compiled one, such as that of a penalty, would look at.
         """
-        if not self.compiles:
-            return
-        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
-        if self.trainer.strategy.root_device.type == "cpu" and not any(map(shutil.which, compilers)):
-            raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or leave compile out")
         for role in ROLES:
             network = getattr(self, role)
-            if network._compiled_call_impl is None:
+            if network._compiled_call_impl is None and not any(map(is_parametrized, network.modules())):
                 network.compile()
+
+    def has_compiler(self) -> bool:
+        """Whether `torch.compile` finds what it needs: on a CPU, something that compiles C++."""
+        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
+        return self.trainer.strategy.root_device.type != "cpu" or any(map(shutil.which, compilers))
+
+    def why_not_captured(self) -> str | None:
+        """Why an alternation cannot be one graph, if it cannot."""
+        optimizers = [self.optimizer_of(role).optimizer for role in ROLES]
+        reasons = {
+            "processes average their gradients within it": self.trainer.world_size > 1,
+            "float16 looks at gradients before each step": self._scaler() is not None,
+            "clip_norm looks at gradients before each step": any(self.clip_norms.values()),
+            "an update is accumulated": set(self.accumulation.values()) != {1},
+            "only Adam and AdamW without amsgrad can be": not all(map(is_plain_adam, optimizers)),
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
 
     # ---- one update --------------------------------------------------------------------------------------------------
 
@@ -149,6 +163,14 @@ class Engine(LightningModule):
             # The scaler backs off when it skips a step, and only then.
             skipped = cast(Tensor, self._loss_scale()) < scale
             self.skipped_steps[role] = self.skipped_steps[role].to(self.device) + skipped
+
+    def count_alternation(self) -> None:
+        """Moves the Trainer's clock after an alternation that did not go through `move`."""
+        counted = self.optimizer_of("generator")
+        counted._on_before_step()
+        counted._on_after_step()
+        for role in ROLES:
+            self.optimizer_of(role).optimizer._opt_called = True  # type: ignore[attr-defined] # as schedules want to see
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to move, by its true norm.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam
 
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import decay_of, update_average
+from lightning_cgan.capture import CapturedAlternation, CaptureError
 from lightning_cgan.chance import Distribution, generator_at
 from lightning_cgan.engine import ROLES, Engine
 from lightning_cgan.errors import UsageError, check_positive
@@ -20,20 +21,22 @@ from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.networks.base import (
     Discriminator,
     Generator,
-    Judgement,
     check_agreement,
     check_same_shapes,
     frozen,
     judge,
     uses_batch_statistics,
 )
+from lightning_cgan.objectives import Objectives
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import Rebuildable
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
 from lightning_cgan.sampling import SamplingModule
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+
+Compiled = Literal["none", "networks", "alternation"]
 
 # The purposes of random numbers, a part of their address.
 _TRAINING, _VALIDATION, _TEST, _PREDICTION = range(4)
@@ -85,8 +88,10 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
             half after so many images (batch size times alternations). Samples are made with it.
         ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
-        compile: Whether to compile both networks with `torch.compile`, in place. Penalties run uncompiled, since they
-            need second derivatives.
+        compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
+            derivatives; or the whole `alternation`, penalties and steps of Adam included, as one graph for each set of
+            penalties that are due together. Where that is not possible, a line says why, and the networks are compiled.
+        cuda_graph: Whether a GPU runs an alternation as one CUDA graph, compiled or not, wherever that is possible.
 
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
@@ -114,7 +119,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         discriminator_accumulation: int = 1,
         ema_half_life: float | None = None,
         ema_ramp_up: float | None = 0.05,
-        compile: bool = False,
+        compile: Compiled = "none",
+        cuda_graph: bool = True,
     ) -> None:
         super().__init__()
         check_positive("discriminator_steps", discriminator_steps)
@@ -138,9 +144,12 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self.ema_half_life = ema_half_life
         self.ema_ramp_up = ema_ramp_up
         self.generator_ema = None if ema_half_life is None else copy.deepcopy(generator).requires_grad_(False)
-        self.compiles = compile
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
-        self.joint_pass = not uses_batch_statistics(discriminator)
+        joint_pass = not uses_batch_statistics(discriminator)
+        self.objectives = Objectives(loss, self.penalties, auxiliary_classifier, joint_pass)
+        self.compiled = compile
+        self.cuda_graph = cuda_graph
+        self.captured: CapturedAlternation | None = None
         self.seed: int | None = None
         self.images_seen = 0
         with_places = any(penalty.needs_places for penalty in self.penalties)
@@ -156,18 +165,12 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         """Makes one alternation."""
         images, labels = batch
         self._check_batch(len(images))
-        step, fake = self.global_step, None
-        parts = zip(images.chunk(self.discriminator_steps), labels.chunk(self.discriminator_steps), strict=True)
-        for part, (real, real_labels) in enumerate(parts):
-            dealt = self._deal(real, real_labels, _TRAINING, step, part)
-            is_shared = self.share_fakes and part == self.discriminator_steps - 1
-            fake = self._update_discriminator(dealt, keep_graph=is_shared and set(self.accumulation.values()) == {1})
-        if not self.share_fakes:
-            # An address of its own: fresh latents, as if one more part of the batch had come.
-            dealt = self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
-        self._update_generator(dealt, fake)
+        rounds, last = self._deal_alternation(images, labels)
+        due = self.objectives.due(self.global_step)
+        if not self._run_captured(rounds, last, due):
+            self._alternate(rounds, last, due)
         self.finish_alternation()
-        self._average_generator(len(real) * self.trainer.world_size)
+        self._average_generator(len(rounds[0].real) * self.trainer.world_size)
         self.running_means.count_images(len(images) * self.trainer.world_size)
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:
@@ -178,14 +181,48 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
             parts = {f"{role}_accumulation": self.accumulation[role]}
             check_divides(images, discriminator_steps=self.discriminator_steps, **parts)
 
-    def _update_discriminator(self, dealt: Round, keep_graph: bool) -> Tensor | None:
+    def _deal_alternation(self, images: Tensor, labels: Tensor) -> tuple[list[Round], Round | None]:
+        """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""
+        step = self.global_step
+        parts = zip(images.chunk(self.discriminator_steps), labels.chunk(self.discriminator_steps), strict=True)
+        rounds = [self._deal(*part, _TRAINING, step, number) for number, part in enumerate(parts)]
+        if self.share_fakes:
+            return rounds, None
+        # An address of its own: fresh latents, as if one more part of the batch had come.
+        real, real_labels = images.chunk(self.discriminator_steps)[-1], labels.chunk(self.discriminator_steps)[-1]
+        return rounds, self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
+
+    def _run_captured(self, rounds: list[Round], last: Round | None, due: tuple[GradientPenalty, ...]) -> bool:
+        """Makes the alternation as a graph, if there can be one."""
+        if self.captured is None or not self.captured.fits(rounds):
+            return False
+        try:
+            means = self.captured.run(rounds, last, due)
+        except CaptureError as error:
+            self._do_not_capture(str(error))
+            return False
+        self.running_means.add(means)
+        self.count_alternation()
+        return True
+
+    def _alternate(self, rounds: list[Round], last: Round | None, due: tuple[GradientPenalty, ...]) -> None:
+        fake = None
+        for dealt in rounds:
+            is_shared = last is None and dealt is rounds[-1]
+            keep_graph = is_shared and set(self.accumulation.values()) == {1}
+            fake = self._update_discriminator(dealt, due, keep_graph)
+        self._update_generator(last or rounds[-1], fake)
+
+    def _update_discriminator(self, dealt: Round, due: tuple[GradientPenalty, ...], keep_graph: bool) -> Tensor | None:
         """Returns the generated images, if the generator's update can go on from their graph."""
         self.optimizer_of("discriminator").zero_grad()
         parts = dealt.split(self.accumulation["discriminator"])
         for part in parts:
             with torch.set_grad_enabled(keep_graph):
-                fake = self._make(part)
-            self.manual_backward(self._discriminator_objective(part, fake.detach()) / len(parts))
+                fake = self.dealer.make(self.generator, part)
+            objective, means = self.objectives.of_discriminator(self.discriminator, part, fake.detach(), due)
+            self.running_means.add(means)
+            self.manual_backward(objective / len(parts))
         self.move("discriminator")
         return fake if keep_graph else None
 
@@ -194,53 +231,11 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         parts = dealt.split(self.accumulation["generator"])
         with frozen(self.discriminator):
             for part in parts:
-                made = fake if fake is not None else self._make(part)
-                self.manual_backward(self._generator_objective(part, made) / len(parts))
+                made = fake if fake is not None else self.dealer.make(self.generator, part)
+                objective, means = self.objectives.of_generator(self.discriminator, part, made)
+                self.running_means.add(means)
+                self.manual_backward(objective / len(parts))
         self.move("generator")
-
-    def _discriminator_objective(self, dealt: Round, fake: Tensor) -> Tensor:
-        real, labels, fake_labels = dealt.real, dealt.labels, dealt.fake_labels
-        judged_real, judged_fake = self._judge_both(real, labels, fake, fake_labels)
-        objective = loss = self.loss.discriminator(judged_real.logits, judged_fake.logits)
-        means = {"real_logits": judged_real.logits.mean(), "fake_logits": judged_fake.logits.mean()}
-        if self.auxiliary_classifier is not None:
-            real_classes, fake_classes = cast(Tensor, judged_real.class_logits), cast(Tensor, judged_fake.class_logits)
-            term = self.auxiliary_classifier.discriminator(real_classes, labels, fake_classes, fake_labels)
-            objective = objective + term
-            means["discriminator_class_loss"] = term
-        for penalty in self.penalties:
-            if self.global_step % penalty.interval == 0:
-                places = dealt.places[:, 0] if penalty.needs_places else None
-                term = penalty(self.discriminator, real, fake, labels, fake_labels, places)
-                objective = objective + penalty.interval * term
-        self.running_means.add(discriminator_loss=loss, **means)
-        return objective
-
-    def _generator_objective(self, dealt: Round, fake: Tensor) -> Tensor:
-        real_logits = None
-        if self.loss.needs_real_logits:
-            with torch.no_grad():
-                real_logits = judge(self.discriminator, dealt.real, dealt.labels).logits
-        judged = judge(self.discriminator, fake, dealt.fake_labels)
-        objective = loss = self.loss.generator(judged.logits, real_logits)
-        means = {"generator_loss": loss}
-        if self.auxiliary_classifier is not None:
-            term = self.auxiliary_classifier.generator(cast(Tensor, judged.class_logits), dealt.fake_labels)
-            objective = objective + term
-            means["generator_class_loss"] = term
-        self.running_means.add(**means)
-        return objective
-
-    def _judge_both(
-        self, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
-    ) -> tuple[Judgement, Judgement]:
-        """What the discriminator says of real and of generated images, in one pass where that changes nothing."""
-        if not self.joint_pass:
-            return judge(self.discriminator, real, labels), judge(self.discriminator, fake, fake_labels)
-        both = torch.cat([real, fake.to(real.dtype)]), torch.cat([labels, fake_labels])
-        logits, class_logits = judge(self.discriminator, *both)
-        halves = (None, None) if class_logits is None else class_logits.split(len(real))
-        return tuple(map(Judgement, logits.split(len(real)), halves))  # type: ignore[return-value]
 
     def _average_generator(self, images: int) -> None:
         if self.generator_ema is not None and self.ema_half_life is not None:
@@ -255,10 +250,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         assert self.seed is not None, "the seed is known once a Trainer runs"
         return generator_at(self.seed, *address, device=self.device)
 
-    def _make(self, dealt: Round) -> Tensor:
-        """Generates images, and augments them."""
-        return self.dealer.augment(self.generator(dealt.latents, dealt.fake_labels), dealt.chance)
-
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -271,11 +262,39 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed() % 2**63)
         self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
         self.prepare_strategy()
-        if stage == "fit":
+        if stage == "fit" and self.compiled == "networks":
+            if not self.has_compiler():
+                raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or choose none")
             self.compile_networks()
         data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
+
+    def on_train_start(self) -> None:
+        """Starts the clock, and decides whether alternations run as graphs."""
+        super().on_train_start()
+        self.captured = None
+        is_graph = self.device.type == "cuda" and self.cuda_graph and self.compiled == "none"
+        if self.compiled != "alternation" and not is_graph:
+            return
+        reason = self.why_not_captured()
+        if reason is not None:
+            self._do_not_capture(reason)
+            return
+        compiles = self.compiled == "alternation"
+        if compiles and not self.has_compiler():
+            rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
+            compiles = False
+        optimizers = {f"{role}_optimizer": self.optimizer_of(role).optimizer for role in ROLES}
+        self.captured = CapturedAlternation(
+            self.generator, self.discriminator, self.objectives, self.dealer, **optimizers, compiles=compiles
+        )
+
+    def _do_not_capture(self, reason: str) -> None:
+        rank_zero_info(f"An alternation is not run as one graph: {reason}")
+        self.captured = None
+        if self.compiled == "alternation" and self.has_compiler():
+            self.compile_networks()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`."""

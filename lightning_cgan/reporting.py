@@ -29,12 +29,16 @@ class RunningMeans:
         """Adds to the images that `images_per_second` counts."""
         self.images += images
 
-    def add(self, **scalars: Tensor) -> None:
+    @torch.no_grad()
+    def add(self, scalars: Mapping[str, Tensor]) -> None:
         """Adds one value of each scalar."""
         for name, scalar in scalars.items():
-            scalar = scalar.detach().float()
-            self.sums[name] = self.sums[name] + scalar if name in self.sums else scalar
+            total = self.sums.get(name)
+            if total is None or total.device != scalar.device:  # as one from a checkpoint may be
+                before = 0.0 if total is None else total.to(scalar.device)
+                self.sums[name] = torch.zeros_like(scalar, dtype=torch.float32) + before
             self.counts[name] = self.counts.get(name, 0) + 1
+        torch._foreach_add_([self.sums[name] for name in scalars], [scalar.detach() for scalar in scalars.values()])
 
     def pop(self) -> dict[str, Tensor]:
         """The mean of each scalar since the last call, and `images_per_second`."""
@@ -46,7 +50,7 @@ class RunningMeans:
 
     def state_dict(self) -> dict[str, Any]:
         """What waits to be logged, in plain values and tensors."""
-        return {"sums": self.sums, "counts": self.counts}
+        return {"sums": {name: total.clone() for name, total in self.sums.items()}, "counts": dict(self.counts)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Takes up what waited to be logged."""

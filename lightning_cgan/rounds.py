@@ -17,6 +17,7 @@ from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.chance import Distribution, draw_latents
 from lightning_cgan.distributed import gather_rows
 from lightning_cgan.errors import UsageError
+from lightning_cgan.networks.base import Generator
 
 LabelSource = Literal["real", "uniform", "empirical"]
 
@@ -111,6 +112,10 @@ class Dealer:
     def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
         """Draws latents for so many images of this process, shape (count, latent_dim)."""
         return self._share(draw_latents((count * self.world_size, self.latent_dim), self.latents, generator))
+
+    def make(self, generator: Generator, dealt: Round) -> Tensor:
+        """Generates the images of a round, and augments them."""
+        return self.augment(generator(dealt.latents, dealt.fake_labels), dealt.chance)
 
     def augment(self, images: Tensor, chance: Tensor) -> Tensor:
         """Augments images with random numbers of shape (N, draws)."""

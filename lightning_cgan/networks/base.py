@@ -101,6 +101,19 @@ def normalize_spectrally(network: nn.Module) -> None:
             parametrizations.spectral_norm(module)
 
 
+def put_channels_innermost(network: nn.Module) -> None:
+    """Lays convolutions out as a CPU, and a GPU in half precision, compute them fastest: `torch.channels_last`.
+
+    The features follow the weights. Where there is one input channel both orders are the same to PyTorch, which then
+    takes the other one for what comes out; so these weights get the strides of the wanted order outright.
+    """
+    network.to(memory_format=torch.channels_last)
+    for parameter in network.parameters():
+        if parameter.ndim == 4 and parameter.shape[1] == 1:
+            height, width = parameter.shape[2:]
+            parameter.data = parameter.data.as_strided(parameter.shape, (height * width, 1, width, 1))
+
+
 def uses_batch_statistics(network: nn.Module) -> bool:
     """Whether a network's output for one image depends on the others in the batch, through batch normalisation."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())

@@ -6,7 +6,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from lightning_cgan.errors import check_positive
 from lightning_cgan.networks.base import Judgement
@@ -34,11 +33,15 @@ class LabelInput(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Appends to vectors (N, F), or as constant maps to images (N, C, H, W), the labels (N,)."""
-        code = one_hot(labels, self.num_classes) if self.embedding is None else self.embedding(labels)
+        code = self._one_hot(labels) if self.embedding is None else self.embedding(labels)
         code = code.to(features.dtype)
         if features.ndim == 4:
             code = code[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return torch.cat([features, code], dim=1)
+
+    def _one_hot(self, labels: Tensor) -> Tensor:
+        # PyTorch's own looks for labels out of range, which waits for the device.
+        return labels[:, None] == torch.arange(self.num_classes, device=labels.device)
 
 
 class ConditionalBatchNorm2d(nn.Module):
@@ -60,8 +63,11 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Normalises features, shape (N, C, H, W), and scales them as their labels, shape (N,), say."""
-        scale = self.scale(labels)[:, :, None, None]
-        return torch.addcmul(self.shift(labels)[:, :, None, None], self.normalize(features), scale)
+        normalized: Tensor = self.normalize(features)
+        # In the precision of the features, or half precision would turn to float32 here and back at the next layer.
+        scale = self.scale(labels).to(normalized.dtype)[:, :, None, None]
+        shift = self.shift(labels).to(normalized.dtype)[:, :, None, None]
+        return torch.addcmul(shift, normalized, scale)
 
 
 def batch_norm(num_features: int, num_classes: int, conditional: bool) -> nn.Module:

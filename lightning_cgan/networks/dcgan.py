@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Generator, normalize_spectrally, starting_size
+from lightning_cgan.networks.base import Generator, normalize_spectrally, put_channels_innermost, starting_size
 from lightning_cgan.networks.conditioning import Conditioning, LabelInput, batch_norm, normalize
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
@@ -64,13 +64,12 @@ class DCGANGenerator(Generator):
             for (fan_in, fan_out), stride in zip(pairwise([*channels, image_channels]), strides, strict=True)
         )
         self.activation = nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU()
-        # Convolutions on a CPU, and in half precision on a GPU, are faster with the channels innermost.
-        self.to(memory_format=torch.channels_last)
+        put_channels_innermost(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
         x = self.project(self.label_input(latents, labels))
-        x = x.unflatten(1, (self.first_channels, self.first_size, self.first_size))
+        x = x.unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)
         x = normalize(self.norms[0], x, labels)
         if self.activate_first:
             x = self.activation(x)
@@ -120,20 +119,22 @@ class DCGANDiscriminator(ConditionalDiscriminator):
                 *([nn.Dropout(dropout)] if dropout else []),
             ]
             size = (size + 2 * ((kernel_size - 1) // 2) - kernel_size) // 2 + 1
+        self.convolutions = nn.Sequential(*layers)
         features = channels[-1] * size**2
-        layers.append(nn.Flatten())
+        self.dense = nn.Sequential()
         if hidden is not None:
-            layers += [nn.Linear(features, hidden), nn.LeakyReLU(negative_slope)]
+            self.dense = nn.Sequential(nn.Linear(features, hidden), nn.LeakyReLU(negative_slope))
             features = hidden
-        self.layers = nn.Sequential(*layers)
         self.add_head(features)
         if spectral_norm:
             normalize_spectrally(self)
-        self.to(memory_format=torch.channels_last)  # as in the generator
+        put_channels_innermost(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
-        return self.layers(images)  # type: ignore[no-any-return]
+        maps = self.convolutions(images)
+        # With the channels innermost, as they lie in memory: any other order copies, here and in each gradient.
+        return self.dense(maps.movedim(1, -1).flatten(1))  # type: ignore[no-any-return]
 
 
 def _magnify(fan_in: int, fan_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose2d:

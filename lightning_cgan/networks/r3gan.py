@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Generator, at_least_single, starting_size
+from lightning_cgan.networks.base import Generator, at_least_single, put_channels_innermost, starting_size
 from lightning_cgan.networks.conditioning import Conditioning, LabelInput
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
@@ -55,17 +55,17 @@ class R3GANGenerator(Generator):
         super().__init__(num_classes, image_channels, image_size, latent_dim)
         size = starting_size(image_size, 2 ** (len(channels) - 1), self)
         self.label_input = LabelInput(num_classes, label_embedding)
-        self.basis = nn.Parameter(torch.randn(channels[0], size, size))
+        self.basis = nn.Parameter(torch.randn(size, size, channels[0]))
         self.modulate = nn.Linear(latent_dim + self.label_input.width, channels[0])
         self.stages = _stages(channels, blocks, expansion, group_width)
         self.transitions = _transitions(channels)
         self.to_image = nn.Conv2d(channels[-1], image_channels, 1)
-        # Convolutions on a CPU, and in half precision on a GPU, are faster with the channels innermost.
-        self.to(memory_format=torch.channels_last)
+        put_channels_innermost(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        x = self.stages[0](self.basis * self.modulate(self.label_input(latents, labels))[:, :, None, None])
+        scales = self.modulate(self.label_input(latents, labels))
+        x = self.stages[0]((self.basis * scales[:, None, None]).movedim(-1, 1))
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
             # A 1 x 1 convolution and magnification commute: the small map is the cheaper one to convolve.
             x = stage(interpolate(transition(x), scale_factor=2, mode="bilinear"))
@@ -110,7 +110,7 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         self.transitions = _transitions(channels)
         self.basis = nn.Conv2d(channels[-1], channels[-1], size, groups=channels[-1])
         self.add_head(channels[-1])
-        self.to(memory_format=torch.channels_last)  # as in the generator
+        put_channels_innermost(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Turns images, with the label's maps if there are any, to features, shape (N, F)."""

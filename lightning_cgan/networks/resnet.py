@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.networks.base import Generator, normalize_spectrally, starting_size
+from lightning_cgan.networks.base import Generator, normalize_spectrally, put_channels_innermost, starting_size
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, Conditioning
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 
@@ -48,12 +48,11 @@ class ResNetGenerator(Generator):
         self.blocks = nn.ModuleList(_UpBlock(*widths, num_classes) for widths in pairwise(channels))
         self.norm = nn.BatchNorm2d(channels[-1])
         self.to_image = nn.Conv2d(channels[-1], image_channels, 3, padding=1)
-        # Convolutions on a CPU, and in half precision on a GPU, are faster with the channels innermost.
-        self.to(memory_format=torch.channels_last)
+        put_channels_innermost(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        x = self.project(latents).unflatten(1, (self.first_channels, self.first_size, self.first_size))
+        x = self.project(latents).unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)
         for block in self.blocks:
             x = block(x, labels)
         return torch.tanh(self.to_image(relu(self.norm(x))))
@@ -101,7 +100,7 @@ class ResNetDiscriminator(ConditionalDiscriminator):
         self.add_head(channels[-1])
         if spectral_norm:
             normalize_spectrally(self)
-        self.to(memory_format=torch.channels_last)  # as in the generator
+        put_channels_innermost(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
