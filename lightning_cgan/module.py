@@ -18,6 +18,7 @@ from lightning_cgan.chance import Distribution, generator_at
 from lightning_cgan.engine import ROLES, Engine
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
+from lightning_cgan.machine import ask_for_gpus_cheaply
 from lightning_cgan.networks.base import (
     Discriminator,
     Generator,
@@ -273,6 +274,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
     def on_train_start(self) -> None:
         """Starts the clock, and decides whether alternations run as graphs."""
         super().on_train_start()
+        ask_for_gpus_cheaply()
         self.captured = None
         is_graph = self.device.type == "cuda" and self.cuda_graph and self.compiled == "none"
         if self.compiled != "alternation" and not is_graph:

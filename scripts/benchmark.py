@@ -23,6 +23,7 @@ import argparse
 import copy
 import json
 import math
+import shlex
 import statistics
 import subprocess
 import sys
@@ -140,14 +141,17 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
 
 
 def roles(generator: nn.Module, discriminator: nn.Module) -> tuple[tuple[Any, nn.Module], ...]:
+    """The networks by their names in a module."""
     return ("generator", generator), ("discriminator", discriminator)
 
 
 def copies(module: ConditionalGAN) -> tuple[Any, Any]:
+    """The networks once more, as they are now."""
     return copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
 
 
 def from_memory(pixels: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches cut out of memory at random."""
     while True:
         chosen = torch.randint(len(labels), (batch_size,))
         yield signed_from_bytes(pixels[chosen]), labels[chosen]
@@ -163,6 +167,7 @@ def from_files(folder: Path, classes: list[int], batch_size: int) -> Iterator[tu
 
 
 def to(device: torch.device, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Takes batches to a device."""
     for images, labels in batches:
         yield images.to(device), labels.to(device)
 
@@ -182,7 +187,8 @@ class Turns(Callback):
     def __init__(self, turn: int, charged: dict[str, float], default_threads: int) -> None:
         self.turn, self.charged = turn, charged
         self.seconds: dict[str, list[float]] = {name: [] for name in ("fit", *RIVALS)}
-        self.events: dict[str, list[float]] = {name: [] for name in charged}
+        self.events: dict[str, list[float]] = {name: [] for name in (*charged, "Curves")}
+        self.drawing_every = 60.0  # seconds
         self.steps: dict[str, Step] = {}
         self.threads = dict.fromkeys(RIVALS, default_threads)
         self.started = self.spent = 0.0
@@ -200,6 +206,8 @@ class Turns(Callback):
         }
         self.threads["fit"] = self.threads["bare"] = torch.get_num_threads()
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, Curves):
+                self.drawing_every, callback.every_n_seconds = callback.every_n_seconds, math.inf
             if isinstance(callback, (SampleGrid, Curves)):
                 self.put_clock_on(callback, "_draw", type(callback).__name__)
             elif isinstance(callback, Checkpoints):
@@ -240,13 +248,15 @@ class Turns(Callback):
 
     def speeds(self) -> dict[str, list[float]]:
         """Alternations per second in each round but the first, which warms up."""
-        charge = sum(statistics.mean(taken) * self.charged[event] for event, taken in self.events.items() if taken)
+        charge = sum(statistics.mean(self.events[event]) * often for event, often in self.charged.items())
+        drawing = statistics.mean(self.events["Curves"]) / self.drawing_every
         steady = {name: [seconds / self.turn for seconds in taken[1:]] for name, taken in self.seconds.items()}
-        steady["fit"] = [seconds + charge for seconds in steady["fit"]]
+        steady["fit"] = [(seconds + charge) / (1 - drawing) for seconds in steady["fit"]]
         return {name: [1 / seconds for seconds in taken] for name, taken in steady.items()}
 
 
 def synchronize(device: torch.device) -> None:
+    """Waits for a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize()
 
@@ -269,8 +279,8 @@ class BenchmarkCLI(CLI):
         epoch = len(data.splits["train"][1]) // (data.batch_size * self.model.discriminator_steps)
         charged = {"report": 1 / trainer.log_every_n_steps, "validation": 1 / epoch / trainer.check_val_every_n_epoch}
         for callback in trainer.callbacks:
-            if isinstance(callback, (SampleGrid, Curves)):
-                charged[type(callback).__name__] = 1 / callback.every_n_steps
+            if isinstance(callback, SampleGrid):
+                charged["SampleGrid"] = 1 / callback.every_n_steps
                 callback.every_n_steps = turn
             elif isinstance(callback, Checkpoints):
                 charged["Checkpoints"] = 1 / callback._every_n_train_steps
@@ -367,23 +377,24 @@ def draw(results: list[dict[str, Any]], picture: Path) -> None:
 
 def main() -> None:
     """Measures each config in a process of its own, and writes what came out."""
-    parser = argparse.ArgumentParser(description="Measures fit against other loops; other options go to fit.")
+    parser = argparse.ArgumentParser(description="Measures fit against other loops.")
     parser.add_argument("configs", nargs="*", default=[str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml"))])
     parser.add_argument("--rounds", type=int, default=7, help="how often each has its turn")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long a turn is")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="the folder for the results")
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
-    arguments, options = parser.parse_known_args()
+    parser.add_argument("--fit", default="", help='more options of fit, as in --fit="--threads 1"')
+    arguments = parser.parse_args()
     if arguments.into:
-        result = measure(arguments.configs[0], arguments.rounds, arguments.seconds, options)
+        result = measure(arguments.configs[0], arguments.rounds, arguments.seconds, shlex.split(arguments.fit))
         arguments.into.write_text(json.dumps(result))
         return
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = []
     for config in arguments.configs:
         into = arguments.out / "one.json"
-        turns = ["--rounds", str(arguments.rounds), "--seconds", str(arguments.seconds)]
-        subprocess.run([sys.executable, __file__, config, "--into", str(into), *turns, *options], check=True)
+        turns = [f"--rounds={arguments.rounds}", f"--seconds={arguments.seconds}", f"--fit={arguments.fit}"]
+        subprocess.run([sys.executable, __file__, config, "--into", str(into), *turns], check=True)
         results.append(json.loads(into.read_text()))
         into.unlink()
         print(table(results[-1:]), flush=True)

@@ -21,7 +21,7 @@ CONFIGS = sorted((Path(__file__).parent.parent / "configs").rglob("*.yaml"))
 def test_config_runs(run: Callable[..., Path], config: Path) -> None:
     folder = run(
         *("--data", "DigitsData", "--data.batch_size", "16", "--trainer.max_steps", "3"),
-        *("--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "1", "--curves.every_n_steps", "2"),
+        *("--trainer.log_every_n_steps", "1", "--trainer.limit_val_batches", "1", "--curves.every_n_seconds", "1"),
         config=str(config),
     )
     assert folder.parent.name == config.stem

@@ -28,17 +28,22 @@ MAY_IMPORT = {
     "data": GROUND,
     "parser": GROUND,
     "sampling": GROUND | {"networks"},
-    "rounds": GROUND | {"augmentations", "distributed"},
-    "engine": GROUND | {"distributed", "networks"},
+    "rounds": GROUND | {"augmentations", "distributed", "networks"},
+    "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
+    "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
+    "machine": GROUND | {"networks"},
+    "engine": GROUND | {"capture", "distributed", "networks"},
     "reporting": set(),
     "module": GROUND
-    | {"augmentations", "averaging", "engine", "losses", "networks", "penalties", "reporting", "rounds", "sampling"},
+    | {"augmentations", "averaging", "capture", "engine", "losses", "machine", "networks", "objectives", "penalties"}
+    | {"reporting", "rounds", "sampling"},
     "callbacks": GROUND,
     "__init__": None,
     "__main__": None,
     "cli": None,  # knows all
 }
-PLAIN_TORCH = GROUND | {"augmentations", "averaging", "distributed", "losses", "networks", "penalties", "rounds"}
+PLAIN_TORCH = GROUND | {"augmentations", "averaging", "capture", "distributed", "losses", "machine", "networks"}
+PLAIN_TORCH |= {"objectives", "penalties", "rounds"}
 
 
 def imports(file: Path) -> set[str]:

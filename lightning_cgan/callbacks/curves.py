@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +24,29 @@ class Curves(Callback):
     """Draws `curves.png` in the run folder from its `metrics.csv`, again and again as the run goes on.
 
     Args:
-        every_n_steps: The number of alternations from one drawing to the next. There is one at the end in any case.
+        every_n_seconds: The time from one drawing to the next: by the clock, since a drawing takes as long as hundreds
+            of alternations of small networks. There is one at the end in any case.
     """
 
-    def __init__(self, every_n_steps: int = 1000) -> None:
-        check_positive("--curves.every_n_steps", every_n_steps)
-        self.every_n_steps = every_n_steps
+    def __init__(self, every_n_seconds: float = 60.0) -> None:
+        check_positive("--curves.every_n_seconds", every_n_seconds)
+        self.every_n_seconds = every_n_seconds
         self._folder: Path | None = None
+        self._drawn = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the run folder."""
         self._folder = run_folder(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Starts the clock."""
+        self._drawn = time.monotonic()
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Draws the curves when it is time."""
-        if trainer.global_step % self.every_n_steps == 0:
+        if time.monotonic() - self._drawn > self.every_n_seconds:
             self._draw()
+            self._drawn = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the curves of the whole run."""

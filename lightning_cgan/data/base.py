@@ -145,11 +145,16 @@ class LabelledImages(LightningDataModule, ABC):
 
     def val_dataloader(self) -> InMemoryLoader:
         """The validation images, in a fixed order."""
-        return InMemoryLoader(*self.splits["validation"], self.batch_size, *self._place())
+        return InMemoryLoader(*self.splits["validation"], self._large_batch_size(), *self._place())
 
     def test_dataloader(self) -> InMemoryLoader:
         """The test images, in their own order."""
-        return InMemoryLoader(*self.splits["test"], self.batch_size, *self._place())
+        return InMemoryLoader(*self.splits["test"], self._large_batch_size(), *self._place())
+
+    def _large_batch_size(self) -> int:
+        """The size of batches that no gradients are computed of: many small images cost little more than a few."""
+        many = 2**20 // (self.image_channels * self.image_size**2)
+        return self.batch_size * max(1, many // self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
         """Batches of labels alone, as many of each class, for images to be made of them."""

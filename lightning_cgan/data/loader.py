@@ -48,7 +48,7 @@ class InMemoryLoader:
 
     def _cut(self, whole_batch: Tensor) -> tuple[Tensor, Tensor]:
         chosen = whole_batch[self.rank :: self.world_size]
-        return signed_from_bytes(self.pixels[chosen]), self.labels[chosen]
+        return signed_from_bytes(self.pixels.index_select(0, chosen)), self.labels[chosen]
 
 
 class ShufflingLoader(InMemoryLoader):
