@@ -10,7 +10,14 @@ from typing import Any
 _HOMES = {
     "lightning_cgan.augmentations": ("Augmentation", "Color", "Cutout", "Translation"),
     "lightning_cgan.callbacks": ("Checkpoints", "Curves", "PredictionWriter", "ProgressBar", "SampleGrid"),
-    "lightning_cgan.data": ("DigitsData", "FashionMNISTData", "KMNISTData", "LabelledImages", "MNISTData"),
+    "lightning_cgan.data": (
+        "DigitsData",
+        "FashionMNISTData",
+        "FolderData",
+        "KMNISTData",
+        "LabelledImages",
+        "MNISTData",
+    ),
     "lightning_cgan.errors": ("UsageError",),
     "lightning_cgan.losses": (
         "AdversarialLoss",

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from lightning_cgan import DigitsData, FashionMNISTData, KMNISTData, LabelledImages, MNISTData, UsageError
-from lightning_cgan.data import InMemoryLoader, ShufflingLoader
+from lightning_cgan.data import OrderedLoader, ShufflingLoader
 from lightning_cgan.data.base import Split
 
 
@@ -108,12 +108,16 @@ def test_batches_are_signed_images_with_their_labels() -> None:
     bunch = load_digits()
     images, labels = next(iter(data.test_dataloader()))
     assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
-    expected = torch.as_tensor(bunch.images[1437:1487] / 8 - 1, dtype=torch.float32)  # 0 to 16 becomes -1 to 1
+    expected = torch.as_tensor(bunch.images[1437:] / 8 - 1, dtype=torch.float32)  # 0 to 16 becomes -1 to 1
     assert torch.allclose(images.squeeze(1), expected, atol=1 / 255 + 1e-6)  # half a step of 256
-    assert labels.tolist() == bunch.target[1437:1487].tolist()
-    assert sum(len(labels) for _, labels in data.test_dataloader()) == 360
-    assert len(data.val_dataloader()) == 3
-    assert [len(labels) for _, labels in data.val_dataloader()] == [50, 50, 20]
+    assert labels.tolist() == bunch.target[1437:].tolist()
+
+
+def test_evaluation_sees_many_small_images_at_once() -> None:
+    loader = ready(DigitsData(batch_size=50, image_size=128)).test_dataloader()  # 2**20 pixels are 64 images
+    assert len(loader) == 8
+    assert [len(labels) for _, labels in loader] == [*[50] * 7, 10]
+    assert [len(labels) for _, labels in ready(DigitsData(batch_size=50)).test_dataloader()] == [360]
 
 
 def test_image_size_resizes() -> None:
@@ -183,4 +187,4 @@ def test_processes_share_out_each_batch() -> None:
             assert torch.equal(own_images, images[rank::3])
             assert torch.equal(own_labels, labels[rank::3])
     with pytest.raises(UsageError, match=r"--data.batch_size: expected a multiple of the number of processes \(7\)"):
-        InMemoryLoader(*data.splits["train"], batch_size=60, rank=0, world_size=7)
+        OrderedLoader(*data.splits["train"], batch_size=60, rank=0, world_size=7)

@@ -2,15 +2,17 @@
 
 from lightning_cgan.data.base import LabelledImages
 from lightning_cgan.data.digits import DigitsData
-from lightning_cgan.data.loader import InMemoryLoader, ShufflingLoader
+from lightning_cgan.data.folder import FolderData
+from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.data.mnist import FashionMNISTData, KMNISTData, MNISTData
 
 __all__ = [
     "DigitsData",
     "FashionMNISTData",
-    "InMemoryLoader",
+    "FolderData",
     "KMNISTData",
     "LabelledImages",
     "MNISTData",
+    "OrderedLoader",
     "ShufflingLoader",
 ]

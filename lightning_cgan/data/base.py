@@ -15,7 +15,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import resize
 
 from lightning_cgan.chance import generator_at
-from lightning_cgan.data.loader import InMemoryLoader, ShufflingLoader
+from lightning_cgan.data.files import ImageFiles
+from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.errors import UsageError, check_positive, did_you_mean
 
 Split = Literal["train", "test"]
@@ -26,7 +27,7 @@ _VALIDATION_SEED = 20150
 
 
 class LabelledImages(LightningDataModule, ABC):
-    """Labelled images that fit into memory.
+    """Labelled images, in memory as long as they fit, on the GPU if there is one; decoded as they are needed otherwise.
 
     Gives batches of images (N, C, H, W) in [-1, 1] and labels (N,). The training, validation and test splits never mix:
     validation images are held out of the training split, the same ones in every run, whichever classes are kept.
@@ -44,6 +45,8 @@ class LabelledImages(LightningDataModule, ABC):
         image_size: Resizes the images to this height and width, in pixels.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
+        memory_budget: The memory that the images of a split may take, in GiB, in memory and on a GPU. It can only be
+            kept to in memory by a set that reads files one by one.
 
     Attributes:
         num_classes: The number of classes.
@@ -67,6 +70,7 @@ class LabelledImages(LightningDataModule, ABC):
         image_size: int | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
+        memory_budget: float = 4.0,
     ) -> None:
         super().__init__()
         sizes = {"batch_size": batch_size, "image_size": image_size, "predictions_per_class": predictions_per_class}
@@ -77,6 +81,9 @@ class LabelledImages(LightningDataModule, ABC):
                 f"--data.validation_fraction: expected a number between 0 and 1, got {validation_fraction}; "
                 "5,000 of 60,000 images are 0.0833"
             )
+        if memory_budget < 0:
+            raise UsageError(f"--data.memory_budget: expected 0 or more GiB, got {memory_budget}; 0 keeps nothing")
+        self.memory_budget = memory_budget
         self.batch_size = batch_size
         self.data_dir = Path(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data")
         self.image_size = image_size or self.native_image_size
@@ -85,17 +92,18 @@ class LabelledImages(LightningDataModule, ABC):
         self.kept = _class_numbers(classes, self.all_class_names)
         self.class_names = tuple(self.all_class_names[number] for number in self.kept)
         self.num_classes = len(self.kept)
-        self.splits: dict[str, tuple[Tensor, Tensor]] = {}
+        self.splits: dict[str, tuple[Tensor | ImageFiles, Tensor]] = {}
 
     @abstractmethod
-    def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Reads one split from its files.
+    def read(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
+        """Reads one split, or lists its files.
 
         Args:
             split: Which one.
 
         Returns:
-            Images, shape (N, C, H, W), uint8, and labels, shape (N,), int64, numbered as in `all_class_names`.
+            Images, shape (N, C, H, W), uint8, or the files that hold them in their final size; and labels, shape (N,),
+            int64, numbered as in `all_class_names`.
 
         Raises:
             UsageError: The files are missing or broken.
@@ -112,7 +120,7 @@ class LabelledImages(LightningDataModule, ABC):
         self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
         self.splits["test"] = self._prepared(*self._checked(*self.read("test")))
 
-    def _checked(self, pixels: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _checked(self, images: Tensor | ImageFiles, labels: Tensor) -> tuple[Tensor | ImageFiles, Tensor]:
         highest = len(self.all_class_names) - 1
         outside = labels[(labels < 0) | (labels > highest)]
         if len(outside):
@@ -120,20 +128,34 @@ class LabelledImages(LightningDataModule, ABC):
                 f"{type(self).__name__}: expected labels from 0 to {highest}, got {sorted(set(outside.tolist()))} in "
                 f"{len(outside)} images; mend the files in {self.data_dir}, given by --data.data_dir"
             )
-        return pixels, labels
+        return images, labels
 
-    def _prepared(self, pixels: Tensor, labels: Tensor, chosen: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Keeps the chosen images that are of a kept class, renumbers their labels and resizes them."""
-        if chosen is not None:
-            pixels, labels = pixels[chosen], labels[chosen]
+    def _prepared(
+        self, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor | None = None
+    ) -> tuple[Tensor | ImageFiles, Tensor]:
+        """Keeps the chosen images that are of a kept class, renumbers their labels, and loads or resizes them."""
+        chosen = torch.arange(len(labels)) if chosen is None else chosen
         renumbered = torch.full((len(self.all_class_names),), -1)
         renumbered[torch.tensor(self.kept)] = torch.arange(self.num_classes)
-        labels = renumbered[labels]
-        pixels, labels = pixels[labels >= 0], labels[labels >= 0]
-        if tuple(pixels.shape[-2:]) != (self.image_size, self.image_size):
+        chosen = chosen[renumbered[labels[chosen]] >= 0]
+        images, labels = images.index_select(0, chosen), renumbered[labels[chosen]]
+        if isinstance(images, ImageFiles):
+            return (images.load() if self._fits(images) else images), labels
+        if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
             size = [self.image_size, self.image_size]
-            pixels = torch.cat([resize(part, size, antialias=True) for part in pixels.split(4096)])
-        return pixels, labels
+            images = torch.cat([resize(part, size, antialias=True) for part in images.split(4096)])
+        return images, labels
+
+    def _fits(self, images: Tensor | ImageFiles) -> bool:
+        return images.nbytes <= self.memory_budget * 2**30
+
+    def _on_device(self, split: str) -> tuple[Tensor | ImageFiles, Tensor]:
+        """A split, on the GPU of this process if there is one and the images fit into the budget."""
+        images, labels = self.splits[split]
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        if isinstance(images, Tensor) and device.type == "cuda" and self._fits(images):
+            self.splits[split] = images, labels = images.to(device), labels.to(device)
+        return images, labels
 
     def train_dataloader(self) -> ShufflingLoader:
         """Shuffled batches of what one alternation needs; see `ConditionalGAN` for `discriminator_steps`."""
@@ -141,15 +163,15 @@ class LabelledImages(LightningDataModule, ABC):
         steps = getattr(trainer.lightning_module, "discriminator_steps", 1) if trainer else 1
         seed = torch.initial_seed() % 2**63
         seed = trainer.strategy.broadcast(seed) if trainer else seed
-        return ShufflingLoader(*self.splits["train"], self.batch_size * steps, *self._place(), seed)
+        return ShufflingLoader(*self._on_device("train"), self.batch_size * steps, *self._place(), seed)
 
-    def val_dataloader(self) -> InMemoryLoader:
+    def val_dataloader(self) -> OrderedLoader:
         """The validation images, in a fixed order."""
-        return InMemoryLoader(*self.splits["validation"], self._large_batch_size(), *self._place())
+        return OrderedLoader(*self._on_device("validation"), self._large_batch_size(), *self._place())
 
-    def test_dataloader(self) -> InMemoryLoader:
+    def test_dataloader(self) -> OrderedLoader:
         """The test images, in their own order."""
-        return InMemoryLoader(*self.splits["test"], self._large_batch_size(), *self._place())
+        return OrderedLoader(*self._on_device("test"), self._large_batch_size(), *self._place())
 
     def _large_batch_size(self) -> int:
         """The size of batches that no gradients are computed of: many small images cost little more than a few."""

@@ -1,39 +1,44 @@
-"""Batches cut out of memory by index."""
+"""Batches by index: cut out of memory, or decoded from files."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_cgan.chance import generator_at
+from lightning_cgan.data.files import ImageFiles
 from lightning_cgan.errors import UsageError
 from lightning_cgan.images import signed_from_bytes
 
 
-class InMemoryLoader:
-    """Cuts a set of images that lies in memory into batches: no worker processes, no work per image in Python.
+class OrderedLoader:
+    """Hands out images in their own order, in batches.
 
-    Yields images (N, C, H, W), float32 in [-1, 1], and labels (N,). In a distributed run every process cuts the same
-    whole batches and takes every `world_size`-th image of each.
+    Yields images (N, C, H, W), float32 in [-1, 1], and labels (N,). In a distributed run every process walks through
+    the same whole batches and takes every `world_size`-th image of each. Images in memory are cut out by index, without
+    worker processes or work per image in Python, on the device where they lie; files are decoded ahead of time.
 
     Args:
-        pixels: All images, shape (N, C, H, W), uint8.
+        images: All images: pixels, shape (N, C, H, W), uint8, or files.
         labels: Their labels, shape (N,), int64.
         batch_size: The number of images in a batch of all processes together.
         rank: The place of this process among all.
         world_size: The number of processes.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, images: Tensor | ImageFiles, labels: Tensor, batch_size: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         if batch_size % world_size:
             raise UsageError(
                 f"--data.batch_size: expected a multiple of the number of processes ({world_size}), got {batch_size}; "
                 "it is the batch of the whole run, and is shared out"
             )
-        self.pixels = pixels
+        self.images = images
         self.labels = labels
         self.batch_size = batch_size
         self.rank = rank
@@ -43,23 +48,35 @@ class InMemoryLoader:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for whole_batch in torch.arange(len(self.labels)).split(self.batch_size):
-            yield self._cut(whole_batch)
+        everything = torch.arange(len(self.labels), device=self.labels.device)
+        return self._cut(everything.split(self.batch_size))
 
-    def _cut(self, whole_batch: Tensor) -> tuple[Tensor, Tensor]:
-        chosen = whole_batch[self.rank :: self.world_size]
-        return signed_from_bytes(self.pixels.index_select(0, chosen)), self.labels[chosen]
+    def _cut(self, whole_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        shares = (whole_batch[self.rank :: self.world_size] for whole_batch in whole_batches)
+        if isinstance(self.images, Tensor):
+            for chosen in shares:
+                yield signed_from_bytes(self.images.index_select(0, chosen)), self.labels[chosen]
+        else:
+            waiting: list[Tensor] = []  # places that workers decode already
+            for pixels in self.images.batches(_remembered(shares, waiting)):
+                yield signed_from_bytes(pixels), self.labels[waiting.pop(0)]
 
 
-class ShufflingLoader(InMemoryLoader):
-    """Cuts the training set into full batches, in an order that is a function of (seed, epoch).
+def _remembered(tensors: Iterable[Tensor], memory: list[Tensor]) -> Iterator[Tensor]:
+    for tensor in tensors:
+        memory.append(tensor)
+        yield tensor
+
+
+class ShufflingLoader(OrderedLoader):
+    """Hands out the training set in full batches, in an order that is a function of (seed, epoch).
 
     It knows its place: `state_dict` says how many images of the whole run have been handed out, and a loader that has
     loaded it goes on from there, also with another number of processes. Images that do not fill a batch at the end of
     an epoch are left out of that epoch. An iteration is as long as an epoch, and begins where the one before ended.
 
     Args:
-        pixels: All images, shape (N, C, H, W), uint8.
+        images: All images: pixels, shape (N, C, H, W), uint8, or files.
         labels: Their labels, shape (N,), int64.
         batch_size: The number of images in a batch of all processes together.
         rank: The place of this process among all.
@@ -68,9 +85,15 @@ class ShufflingLoader(InMemoryLoader):
     """
 
     def __init__(
-        self, pixels: Tensor, labels: Tensor, batch_size: int, rank: int = 0, world_size: int = 1, seed: int = 0
+        self,
+        images: Tensor | ImageFiles,
+        labels: Tensor,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        seed: int = 0,
     ) -> None:
-        super().__init__(pixels, labels, batch_size, rank, world_size)
+        super().__init__(images, labels, batch_size, rank, world_size)
         if batch_size > len(labels):
             raise UsageError(
                 f"--data.batch_size: expected at most {len(labels)}, the number of training images for an alternation, "
@@ -83,14 +106,21 @@ class ShufflingLoader(InMemoryLoader):
         return len(self.labels) // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order_of, order = -1, torch.empty(0)
-        for _ in range(len(self)):
-            epoch, batch = divmod(self.images_seen // self.batch_size, len(self))
-            if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
-                order_of, order = epoch, torch.randperm(len(self.labels), generator=generator_at(self.seed, epoch))
+        first = self.images_seen // self.batch_size
+        for images, labels in self._cut(islice(self._whole_batches(first), len(self))):
             # Counted before it is handed out: a checkpoint is written while the batch is in use.
             self.images_seen += self.batch_size
-            yield self._cut(order[batch * self.batch_size :][: self.batch_size])
+            yield images, labels
+
+    def _whole_batches(self, first: int) -> Iterator[Tensor]:
+        """The places of the images of one batch after the other, from a number of batches since the run began."""
+        order_of, order = -1, torch.empty(0)
+        for number in count(first):
+            epoch, batch = divmod(number, len(self))
+            if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
+                order_of, order = epoch, torch.randperm(len(self.labels), generator=generator_at(self.seed, epoch))
+                order = order.to(self.labels.device)
+            yield order[batch * self.batch_size :][: self.batch_size]
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, and the number of images handed out to all processes together since the run began."""
