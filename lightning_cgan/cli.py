@@ -49,8 +49,18 @@ def main(args: ArgsType = None) -> None:
         SystemExit: With code 2 after a mistake of the user's, which is told in one line on stderr; with code 130 after
             Ctrl-C.
     """
+    run(args, CLI)
+
+
+def run(args: ArgsType, cli: type[CLI]) -> CLI:
+    """Runs a command line as `main` does: quietly, and with errors in one line.
+
+    Args:
+        args: What would stand behind the program's name.
+        cli: The command line's class.
+    """
     with _quiet(), _one_line_errors():
-        CLI(args)
+        return cli(args)
 
 
 class CLI(LightningCLI):
@@ -251,6 +261,8 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
         # a checkpoint written after an alternation is what it should be
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+        # the size of float32 weights is what matters
+        warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
         # the folder of a run is new; Weights & Biases may have been there first
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
         # the loaders cut batches out of memory: there is nothing for workers to do

@@ -33,7 +33,7 @@ from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import Rebuildable
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
-from lightning_cgan.sampling import SamplingModule
+from lightning_cgan.sampling import SamplingModule, check_labels
 
 FORMAT_VERSION = 3
 
@@ -153,6 +153,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self.captured: CapturedAlternation | None = None
         self.seed: int | None = None
         self.images_seen = 0
+        self._has_seen_labels = False
         with_places = any(penalty.needs_places for penalty in self.penalties)
         sizes = (generator.latent_dim, generator.num_classes)
         self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places)
@@ -165,7 +166,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Makes one alternation."""
         images, labels = batch
-        self._check_batch(len(images))
+        self._check_batch(len(images), labels)
         rounds, last = self._deal_alternation(images, labels)
         due = self.objectives.due(self.global_step)
         if not self._run_captured(rounds, last, due):
@@ -177,10 +178,13 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         if every_n_steps and self.global_step % every_n_steps == 0:
             self.report_running_means(**self.skipped_scalars())
 
-    def _check_batch(self, images: int) -> None:
+    def _check_batch(self, images: int, labels: Tensor) -> None:
         for role in ROLES:
             parts = {f"{role}_accumulation": self.accumulation[role]}
             check_divides(images, discriminator_steps=self.discriminator_steps, **parts)
+        if not self._has_seen_labels:  # of the first batch alone: to look at them makes a GPU wait
+            check_labels(labels, self.num_classes)
+            self._has_seen_labels = True
 
     def _deal_alternation(self, images: Tensor, labels: Tensor) -> tuple[list[Round], Round | None]:
         """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""

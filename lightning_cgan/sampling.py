@@ -72,11 +72,7 @@ class SamplingModule(LightningModule):
             UsageError: A label is not the number of a class.
         """
         labels = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.generator.num_classes:
-            raise UsageError(
-                f"labels: expected class numbers from 0 to {self.generator.num_classes - 1}, "
-                f"got {sorted(set(labels.tolist()))}; name classes that the model was trained on"
-            )
+        check_labels(labels, self.generator.num_classes)
         if latents is None:
             latents = self.sample_latents(len(labels), seed)
         network = self._network(ema)
@@ -87,3 +83,16 @@ class SamplingModule(LightningModule):
         finally:
             network.train(was_training)
         return images
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuses labels that are no classes of a model.
+
+    Raises:
+        UsageError: A label is not the number of a class.
+    """
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise UsageError(
+            f"labels: expected class numbers from 0 to {num_classes - 1}, got {sorted(set(labels.tolist()))}; name "
+            "classes of the model"
+        )

@@ -90,7 +90,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
             "projektion; did you mean projection?",
         ),
         ("--data.image_size -8", "--data.image_size: expected 1 or more, got -8; give a positive number"),
-        ("--curves.every_n_seconds 0", "--curves.every_n_seconds: expected 1 or more, got 0; give a positive number"),
+        ("--curves.every_n_seconds 0", "--curves.every_n_seconds: expected 1 or more, got 0.0; give a positive number"),
         ("--samples.rows 0", "--samples.rows: expected 1 or more, got 0; give a positive number"),
         (
             "--data.classes [4,10]",

@@ -222,5 +222,5 @@ def test_loading_another_model_in_python() -> None:
     with pytest.raises(UsageError, match=r"discriminator.layers.0.weight of shape \(128, 73\).* got \(128, 74\)"):
         smaller.on_load_checkpoint(state)
     state["lightning_cgan"]["format"] = 1
-    with pytest.raises(UsageError, match="the checkpoint: expected format 2, got 1; use the version of lightning_cgan"):
+    with pytest.raises(UsageError, match="the checkpoint: expected format 3, got 1; use the version of lightning_cgan"):
         module.on_load_checkpoint(state)

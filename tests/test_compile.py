@@ -187,7 +187,7 @@ def test_the_state_of_the_optimizers_goes_on_either_way(tmp_path: Path) -> None:
         assert largest_difference(module, whole) < 1e-6  # loaded as float32
 
 
-class Looking(MLPGenerator):
+class PeekingGenerator(MLPGenerator):
     """Looks at a number, which no graph can."""
 
     def forward(self, latents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -211,7 +211,7 @@ def test_what_no_graph_can_hold_is_told_in_one_line(
 ) -> None:
     networks = built(mlp)
     if not options:
-        networks = Looking(10, 1, 8, latent_dim=4, hidden=(16,)), networks[1]
+        networks = PeekingGenerator(10, 1, 8, latent_dim=4, hidden=(16,)), networks[1]
     with caplog.at_level(logging.INFO):
         module = train(networks, compile="alternation", **options)
     assert module.captured is None

@@ -142,7 +142,7 @@ def test_dcgan(built: Built) -> None:
     before_tanh: list[Tensor] = []
     model.generator.convolutions[-1].register_forward_hook(lambda *call: before_tanh.append(call[2]))
     assert torch.equal(model.generator(*inputs), torch.tanh(before_tanh[0]))
-    assert model.generator.project.in_features == model.discriminator.layers[0].in_channels + 99 == 110
+    assert model.generator.project.in_features == model.discriminator.convolutions[0].in_channels + 99 == 110
     assert of_discriminator == [
         ("Conv2d", (64, 14, 14), (5, 5), (2, 2)),
         ("LeakyReLU", (64, 14, 14), 0.3),

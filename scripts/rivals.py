@@ -1,0 +1,137 @@
+"""The loops that `fit` is compared with; see benchmark.py."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.utils.data import DataLoader
+from torchvision.datasets import MNIST
+from torchvision.transforms import Compose, Normalize, ToTensor
+
+from lightning_cgan.averaging import decay_of, update_average
+from lightning_cgan.capture import CapturedAlternation
+from lightning_cgan.chance import draw_latents, generator_at
+from lightning_cgan.images import signed_from_bytes
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.networks.base import frozen, judge
+
+Step = Callable[[], None]
+
+
+def bare_loop(
+    module: ConditionalGAN, pixels: Tensor, labels: Tensor, batch_size: int, autocast: Any, as_graph: bool
+) -> Step:
+    """The step of `module` by hand."""
+    generator, discriminator = copies(module)
+    average = copy.deepcopy(generator).requires_grad_(False) if module.ema_half_life else None
+    optimizers = [module.optimizer_factories[role](net.parameters()) for role, net in roles(generator, discriminator)]
+    generator_optimizer, discriminator_optimizer = optimizers
+    dealer, objectives = module.dealer, module.objectives
+    batches = from_memory(pixels, labels, batch_size)
+    captured = None
+    if as_graph and module.captured is not None:
+        compiles = module.captured.compiles
+        captured = CapturedAlternation(generator, discriminator, objectives, dealer, *optimizers, compiles)
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        real, real_labels = next(batches)
+        dealt = dealer.deal(generator_at(0, count, device=real.device), real, real_labels)
+        due = objectives.due(count)
+        with autocast():
+            if captured is not None:
+                captured.run([dealt], None, due)
+            else:
+                fake = generator(dealt.latents, dealt.fake_labels)
+                discriminator_optimizer.zero_grad()
+                objectives.of_discriminator(discriminator, dealt, fake.detach(), due)[0].backward()
+                discriminator_optimizer.step()
+                generator_optimizer.zero_grad()
+                with frozen(discriminator):
+                    objectives.of_generator(discriminator, dealt, fake)[0].backward()
+                generator_optimizer.step()
+        if average is not None:
+            decay = decay_of(batch_size, count * batch_size, module.ema_half_life, module.ema_ramp_up)
+            update_average(average, generator, decay)
+        count += 1
+
+    return step
+
+
+def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]], reads_losses: bool) -> Step:
+    """The step as one writes it without a thought for speed; weights lie in memory as PyTorch makes them."""
+    generator, discriminator = copies(module)
+    for parameter in (*generator.parameters(), *discriminator.parameters()):
+        parameter.data = torch.empty(parameter.shape, device=parameter.device).copy_(parameter)
+    generator_optimizer, discriminator_optimizer = (
+        type(module.optimizer_factories[role](nn.Linear(1, 1).parameters()))(net.parameters(), lr=1e-4)
+        for role, net in roles(generator, discriminator)
+    )
+    count = 0
+
+    def latents_for(images: Tensor) -> Tensor:
+        return draw_latents((len(images), generator.latent_dim), module.latents, None).to(images.device)
+
+    def step() -> None:
+        nonlocal count
+        real, labels = next(batches)
+        ones, zeros = torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
+        discriminator_optimizer.zero_grad()
+        fake = generator(latents_for(real), labels).detach()
+        real_loss = binary_cross_entropy_with_logits(judge(discriminator, real, labels).logits, ones)
+        fake_loss = binary_cross_entropy_with_logits(judge(discriminator, fake, labels).logits, zeros)
+        loss = real_loss + fake_loss
+        for penalty in module.penalties:
+            if count % penalty.interval == 0:
+                loss = loss + penalty.interval * penalty(discriminator, real, fake, labels, labels)
+        loss.backward()
+        discriminator_optimizer.step()
+        generator_optimizer.zero_grad()
+        fake = generator(latents_for(real), labels)
+        generator_loss = binary_cross_entropy_with_logits(judge(discriminator, fake, labels).logits, ones)
+        generator_loss.backward()
+        generator_optimizer.step()
+        count += 1
+        if reads_losses:
+            loss.item(), generator_loss.item()
+
+    return step
+
+
+def roles(generator: nn.Module, discriminator: nn.Module) -> tuple[tuple[Any, nn.Module], ...]:
+    """The networks by their names in a module."""
+    return ("generator", generator), ("discriminator", discriminator)
+
+
+def copies(module: ConditionalGAN) -> tuple[Any, Any]:
+    """The networks once more, as they are now."""
+    return copy.deepcopy(module.generator), copy.deepcopy(module.discriminator)
+
+
+def from_memory(pixels: Tensor, labels: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches cut out of memory at random."""
+    while True:
+        chosen = torch.randint(len(labels), (batch_size,), device=labels.device)
+        yield signed_from_bytes(pixels.index_select(0, chosen)), labels[chosen]
+
+
+def from_files(folder: Path, classes: list[int], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Batches as tutorials load them; of the kept classes, which a tutorial would filter in some such way."""
+    dataset = MNIST(str(folder), transform=Compose([ToTensor(), Normalize(0.5, 0.5)]))
+    kept = torch.isin(dataset.targets, torch.tensor(classes))
+    dataset.data, dataset.targets = dataset.data[kept], torch.searchsorted(torch.tensor(classes), dataset.targets[kept])
+    while True:
+        yield from DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
+
+
+def to(device: torch.device, batches: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Takes batches to a device."""
+    for images, labels in batches:
+        yield images.to(device), labels.to(device)
