@@ -225,12 +225,13 @@ def is_plain_adam(optimizer: Optimizer) -> bool:
 
 
 def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The state of a parameter, begun as PyTorch's Adam begins it."""
+    """The state of a parameter, begun as PyTorch's Adam begins it; the count of steps must be where the graph runs."""
     state = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), device=parameter.device)
         state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+    state["step"] = state["step"].to(parameter.device)
     return {name: state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
 
 

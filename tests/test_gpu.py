@@ -24,6 +24,7 @@ from lightning_cgan import (
     RelativisticPairing,
     Translation,
 )
+from lightning_cgan.module import Compiled
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,9 +39,9 @@ def fit(module: ConditionalGAN, steps: int, **options: Any) -> ConditionalGAN:
     return module
 
 
-@pytest.mark.parametrize("compile", [False, True], ids=["eager", "compiled"])
+@pytest.mark.parametrize("compile", ["none", "networks", "alternation"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
-def test_every_part_trains_in_every_precision(precision: str, compile: bool) -> None:
+def test_every_part_trains_in_every_precision(precision: str, compile: Compiled) -> None:
     adam = partial(Adam, lr=1e-3, fused=True)
     module = ConditionalGAN(
         DCGANGenerator(10, 1, 8, channels=(16, 8), conditional_batch_norm=True),
@@ -54,6 +55,7 @@ def test_every_part_trains_in_every_precision(precision: str, compile: bool) -> 
         discriminator_clip_norm=1.0,
         ema_half_life=500.0,
         compile=compile,
+        cuda_graph=False,
     )
     before = copy.deepcopy(module.state_dict())
     fit(module, 20, precision=precision)
@@ -77,3 +79,57 @@ def test_precisions_agree_with_float32_eager(precision: str, tolerance: float) -
         moved = reference.state_dict()[name].cpu() - before[name]
         if moved.norm() > 1e-6:
             assert ((value.cpu() - before[name] - moved).norm() / moved.norm()).item() < tolerance, name
+
+
+@pytest.mark.parametrize("compile", ["none", "alternation"])
+@pytest.mark.parametrize("interval", [1, 3])
+def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval: int) -> None:
+    """In float64, with graphs for alternations with and without penalty, and schedules that change the rates."""
+    found = []
+    for cuda_graph in (False, True):
+        torch.manual_seed(0)
+        adam = partial(Adam, lr=1e-3, fused=True)
+        module = ConditionalGAN(
+            DCGANGenerator(10, 1, 8, channels=(16, 8), conditional_batch_norm=True),
+            DCGANDiscriminator(10, 1, 8, channels=(8, 16)),
+            RelativisticPairing(),
+            penalties=[R1(1.0, interval=interval)],
+            generator_optimizer=adam,
+            discriminator_optimizer=adam,
+            generator_scheduler=partial(torch.optim.lr_scheduler.PolynomialLR, total_iters=12),
+            ema_half_life=500.0,
+            compile=compile if cuda_graph else "none",
+            cuda_graph=cuda_graph,
+        )
+        fit(module, 12, precision="64-true")
+        assert (module.captured is not None) == cuda_graph
+        found.append({name: value.cpu().double() for name, value in module.state_dict().items()})
+    for name, value in found[0].items():
+        assert torch.allclose(found[1][name], value, atol=1e-7), name
+
+
+def test_a_step_does_not_wait_for_the_device() -> None:
+    class Watched(ConditionalGAN):
+        def training_step(self, batch: Any, batch_idx: int) -> None:
+            torch.cuda.set_sync_debug_mode("error" if batch_idx > 2 else "default")  # after what happens once
+            try:
+                super().training_step(batch, batch_idx)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+
+    for cuda_graph in (False, True):
+        adam = partial(Adam, lr=1e-3, fused=True)
+        optimizers = {f"{role}_optimizer": adam for role in ("generator", "discriminator")}
+        networks = MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8)
+        module = Watched(*networks, RelativisticPairing(), ema_half_life=500.0, cuda_graph=cuda_graph, **optimizers)
+        fit(module, 8, log_every_n_steps=100)
+
+
+def test_images_lie_on_the_device() -> None:
+    data = DigitsData(batch_size=64)
+    trainer = quiet_trainer(1, accelerator="gpu", devices=1)
+    trainer.fit(ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), RelativisticPairing()), data)
+    assert {images.device.type for images, _ in data.train_dataloader()} == {"cuda"}
+    data = DigitsData(batch_size=64, memory_budget=0)
+    trainer.fit(ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), RelativisticPairing()), data)
+    assert {images.device.type for images, _ in data.train_dataloader()} == {"cpu"}
