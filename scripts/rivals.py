@@ -66,10 +66,10 @@ def bare_loop(
 
 
 def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]], reads_losses: bool) -> Step:
-    """The step as one writes it without a thought for speed; weights lie in memory as PyTorch makes them."""
+    """The step as one writes it without a thought for speed."""
     generator, discriminator = copies(module)
-    for parameter in (*generator.parameters(), *discriminator.parameters()):
-        parameter.data = torch.empty(parameter.shape, device=parameter.device).copy_(parameter)
+    put_channels_outermost(generator)
+    put_channels_outermost(discriminator)
     generator_optimizer, discriminator_optimizer = (
         type(module.optimizer_factories[role](nn.Linear(1, 1).parameters()))(net.parameters(), lr=1e-4)
         for role, net in roles(generator, discriminator)
@@ -103,6 +103,15 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
             loss.item(), generator_loss.item()
 
     return step
+
+
+def put_channels_outermost(network: nn.Module) -> None:
+    """Undoes the package's order in memory: weights as PyTorch makes them, and features that follow."""
+    for parameter in network.parameters():
+        parameter.data = torch.empty(parameter.shape, device=parameter.device).copy_(parameter)
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
 
 
 def roles(generator: nn.Module, discriminator: nn.Module) -> tuple[tuple[Any, nn.Module], ...]:

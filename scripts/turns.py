@@ -187,7 +187,7 @@ def measure_start(config: str, options: list[str]) -> dict[str, Any]:
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run(["fit", "--config", config, "--runs_dir", folder, "--trainer.max_steps=200", *options], StampedCLI)
+        run(["fit", "--config", config, "--runs_dir", folder, "--trainer.max_steps=50", *options], StampedCLI)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds_to_first_step": stamps[0] - started, "peak_mib": peak}
 
