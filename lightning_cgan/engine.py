@@ -6,8 +6,6 @@ float16 the loss scale may change in each step, so gradients of both must never 
 
 from __future__ import annotations
 
-import os
-import shutil
 from typing import Any, Literal, cast
 
 import torch
@@ -19,11 +17,9 @@ from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDe
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_cgan.capture import is_plain_adam
 from lightning_cgan.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Generator
@@ -43,7 +39,6 @@ class Engine(LightningModule):
         optimizer_factories: What builds the optimizer of each network.
         scheduler_factories: What builds the learning-rate scheduler of each network, if it has one.
         clip_norms: The largest norm of each network's gradient, if there is one.
-        accumulation: The number of parts that the batch of each network's update is cut into.
         skipped_steps: The number of updates of each network that were left out, because float16 overflowed.
     """
 
@@ -52,7 +47,6 @@ class Engine(LightningModule):
     optimizer_factories: dict[Role, OptimizerCallable]
     scheduler_factories: dict[Role, LRSchedulerCallable | None]
     clip_norms: dict[Role, float | None]
-    accumulation: dict[Role, int]
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,34 +98,6 @@ class Engine(LightningModule):
         if getattr(strategy, "_layer_sync", None) is not None and strategy.root_device.type == "cpu":
             strategy._layer_sync = _SyncBatchNormOnCPU()  # type: ignore[union-attr]
 
-    def compile_networks(self) -> None:
-        """Compiles the networks in place, which keeps the names of their weights, unless they are already.
-
-        One with spectral normalisation is left as it is: each pass changes in place what the backward pass of another,
-        compiled one, such as that of a penalty, would look at.
-        """
-        for role in ROLES:
-            network = getattr(self, role)
-            if network._compiled_call_impl is None and not any(map(is_parametrized, network.modules())):
-                network.compile()
-
-    def has_compiler(self) -> bool:
-        """Whether `torch.compile` finds what it needs: on a CPU, something that compiles C++."""
-        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
-        return self.trainer.strategy.root_device.type != "cpu" or any(map(shutil.which, compilers))
-
-    def why_not_captured(self) -> str | None:
-        """Why an alternation cannot be one graph, if it cannot."""
-        optimizers = [self.optimizer_of(role).optimizer for role in ROLES]
-        reasons = {
-            "processes average their gradients within it": self.trainer.world_size > 1,
-            "float16 looks at gradients before each step": self._scaler() is not None,
-            "clip_norm looks at gradients before each step": any(self.clip_norms.values()),
-            "an update is accumulated": set(self.accumulation.values()) != {1},
-            "only Adam and AdamW without amsgrad can be": not all(map(is_plain_adam, optimizers)),
-        }
-        return next((reason for reason, holds in reasons.items() if holds), None)
-
     # ---- one update --------------------------------------------------------------------------------------------------
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
@@ -164,14 +130,6 @@ class Engine(LightningModule):
             skipped = cast(Tensor, self._loss_scale()) < scale
             self.skipped_steps[role] = self.skipped_steps[role].to(self.device) + skipped
 
-    def count_alternation(self) -> None:
-        """Moves the Trainer's clock after an alternation that did not go through `move`."""
-        counted = self.optimizer_of("generator")
-        counted._on_before_step()
-        counted._on_after_step()
-        for role in ROLES:
-            self.optimizer_of(role).optimizer._opt_called = True  # type: ignore[attr-defined] # as schedules want to see
-
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to move, by its true norm.
 
@@ -183,7 +141,7 @@ class Engine(LightningModule):
         clip_norm = self.clip_norms["generator" if is_generator else "discriminator"]
         if clip_norm is None:
             return
-        scaler = self._scaler()
+        scaler = self.scaler()
         if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
             scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(_parameters(optimizer), clip_norm)
@@ -208,16 +166,17 @@ class Engine(LightningModule):
 
     def skipped_scalars(self) -> dict[str, Tensor]:
         """The counts of skipped updates as scalars to log, where there can be any."""
-        if self._scaler() is None:
+        if self.scaler() is None:
             return {}
         return {f"{role}_skipped_steps": skipped for role, skipped in self.skipped_steps.items()}
 
-    def _scaler(self) -> torch.amp.GradScaler | None:
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """What scales float16 losses, if they are."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
     def _loss_scale(self) -> Tensor | None:
         """The scale of float16 losses, if there is one, on its device: `get_scale` would make a GPU wait."""
-        scaler = self._scaler()
+        scaler = self.scaler()
         return None if scaler is None else scaler.scale(torch.ones((), device=self.device))
 
 

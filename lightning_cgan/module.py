@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam
 
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import decay_of, update_average
-from lightning_cgan.capture import CapturedAlternation, CaptureError
 from lightning_cgan.chance import Distribution, generator_at
-from lightning_cgan.engine import ROLES, Engine
+from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
+from lightning_cgan.graphs import Compiled, GraphEngine
 from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
-from lightning_cgan.machine import ask_for_gpus_cheaply
 from lightning_cgan.networks.base import (
     Discriminator,
     Generator,
@@ -37,13 +36,11 @@ from lightning_cgan.sampling import SamplingModule, check_labels
 
 FORMAT_VERSION = 3
 
-Compiled = Literal["none", "networks", "alternation"]
-
 # The purposes of random numbers, a part of their address.
 _TRAINING, _VALIDATION, _TEST, _PREDICTION = range(4)
 
 
-class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
+class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -150,7 +147,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self.objectives = Objectives(loss, self.penalties, auxiliary_classifier, joint_pass)
         self.compiled = compile
         self.cuda_graph = cuda_graph
-        self.captured: CapturedAlternation | None = None
         self.seed: int | None = None
         self.images_seen = 0
         self._has_seen_labels = False
@@ -169,7 +165,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         self._check_batch(len(images), labels)
         rounds, last = self._deal_alternation(images, labels)
         due = self.objectives.due(self.global_step)
-        if not self._run_captured(rounds, last, due):
+        if not self.run_captured(rounds, last, due):
             self._alternate(rounds, last, due)
         self.finish_alternation()
         self._average_generator(len(rounds[0].real) * self.trainer.world_size)
@@ -196,19 +192,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
         # An address of its own: fresh latents, as if one more part of the batch had come.
         real, real_labels = images.chunk(self.discriminator_steps)[-1], labels.chunk(self.discriminator_steps)[-1]
         return rounds, self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
-
-    def _run_captured(self, rounds: list[Round], last: Round | None, due: tuple[GradientPenalty, ...]) -> bool:
-        """Makes the alternation as a graph, if there can be one."""
-        if self.captured is None or not self.captured.fits(rounds):
-            return False
-        try:
-            means = self.captured.run(rounds, last, due)
-        except CaptureError as error:
-            self._do_not_capture(str(error))
-            return False
-        self.running_means.add(means)
-        self.count_alternation()
-        return True
 
     def _alternate(self, rounds: list[Round], last: Round | None, due: tuple[GradientPenalty, ...]) -> None:
         fake = None
@@ -267,40 +250,11 @@ class ConditionalGAN(Rebuildable, SamplingModule, Engine, Reporter):
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed() % 2**63)
         self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
         self.prepare_strategy()
-        if stage == "fit" and self.compiled == "networks":
-            if not self.has_compiler():
-                raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or choose none")
-            self.compile_networks()
+        if stage == "fit":
+            self.prepare_compilation()
         data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
-
-    def on_train_start(self) -> None:
-        """Starts the clock, and decides whether alternations run as graphs."""
-        super().on_train_start()
-        ask_for_gpus_cheaply()
-        self.captured = None
-        is_graph = self.device.type == "cuda" and self.cuda_graph and self.compiled == "none"
-        if self.compiled != "alternation" and not is_graph:
-            return
-        reason = self.why_not_captured()
-        if reason is not None:
-            self._do_not_capture(reason)
-            return
-        compiles = self.compiled == "alternation"
-        if compiles and not self.has_compiler():
-            rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
-            compiles = False
-        optimizers = {f"{role}_optimizer": self.optimizer_of(role).optimizer for role in ROLES}
-        self.captured = CapturedAlternation(
-            self.generator, self.discriminator, self.objectives, self.dealer, **optimizers, compiles=compiles
-        )
-
-    def _do_not_capture(self, reason: str) -> None:
-        rank_zero_info(f"An alternation is not run as one graph: {reason}")
-        self.captured = None
-        if self.compiled == "alternation" and self.has_compiler():
-            self.compile_networks()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`."""

@@ -66,6 +66,7 @@ class Turns(Callback):
                 self.put_clock_on(callback, "_draw", type(callback).__name__)
             elif isinstance(callback, Checkpoints):
                 self.put_clock_on(callback, "_save_topk_checkpoint", "Checkpoints")
+                self.put_clock_on(callback, "_save_last_checkpoint", "last.ckpt")
         self.put_clock_on(pl_module, "report_running_means", "report")
         self.put_clock_on(trainer.fit_loop.epoch_loop.val_loop, "run", "validation")
 
@@ -139,7 +140,7 @@ class BenchmarkCLI(CLI):
                 charged["SampleGrid"] = 1 / callback.every_n_steps
                 callback.every_n_steps = turn
             elif isinstance(callback, Checkpoints):
-                charged["Checkpoints"] = 1 / callback._every_n_train_steps
+                charged["Checkpoints"] = charged["last.ckpt"] = 1 / callback._every_n_train_steps
                 callback._every_n_train_steps = turn
         trainer.log_every_n_steps = trainer.val_check_interval = turn
         trainer.check_val_every_n_epoch = None

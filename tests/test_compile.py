@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from quiet import quiet_trainer
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
@@ -46,7 +48,7 @@ def mlp() -> tuple[Generator, Discriminator]:
 
 def train(networks: tuple[Generator, Discriminator], path: Path | None = None, **options: Any) -> ConditionalGAN:
     torch.manual_seed(0)
-    trainer_options = {key: options.pop(key) for key in ("precision", "steps") if key in options}
+    trainer_options = {key: options.pop(key) for key in ("precision", "steps", "callbacks") if key in options}
     common: dict[str, Any] = {
         "loss": NonSaturating(),
         "penalties": [R1(0.5, interval=2)],
@@ -243,3 +245,24 @@ def test_frozen_weights_stay_as_they_are(no_compiler: None) -> None:
     module = train(networks, compile="alternation")
     assert module.captured is not None
     assert torch.equal(first.weight, before)
+
+
+def test_callbacks_that_look_within_are_not_passed_over(no_compiler: None) -> None:
+    class Norms(Callback):
+        seen = 0
+
+        def on_before_optimizer_step(self, *_: Any) -> None:
+            self.seen += 1
+
+    norms = Norms()
+    module = train(built(mlp), compile="alternation", callbacks=[norms])
+    assert module.captured is None
+    assert norms.seen == 12  # two in each of six alternations
+
+
+def test_a_trained_module_can_be_copied(no_compiler: None) -> None:
+    module = train(built(mlp), compile="alternation")
+    twin = copy.deepcopy(module)
+    assert largest_difference(twin, module) == 0
+    assert twin.captured is None
+    assert module.captured is not None

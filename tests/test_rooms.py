@@ -32,10 +32,11 @@ MAY_IMPORT = {
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
     "machine": GROUND | {"networks"},
-    "engine": GROUND | {"capture", "distributed", "networks"},
+    "engine": GROUND | {"distributed", "networks"},
+    "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
     "module": GROUND
-    | {"augmentations", "averaging", "capture", "engine", "losses", "machine", "networks", "objectives", "penalties"}
+    | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"reporting", "rounds", "sampling"},
     "callbacks": GROUND,
     "__init__": None,

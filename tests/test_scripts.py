@@ -1,0 +1,63 @@
+"""The scripts that measure do so, if only for a moment."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parent.parent / "scripts"
+CONFIGS = SCRIPTS.parent / "configs"
+
+
+def script(name: str, *arguments: str, **variables: str) -> str:
+    command = [sys.executable, str(SCRIPTS / name), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", **variables}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> None:
+    options = ["--rounds", "2", "--seconds", "0.01", "--out", str(tmp_path / "out"), "--fit=--model.compile none"]
+    shown = script("benchmark.py", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
+    assert shown.startswith("| config | precision, threads | fit | bare | eager | naive | floor |")
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {"benchmark.json", "benchmark.md", "benchmark.png"}
+    found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
+    (config,) = found["configs"]
+    assert {name: len(speeds) for name, speeds in config["speeds"].items()} == dict.fromkeys(
+        ("fit", "bare", "eager", "naive"), 2
+    )
+    assert config["gflop"] == pytest.approx(0.148, abs=1e-3)  # counted by hand in test_machine.py
+    assert set(config["events_ms"]) == {"report", "validation", "SampleGrid", "Checkpoints", "last.ckpt", "Curves"}
+    assert set(found["start"]) == {"import lightning_cgan", "--help", "import lightning_cgan.cli"}
+
+
+def test_benchmark_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(CONFIGS / "nowhere.yaml"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --config: expected a file, got")
+    assert "Traceback" not in done.stderr
+
+
+def test_profile_adds_up_to_the_step() -> None:
+    shown = script("profile_step.py", str(CONFIGS / "digits.yaml"))
+    rows = [line.strip("|").split("|") for line in shown.splitlines() if line.startswith("|")][2:]
+    times = {cells[0].strip(): float(cells[1]) for cells in rows}
+    whole = times.pop("together")
+    assert sum(times.values()) == pytest.approx(whole, rel=0.05)
+    assert times["convolutions"] > 0
+
+
+def test_model_of_many_gpus() -> None:
+    shown = script("scale.py", "--model")
+    rows = [line.strip("| ").split(" | ") for line in shown.splitlines() if line.startswith("| ")][1:]
+    assert [row[:2] for row in rows[:3]] == [["8", "64"], ["64", "64"], ["512", "64"]]
+    # 8 GPUs, 1.5 million weights or so: 2 messages up and down a tree of 3 hops of 10 µs, and the bytes at 200 GB/s
+    megabytes = float(shown.split(" MB")[0].splitlines()[-1])
+    assert float(rows[0][3]) == pytest.approx(2 * 2 * 3 * 10 + 2 * 7 / 8 * megabytes / 2e5 * 1e6, abs=1)
