@@ -41,7 +41,7 @@ def test_benchmark_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(CONFIGS / "nowhere.yaml"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: --config: expected a file, got")
+    assert done.stderr.strip().splitlines()[-1].startswith("error: --config: no such file: ")
     assert "Traceback" not in done.stderr
 
 
