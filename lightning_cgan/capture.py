@@ -18,11 +18,9 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_cgan.networks.base import Discriminator, Generator
-from lightning_cgan.objectives import Means, Objectives
-from lightning_cgan.penalties import GradientPenalty
+from lightning_cgan.objectives import Means, Objectives, Penalties
 from lightning_cgan.rounds import Dealer, Round
 
-Penalties = tuple[GradientPenalty, ...]
 Run = Callable[..., Sequence[Tensor]]
 
 
@@ -68,7 +66,7 @@ class CapturedAlternation:
             self.generator_adam.tensors,
             self.discriminator_adam.tensors,
         )
-        self._lasting: list[Tensor] = tree_flatten(self.lasting)[0]
+        self.lasting_tensors: list[Tensor] = tree_flatten(self.lasting)[0]
         self._shapes: list[torch.Size] = []
         self.seconds = 0.0
         self._graphs: dict[Penalties, tuple[Run, list[str]]] = {}
@@ -100,7 +98,7 @@ class CapturedAlternation:
             self.seconds += time.monotonic() - started
         graph, names = self._graphs[due]
         with torch.no_grad():
-            return dict(zip(names, graph(*self._lasting, *_columns(rounds, last)), strict=True))
+            return dict(zip(names, graph(*self.lasting_tensors, *_columns(rounds, last)), strict=True))
 
     def _record(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> tuple[Run, list[str]]:
         names: list[str] = []
@@ -120,7 +118,7 @@ class CapturedAlternation:
                 graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
                 graph(*(tensor.clone() for tensor in inputs))  # compiles
             if inputs[0].is_cuda:
-                graph = _CudaGraph(graph, inputs, len(self._lasting))
+                graph = _CudaGraph(graph, inputs, len(self.lasting_tensors))
         return graph, names
 
     @torch.enable_grad()
@@ -213,7 +211,7 @@ class _Adam:
         step.add_(1)
         exp_avg.lerp_(gradient, 1 - beta1)
         exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        at = step.to(weight.device, torch.float64)  # single numbers, as PyTorch's are Python's
+        at = step.double()  # single numbers, as PyTorch's are Python's
         deviation = exp_avg_sq.sqrt() / (1 - beta2**at).sqrt() + group["eps"]
         weight.sub_(rate / (1 - beta1**at) * exp_avg / deviation)
 
@@ -229,8 +227,8 @@ def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]
     state = optimizer.state[parameter]
     if not state:
         state["step"] = torch.zeros((), device=parameter.device)
-        state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        state["exp_avg"] = torch.zeros_like(parameter)
+        state["exp_avg_sq"] = torch.zeros_like(parameter)
     state["step"] = state["step"].to(parameter.device)
     return {name: state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
 

@@ -12,11 +12,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_cgan.capture import CapturedAlternation, CaptureError, Penalties, is_plain_adam
+from lightning_cgan.capture import CapturedAlternation, CaptureError, is_plain_adam
 from lightning_cgan.engine import ROLES, Engine, Role
 from lightning_cgan.errors import UsageError
 from lightning_cgan.machine import ask_for_gpus_cheaply
-from lightning_cgan.objectives import Objectives
+from lightning_cgan.objectives import Objectives, Penalties
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer, Round
 

@@ -27,7 +27,7 @@ from lightning_cgan.networks.base import (
     judge,
     uses_batch_statistics,
 )
-from lightning_cgan.objectives import Objectives
+from lightning_cgan.objectives import Objectives, Penalties
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import Rebuildable
 from lightning_cgan.reporting import Reporter
@@ -184,16 +184,15 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
 
     def _deal_alternation(self, images: Tensor, labels: Tensor) -> tuple[list[Round], Round | None]:
         """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""
-        step = self.global_step
-        parts = zip(images.chunk(self.discriminator_steps), labels.chunk(self.discriminator_steps), strict=True)
+        step, count = self.global_step, self.discriminator_steps
+        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
         rounds = [self._deal(*part, _TRAINING, step, number) for number, part in enumerate(parts)]
         if self.share_fakes:
             return rounds, None
         # An address of its own: fresh latents, as if one more part of the batch had come.
-        real, real_labels = images.chunk(self.discriminator_steps)[-1], labels.chunk(self.discriminator_steps)[-1]
-        return rounds, self._deal(real, real_labels, _TRAINING, step, self.discriminator_steps)
+        return rounds, self._deal(*parts[-1], _TRAINING, step, count)
 
-    def _alternate(self, rounds: list[Round], last: Round | None, due: tuple[GradientPenalty, ...]) -> None:
+    def _alternate(self, rounds: list[Round], last: Round | None, due: Penalties) -> None:
         fake = None
         for dealt in rounds:
             is_shared = last is None and dealt is rounds[-1]
@@ -201,7 +200,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
             fake = self._update_discriminator(dealt, due, keep_graph)
         self._update_generator(last or rounds[-1], fake)
 
-    def _update_discriminator(self, dealt: Round, due: tuple[GradientPenalty, ...], keep_graph: bool) -> Tensor | None:
+    def _update_discriminator(self, dealt: Round, due: Penalties, keep_graph: bool) -> Tensor | None:
         """Returns the generated images, if the generator's update can go on from their graph."""
         self.optimizer_of("discriminator").zero_grad()
         parts = dealt.split(self.accumulation["discriminator"])

@@ -14,6 +14,7 @@ from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rounds import Round
 
 Means = dict[str, Tensor]
+Penalties = tuple[GradientPenalty, ...]
 
 
 class Objectives:
@@ -41,12 +42,12 @@ class Objectives:
         self.auxiliary_classifier = auxiliary_classifier
         self.joint_pass = joint_pass
 
-    def due(self, step: int) -> tuple[GradientPenalty, ...]:
+    def due(self, step: int) -> Penalties:
         """The penalties that are computed in an alternation."""
         return tuple(penalty for penalty in self.penalties if step % penalty.interval == 0)
 
     def of_discriminator(
-        self, discriminator: Discriminator, dealt: Round, fake: Tensor, due: Sequence[GradientPenalty]
+        self, discriminator: Discriminator, dealt: Round, fake: Tensor, due: Penalties
     ) -> tuple[Tensor, Means]:
         """The discriminator's objective on a round, given its generated images, detached from the generator."""
         real, labels, fake_labels = dealt.real, dealt.labels, dealt.fake_labels

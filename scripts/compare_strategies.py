@@ -15,15 +15,14 @@ from __future__ import annotations
 import logging
 import os
 import statistics
-import time
 import warnings
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule, Trainer
+from fits import fit_speed
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -49,20 +48,6 @@ PAIRS = {
         {"channels": (32, 64), "hidden": 256},
     ),
 }
-
-
-class Batches:
-    """The same random images again and again."""
-
-    def __init__(self, count: int, world_size: int) -> None:
-        share = BATCH_SIZE // world_size
-        self.count, self.batch = count, (torch.rand(share, 1, 28, 28) * 2 - 1, torch.arange(share) % 10)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter([self.batch] * self.count)
 
 
 class LeftToReducer(ConditionalGAN):
@@ -96,25 +81,15 @@ def speed(way: str, pair: str) -> float:
         generator_optimizer=adam,
         discriminator_optimizer=adam,
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=int(os.environ["LOCAL_WORLD_SIZE"]),
-        strategy={"module": DDPStrategy(), "reducer": DDPStrategy(find_unused_parameters=True)}.get(way, Unwrapped()),
-        max_epochs=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    times: list[float] = []
-    module.on_train_batch_end = lambda *_: times.append(time.perf_counter())  # type: ignore[method-assign]
     if way == "reducer":
         lightning_cgan.engine.average_gradients = lambda _: None
     try:
-        trainer.fit(module, Batches(count, trainer.world_size))  # type: ignore[arg-type]
+        world_size = int(os.environ["LOCAL_WORLD_SIZE"])
+        strategies = {"module": DDPStrategy(), "reducer": DDPStrategy(find_unused_parameters=True)}
+        strategy = strategies.get(way, Unwrapped())
+        return fit_speed(module, BATCH_SIZE // world_size, count, devices=world_size, strategy=strategy)
     finally:
         lightning_cgan.engine.average_gradients = average
-    return (count - 10) / (times[-1] - times[9])
 
 
 def main() -> None:

@@ -16,15 +16,14 @@ import statistics
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, Trainer
+from fits import fit_speed
 from rivals import bare_loop
-from torch import Tensor
 from torch.optim import Adam
 
 from lightning_cgan import ConditionalGAN, DCGANDiscriminator, DCGANGenerator, NonSaturating
@@ -113,56 +112,15 @@ def measure_growth() -> None:
 # ---- two processes ---------------------------------------------------------------------------------------------------
 
 
-class Clock(Callback):
-    """Notes the time of each alternation."""
-
-    def __init__(self) -> None:
-        self.times: list[float] = []
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        """Notes the time."""
-        self.times.append(time.perf_counter())
-
-
-class Batches:
-    """The same random images again and again, shared out."""
-
-    def __init__(self, share: int, count: int) -> None:
-        self.count, self.batch = count, (torch.rand(share, 1, 28, 28) * 2 - 1, torch.arange(share) % 10)
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return iter([self.batch] * self.count)
-
-
-def fit_speed(share: int, devices: int) -> float:
-    """Alternations per second of a fit with so many images in each process."""
-    clock = Clock()
-    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        precision="bf16-mixed",
-        max_steps=60,
-        enable_model_summary=False,
-        callbacks=[clock],
-        **quiet,
-    )
-    trainer.fit(pair(), Batches(share, 60))
-    return 45 / (clock.times[-1] - clock.times[-46])
-
-
 def measure_processes() -> None:
     """Strong scaling (64 images in all) and weak scaling (64 in each), against one process alone, in turn."""
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     found: dict[str, list[float]] = {"strong": [], "weak": []}
     alone: list[float] = []
+    options = {"devices": world, "strategy": "ddp", "precision": "bf16-mixed"}
     for _ in range(ROUNDS):
         for name, share in (("strong", 64 // world), ("weak", 64)):
-            found[name].append(fit_speed(share, world))
+            found[name].append(fit_speed(pair(), share, 60, **options))
         # One process works while the others wait: a loop without processes to talk to.
         if rank == 0:
             step = step_of(pair(), 64)

@@ -28,8 +28,8 @@ class ImageFiles(Dataset[Tensor]):
         workers: The number of processes that decode ahead of time; with none, this one does.
     """
 
-    def __init__(self, paths: Sequence[Path] | np.ndarray, channels: int, size: int, workers: int) -> None:
-        self.paths = np.asarray([str(path) for path in paths])  # one object, which forked workers share
+    def __init__(self, paths: Sequence[str | Path] | np.ndarray, channels: int, size: int, workers: int) -> None:
+        self.paths = np.asarray(paths, dtype=str)  # one object, which forked workers share
         self.channels = channels
         self.size = size
         self.workers = workers

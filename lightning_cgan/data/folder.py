@@ -68,7 +68,7 @@ class FolderData(LabelledImages):
             )
         folder = self.root / split
         found = make_dataset(str(folder), numbers, IMG_EXTENSIONS)
-        files = ImageFiles([Path(path) for path, _ in found], self.image_channels, self.image_size, self.workers)
+        files = ImageFiles([path for path, _ in found], self.image_channels, self.image_size, self.workers)
         return files, torch.tensor([label for _, label in found])
 
     def _found(self, split: Split) -> tuple[tuple[str, ...], dict[str, int]]:

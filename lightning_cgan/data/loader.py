@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import count, islice
+from itertools import count, islice, tee
 from typing import Any
 
 import torch
@@ -57,15 +57,9 @@ class OrderedLoader:
             for chosen in shares:
                 yield signed_from_bytes(self.images.index_select(0, chosen)), self.labels[chosen]
         else:
-            waiting: list[Tensor] = []  # places that workers decode already
-            for pixels in self.images.batches(_remembered(shares, waiting)):
-                yield signed_from_bytes(pixels), self.labels[waiting.pop(0)]
-
-
-def _remembered(tensors: Iterable[Tensor], memory: list[Tensor]) -> Iterator[Tensor]:
-    for tensor in tensors:
-        memory.append(tensor)
-        yield tensor
+            ahead, now = tee(shares)  # workers decode ahead of time
+            for pixels, chosen in zip(self.images.batches(ahead), now, strict=True):
+                yield signed_from_bytes(pixels), self.labels[chosen]
 
 
 class ShufflingLoader(OrderedLoader):

@@ -1,0 +1,45 @@
+"""How fast a fit is on images that cost nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from lightning_cgan import ConditionalGAN
+
+_WARMING_UP = 10
+
+
+class Batches:
+    """The same random images again and again: the share of a process."""
+
+    def __init__(self, share: int, count: int) -> None:
+        self.count, self.batch = count, (torch.rand(share, 1, 28, 28) * 2 - 1, torch.arange(share) % 10)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([self.batch] * self.count)
+
+
+def fit_speed(module: ConditionalGAN, share: int, count: int, **options: Any) -> float:
+    """Alternations per second of one short training on the CPU, after a few to warm up."""
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    times: list[float] = []
+    module.on_train_batch_end = lambda *_: times.append(time.perf_counter())  # type: ignore[method-assign]
+    trainer.fit(module, Batches(share, count))  # type: ignore[arg-type]
+    return (count - _WARMING_UP) / (times[-1] - times[_WARMING_UP - 1])
