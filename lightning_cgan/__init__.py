@@ -9,7 +9,17 @@ from typing import Any
 # Imported when they are first asked for: `import lightning_cgan` alone does not wait for PyTorch.
 _HOMES = {
     "lightning_cgan.augmentations": ("Augmentation", "Color", "Cutout", "Translation"),
-    "lightning_cgan.callbacks": ("Checkpoints", "Curves", "PredictionWriter", "ProgressBar", "SampleGrid"),
+    "lightning_cgan.callbacks": (
+        "BestCheckpoint",
+        "Checkpoints",
+        "Curves",
+        "Monitor",
+        "PredictionWriter",
+        "ProgressBar",
+        "Report",
+        "SampleGrid",
+        "Scores",
+    ),
     "lightning_cgan.data": (
         "DigitsData",
         "FashionMNISTData",

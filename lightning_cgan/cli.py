@@ -28,7 +28,17 @@ import lightning_cgan.augmentations
 import lightning_cgan.losses
 import lightning_cgan.networks
 import lightning_cgan.penalties
-from lightning_cgan.callbacks import Checkpoints, Curves, PredictionWriter, ProgressBar, SampleGrid
+from lightning_cgan.callbacks import (
+    BestCheckpoint,
+    Checkpoints,
+    Curves,
+    Monitor,
+    PredictionWriter,
+    ProgressBar,
+    Report,
+    SampleGrid,
+    Scores,
+)
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
@@ -96,7 +106,11 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(ProgressBar, "progress_bar")
         parser.add_lightning_class_args(SampleGrid, "samples")
         parser.add_lightning_class_args(Curves, "curves")
+        parser.add_lightning_class_args(Scores, "scores")
+        parser.add_lightning_class_args(Monitor, "monitor")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(Report, "report")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
         for network in ("generator", "discriminator"):

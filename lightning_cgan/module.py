@@ -91,6 +91,9 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
             penalties that are due together. Where that is not possible, a line says why, and the networks are compiled.
         cuda_graph: Whether a GPU runs an alternation as one CUDA graph, compiled or not, wherever that is possible.
 
+    Attributes:
+        prediction_latent_scale: What `predict` multiplies latents by.
+
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
     """
@@ -149,6 +152,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
         self.cuda_graph = cuda_graph
         self.seed: int | None = None
         self.images_seen = 0
+        self.prediction_latent_scale = 1.0
         self._has_seen_labels = False
         with_places = any(penalty.needs_places for penalty in self.penalties)
         sizes = (generator.latent_dim, generator.num_classes)
@@ -276,6 +280,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
     def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
         """Makes an image of each label: labels (N,) -> images (N, C, H, W) in [-1, 1], and the labels again."""
         latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
+        latents = latents * self.prediction_latent_scale
         return self.generate(batch, latents), batch
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------

@@ -62,11 +62,15 @@ class Reporter(LightningModule):
 
     Lightning's own axis is one behind, and further off after a resume; logging a scalar called `step`, Lightning's way
     to set the axis, would end up in the names of checkpoints.
+
+    Attributes:
+        reported: The scalars that were last handed over.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.running_means = RunningMeans()
+        self.reported: dict[str, float] = {}
 
     def on_train_start(self) -> None:
         """Starts the clock of `images_per_second`."""
@@ -87,8 +91,9 @@ class Reporter(LightningModule):
         return dict(zip(scalars, cast(Tensor, self.trainer.strategy.reduce(stacked)), strict=True))
 
     def _hand_to_loggers(self, scalars: Mapping[str, Tensor]) -> None:
+        self.reported = {name: scalar.item() for name, scalar in scalars.items()}
         for logger in self.loggers:
-            logger.log_metrics({name: scalar.item() for name, scalar in scalars.items()}, step=self.global_step)
+            logger.log_metrics(self.reported, step=self.global_step)
             logger.save()
 
     def report_losses(self, prefix: str, images: int, **losses: Tensor) -> None:

@@ -17,14 +17,22 @@ DIGITS = str(CONFIGS / "digits.yaml")
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every test runs in a folder of its own, without Weights & Biases, and without the arguments of pytest."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("LIGHTNING_CGAN_DATA", raising=False)
+    monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
     monkeypatch.setattr(sys, "argv", ["lightning_cgan"])
     torch.manual_seed(0)
     torch.set_num_threads(1)  # more would only wait for one another where other programs run too
+
+
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for judges, which all tests of a session share."""
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ def test_config_runs(run: Callable[..., Path], config: Path) -> None:
     assert checkpoint["global_step"] == 3
     assert all(torch.isfinite(value).all() for value in checkpoint["state_dict"].values())
     assert {"config.yaml", "metrics.csv", "samples", "curves.png", "checkpoints"} == {f.name for f in folder.iterdir()}
-    assert Image.open(folder / "curves.png").size == (800, 800)
+    assert Image.open(folder / "curves.png").size == (800, 1200)
     assert len((folder / "metrics.csv").read_text().splitlines()) == 4
 
 

@@ -65,6 +65,13 @@ def test_losses_on_held_out_images_are_those_of_one_process(pair: list[dict[str,
             assert results["validated"][key] == pytest.approx(value, abs=0.05), key
 
 
+def test_scores_are_those_of_one_process(pair: list[dict[str, Any]]) -> None:
+    expected = two_processes.scored(devices=1)
+    assert 0 < expected["val_gan_test"] < 1
+    for results in pair:
+        assert results["scored"] == pytest.approx(expected, rel=1e-4)
+
+
 @pytest.mark.parametrize("name", ["batch_norm", "spectral_norm"])
 def test_what_networks_measure_is_the_same_in_all_processes(pair: list[dict[str, Any]], name: str) -> None:
     first, second = (results["processes_agree"][name] for results in pair)

@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"reporting", "rounds", "sampling"},
-    "callbacks": GROUND,
+    "evaluation": GROUND | {"augmentations", "data", "machine"},
+    "callbacks": GROUND | {"evaluation"},
     "__init__": None,
     "__main__": None,
     "cli": None,  # knows all

@@ -64,7 +64,7 @@ def _runs() -> dict[str, Callable[[], dict[str, Any]]]:
     runs["spectral_norm"] = lambda: {**plain(), **networks(spectral_norm=True)}
     runs["sync_batchnorm"] = lambda: {**plain(), **normalized(), "ema_half_life": 100.0}
     if shutil.which("g++"):
-        runs["compiled"] = lambda: {**plain(), "compile": True}
+        runs["compiled"] = lambda: {**plain(), "compile": "networks"}
     runs["float16"] = lambda: {"loss": cgan.NonSaturating(), "penalties": [OverflowInLastProcess()]}
     return runs
 
@@ -143,6 +143,15 @@ def validate(devices: int) -> dict[str, float]:
     return dict(losses)
 
 
+def scored(devices: int) -> dict[str, float]:
+    """The scores of generated images in a judge's eyes."""
+    torch.manual_seed(0)
+    module = build({"loss": cgan.Hinge()})
+    trainer = fit(module, devices, steps=1, callbacks=[cgan.Scores(images=100)])
+    (logged,) = trainer.validate(module, datamodule=cgan.DigitsData(batch_size=16), verbose=False)
+    return {name: float(logged[name]) for name in ("val_gan_test", "val_judge_fid", "val_diversity")}
+
+
 def what_is_seen(devices: int) -> dict[str, torch.Tensor]:
     """The real images and labels, latents and labels of the fakes, of two alternations."""
     torch.manual_seed(0)
@@ -169,6 +178,7 @@ def main(folder: str, what: str = "all") -> None:
         results = {name: train(name, devices=2) for name in RUNS}
         results["processes_agree"] = processes_agree(devices=2)
         results["validated"] = validate(devices=2)
+        results["scored"] = scored(devices=2)
         results["seen"] = what_is_seen(devices=2)
     assert dist.get_world_size() == 2
     torch.save(results, Path(folder) / f"{dist.get_rank()}.pt")

@@ -2,8 +2,22 @@
 
 from lightning_cgan.callbacks.checkpoints import Checkpoints
 from lightning_cgan.callbacks.curves import Curves, draw_curves
+from lightning_cgan.callbacks.monitor import Monitor
 from lightning_cgan.callbacks.predictions import PredictionWriter
 from lightning_cgan.callbacks.progress import ProgressBar
+from lightning_cgan.callbacks.report import Report
 from lightning_cgan.callbacks.samples import SampleGrid
+from lightning_cgan.callbacks.scores import BestCheckpoint, Scores
 
-__all__ = ["Checkpoints", "Curves", "PredictionWriter", "ProgressBar", "SampleGrid", "draw_curves"]
+__all__ = [
+    "BestCheckpoint",
+    "Checkpoints",
+    "Curves",
+    "Monitor",
+    "PredictionWriter",
+    "ProgressBar",
+    "Report",
+    "SampleGrid",
+    "Scores",
+    "draw_curves",
+]

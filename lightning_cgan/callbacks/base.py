@@ -1,29 +1,14 @@
-"""What callbacks ask of the module that they watch."""
+"""What callbacks share: where they write, and who judges."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol
 
+import torch
 from lightning.pytorch import Trainer
-from torch import Tensor
 
-
-class ImageMaker(Protocol):
-    """A module that makes images of labels, such as `ConditionalGAN`."""
-
-    @property
-    def num_classes(self) -> int:
-        """The number of classes."""
-        ...
-
-    def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
-        """Draws latents, shape (count, latent_dim)."""
-        ...
-
-    def generate(self, labels: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        ...
+from lightning_cgan.evaluation.judge import Appointment, appoint
+from lightning_cgan.evaluation.protocol import LabelledSplits
 
 
 def run_folder(trainer: Trainer) -> Path | None:
@@ -33,3 +18,14 @@ def run_folder(trainer: Trainer) -> Path | None:
     """
     folder = trainer.log_dir
     return None if trainer.fast_dev_run or folder is None else Path(folder)  # type: ignore[attr-defined]
+
+
+def appoint_once(trainer: Trainer, data: LabelledSplits, device: torch.device) -> Appointment:
+    """The judge of a data set, in every process; if one must be trained, the first process does it alone."""
+    found: Appointment | None = None
+    for turn in (trainer.is_global_zero, not trainer.is_global_zero):
+        if turn:
+            found = appoint(data.in_order("train"), data.in_order("validation"), data.num_classes, device)
+        trainer.strategy.barrier()
+    assert found is not None
+    return found

@@ -16,6 +16,8 @@ from lightning_cgan.errors import check_positive
 _PANELS = {
     "loss": ("discriminator_loss", "generator_loss", "val_discriminator_loss", "val_generator_loss"),
     "mean logit": ("real_logits", "fake_logits"),
+    "share": ("val_gan_test", "val_diversity"),
+    "Fréchet distance": ("val_judge_fid",),
     "images / s": ("images_per_second",),
 }
 
@@ -59,7 +61,7 @@ class Curves(Callback):
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draws losses, logits and speed against the number of alternations.
+    """Draws losses, logits, scores and speed against the number of alternations.
 
     Args:
         metrics: The file that Lightning's `CSVLogger` wrote.
@@ -69,7 +71,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
 
     with metrics.open(newline="") as file:
         rows = list(csv.DictReader(file))
-    figure = Figure(figsize=(8, 8), layout="constrained")
+    figure = Figure(figsize=(8, 12), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(len(_PANELS), sharex=True), _PANELS.items(), strict=True):
         for name in names:
             points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]

@@ -10,8 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cgan.callbacks.base import ImageMaker, run_folder
+from lightning_cgan.callbacks.base import run_folder
 from lightning_cgan.errors import UsageError, check_positive
+from lightning_cgan.evaluation.fakes import ImageMaker
 from lightning_cgan.images import grid, save_png
 
 

@@ -110,15 +110,15 @@ class LabelledImages(LightningDataModule, ABC):
         """
 
     def setup(self, stage: str) -> None:
-        """Reads what the stage needs and cuts the splits."""
-        if stage == "predict" or self.splits:
-            return
-        pixels, labels = self._checked(*self.read("train"))
-        order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
-        held_out = round(len(labels) * self.validation_fraction)
-        self.splits["validation"] = self._prepared(pixels, labels, order[:held_out])
-        self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
-        self.splits["test"] = self._prepared(*self._checked(*self.read("test")))
+        """Reads what the stage needs and cuts the splits; none but `test` reads the test split."""
+        if stage != "predict" and "train" not in self.splits:
+            pixels, labels = self._checked(*self.read("train"))
+            order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
+            held_out = round(len(labels) * self.validation_fraction)
+            self.splits["validation"] = self._prepared(pixels, labels, order[:held_out])
+            self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
+        if stage == "test" and "test" not in self.splits:
+            self.splits["test"] = self._prepared(*self._checked(*self.read("test")))
 
     def _checked(self, images: Tensor | ImageFiles, labels: Tensor) -> tuple[Tensor | ImageFiles, Tensor]:
         highest = len(self.all_class_names) - 1
@@ -172,6 +172,10 @@ class LabelledImages(LightningDataModule, ABC):
     def test_dataloader(self) -> OrderedLoader:
         """The test images, in their own order."""
         return OrderedLoader(*self._on_device("test"), self._large_batch_size(), *self._place())
+
+    def in_order(self, split: str) -> OrderedLoader:
+        """All images of a split that `setup` has read (`train`, `validation` or `test`), in one process."""
+        return OrderedLoader(*self._on_device(split), self._large_batch_size())
 
     def _large_batch_size(self) -> int:
         """The size of batches that no gradients are computed of: many small images cost little more than a few."""

@@ -26,7 +26,7 @@ class _TorchvisionImages(LabelledImages):
     native_image_size = 28
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, and reads all of it once, so that broken files are found before a run begins.
+        """Downloads what is missing, and reads what is trained on, so that broken files are found before a run begins.
 
         Raises:
             UsageError: Files are missing and cannot be downloaded, or are broken.
@@ -40,8 +40,7 @@ class _TorchvisionImages(LabelledImages):
                     with suppress(OSError):  # torchvision made it; what is not empty stays
                         folder.rmdir()
                 raise self._unavailable(error) from error
-        for split in SPLITS:
-            self.read(split)
+        self.read("train")
 
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
         """Reads the unpacked files of a split."""

@@ -1,0 +1,102 @@
+"""Alarms for runs that go wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cgan.errors import check_positive
+
+_REMEDIES = {
+    "loss": (
+        "The run will not recover: begin again from an earlier checkpoint with a smaller learning rate, a clip_norm "
+        "for each network, or --trainer.precision 32-true"
+    ),
+    "gap": (
+        "The generator learns little from it: try a gradient penalty (--model.penalties R1), a smaller learning rate "
+        "for the discriminator, or --model.augmentations if the data set is small"
+    ),
+    "skipped": "Try --trainer.precision bf16-mixed, or a clip_norm for each network",
+    "collapse": (
+        "Early in a run this passes; later try a gradient penalty, a smaller learning rate, a larger "
+        "--data.batch_size, or --model.loss RelativisticPairing"
+    ),
+}
+
+
+class Monitor(Callback):
+    """Warns of runs that go wrong, on the log and in Weights & Biases, once for each kind until it is over.
+
+    It looks at the scalars whenever they are logged, and costs nothing in between.
+
+    Args:
+        smallest_diversity: Generated images of a class must be as far apart as this share of the distance between real
+            ones (`val_diversity`).
+        largest_logit_gap: The mean logits of real and of generated images may be as far apart as this.
+        patience: How many times in a row the gap, and skipped updates, must be seen.
+    """
+
+    def __init__(self, smallest_diversity: float = 0.5, largest_logit_gap: float = 12.0, patience: int = 5) -> None:
+        check_positive("--monitor.patience", patience)
+        self.smallest_diversity = smallest_diversity
+        self.largest_logit_gap = largest_logit_gap
+        self.patience = patience
+        self._in_a_row: dict[str, int] = {}
+        self._skipped: dict[str, float] = {}
+        self._ringing: set[str] = set()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Looks at what has just been logged."""
+        reported = getattr(pl_module, "reported", None)
+        every_n_steps = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if reported and every_n_steps and trainer.global_step % every_n_steps == 0:
+            self._ring(trainer, dict(self._faults_of_training(reported)), ("loss", "gap", "skipped"))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Looks at the scores."""
+        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
+        self._ring(trainer, dict(self._faults_of_scores(scores)), ("collapse",))
+
+    def _faults_of_training(self, scalars: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        broken = [name for name, value in scalars.items() if not math.isfinite(value)]
+        if broken:
+            yield "loss", f"{', '.join(broken)}: not a finite number"
+        gap = scalars.get("real_logits", 0.0) - scalars.get("fake_logits", 0.0)
+        if self._lasts("gap", gap > self.largest_logit_gap):
+            yield "gap", f"The discriminator has won: its mean logits of real and generated images are {gap:.1f} apart"
+        counts = {name: value for name, value in scalars.items() if name.endswith("_skipped_steps")}
+        grown = [f"{name} {value:.0f}" for name, value in counts.items() if value > self._skipped.get(name, 0.0)]
+        self._skipped = counts
+        if self._lasts("skipped", bool(grown)):
+            yield "skipped", f"Updates are still being skipped, since float16 overflows: {', '.join(grown)}"
+
+    def _faults_of_scores(self, scores: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+        diversity = scores.get("val_diversity", math.inf)
+        if diversity < self.smallest_diversity:
+            message = (
+                f"Images of a class are too much alike: their distance is {diversity:.2f} of that between real ones"
+            )
+            yield "collapse", message
+
+    def _lasts(self, kind: str, is_there: bool) -> bool:
+        self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1 if is_there else 0
+        return self._in_a_row[kind] >= self.patience
+
+    def _ring(self, trainer: Trainer, faults: Mapping[str, str], looked_at: tuple[str, ...]) -> None:
+        """Warns of faults that are new, and forgets those that are over."""
+        for kind, message in faults.items():
+            if kind not in self._ringing:
+                told = f"Alternation {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."
+                rank_zero_warn(told)
+                self._alert(trainer, kind, told)
+        self._ringing = (self._ringing - set(looked_at)) | set(faults)
+
+    def _alert(self, trainer: Trainer, kind: str, message: str) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                logger.experiment.alert(title=f"lightning_cgan: {kind}", text=message)

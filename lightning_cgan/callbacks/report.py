@@ -1,0 +1,89 @@
+"""The report that `test` writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_cgan.errors import UsageError
+from lightning_cgan.evaluation.fakes import ImageMaker
+from lightning_cgan.evaluation.picture import draw_report
+from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, Gafi, LabelledSplits
+
+_PROTOCOLS = {"full": FULL, "quick": QUICK}
+
+
+class Report(Callback):
+    """Runs the full protocol on a checkpoint in `test`, and writes `report.json` and `report.png`.
+
+    A summary is logged as `test_…` scalars. The first process does the work. On the CPU, a second run on the same
+    machine with as many threads writes the same numbers again.
+
+    Args:
+        protocol: `full` has three students, each with as many generated images as there are for training, for ten
+            epochs; `quick` has one, with 10,000 images for three epochs; `none` leaves the report out.
+        folder: Where the files go; a folder named after the checkpoint, beside it, if not given.
+        gafi: Adds students that learn from images which are made to teach: fresh ones in each epoch, from wider
+            latents, without those that the judge finds doubtful.
+        parzen: Adds the Parzen-window log-likelihood of the paper of 2014.
+    """
+
+    def __init__(
+        self,
+        protocol: Literal["full", "quick", "none"] = "full",
+        folder: str | None = None,
+        gafi: Gafi | None = None,
+        parzen: bool = False,
+    ) -> None:
+        self.protocol = protocol
+        self.folder = folder
+        self.gafi = gafi
+        self.parzen = parzen
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Examines the module."""
+        data = getattr(trainer, "datamodule", None)
+        if self.protocol == "none" or not hasattr(data, "in_order") or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        summary = self._write(trainer, pl_module, cast(LabelledSplits, data)) if trainer.is_global_zero else {}
+        pl_module.log_dict(trainer.strategy.broadcast(summary), rank_zero_only=False)
+
+    @torch.inference_mode(False)  # students are trained
+    def _write(self, trainer: Trainer, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
+        checkpoint = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+        folder = Path(self.folder) if self.folder else checkpoint and checkpoint.with_suffix("")
+        if folder is None:
+            raise UsageError("--report.folder: expected a folder, got none, and there is no checkpoint; name one")
+        rank_zero_info(f"Protocol {self.protocol}: students are taught, which takes minutes on a GPU, more on a CPU")
+        examination = Examination(cast(ImageMaker, pl_module), data, pl_module.device, _PROTOCOLS[self.protocol])
+        found, evidence = examination.report(self.gafi, self.parzen)
+        report = {"checkpoint": _about(checkpoint), **found}
+        draw_report(report, evidence, data.class_names, folder / "report.png")
+        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
+        return _summary(report)
+
+
+def _about(checkpoint: Path | None) -> dict[str, Any]:
+    """The name of a checkpoint and the hash of its content."""
+    if checkpoint is None:
+        return {}
+    return {"name": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+
+
+def _summary(report: dict[str, Any]) -> dict[str, float]:
+    scores = ("gan_test", "judge_fid", "judge_kid", "precision", "recall", "density", "coverage", "diversity")
+    summary = {f"test_{name}": report["scores"][name] for name in scores}
+    summary["test_memorisation"] = report["memorisation"]["ratio"]
+    for name in ("gan_train", "gan_train_of_real_images", "gan_train_gafi"):
+        if name in report:
+            summary[f"test_{name}"] = report[name]["mean"]
+    if "parzen_window" in report:
+        summary["test_parzen_window"] = report["parzen_window"]["mean"]
+    return summary

@@ -1,0 +1,118 @@
+"""Small classifiers, and how they learn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_cgan.machine import fastest_precision
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class Judge(nn.Module):
+    """A convolutional classifier whose features say how far images are from one another.
+
+    Six convolutions 3 x 3 with batch normalisation and ReLU, averaged over the image, then one dense layer.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels. Large ones are halved more often.
+    """
+
+    num_features = 128
+
+    def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
+        super().__init__()
+        widths = (image_channels, 32, 32, 64, 64, 96, self.num_features)
+        strides = (1, 2, 1, 2, 2 if image_size > 32 else 1, 2 if image_size > 64 else 1)
+        layers: list[nn.Module] = []
+        for entering, leaving, stride in zip(widths, widths[1:], strides, strict=False):
+            layers.append(nn.Conv2d(entering, leaving, 3, stride, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(leaving), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers).to(memory_format=torch.channels_last)
+        self.dropout = nn.Dropout(0.3)
+        self.head = nn.Linear(self.num_features, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the judge sees: images (N, C, H, W) in [-1, 1] -> features (N, num_features)."""
+        seen: Tensor = self.trunk(images.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return seen
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1] -> class logits (N, num_classes)."""
+        logits: Tensor = self.head(self.dropout(self.features(images)))
+        return logits
+
+
+class Student(nn.Sequential):
+    """The classifier of GAN-train: convolutions 3 x 3 to 32 and 64, a pool, dense 128, with dropout.
+
+    That of Keras's first example for MNIST, which Bie, Kamath & Zhang 2023 (arXiv:2302.02936) train on generated
+    images.
+
+    Args:
+        num_classes: The number of classes.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels, from 6 on.
+    """
+
+    def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
+        side = (image_size - 4) // 2
+        convolutions = [nn.Conv2d(image_channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        dense = [nn.Linear(64 * side**2, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
+        super().__init__(*convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
+        self.to(memory_format=torch.channels_last)
+
+
+@torch.enable_grad()
+def learn(
+    classifier: nn.Module,
+    batches: Batches,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    augment: Callable[[Tensor], Tensor] = lambda images: images,
+) -> None:
+    """Trains a classifier on batches of images and labels, one step for each, on the device where it is.
+
+    Products are made in bfloat16 where the hardware has it.
+
+    Args:
+        classifier: Images (N, C, H, W) in [-1, 1] -> class logits (N, num_classes).
+        batches: Images and labels (N,).
+        optimizer: Moves the classifier's weights.
+        scheduler: Changes the learning rate after each step.
+        augment: Changes the images before they are seen.
+    """
+    device = next(classifier.parameters()).device
+    precision, _ = fastest_precision(device.type)
+    classifier.train()
+    for images, labels in batches:
+        images, labels = augment(images.to(device)), labels.to(device)
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+            loss = cross_entropy(classifier(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+
+
+@torch.no_grad()
+def accuracy(classifier: nn.Module, batches: Batches) -> float:
+    """The share of images, from 0 to 1, to which a classifier gives their own label."""
+    device = next(classifier.parameters()).device
+    classifier.eval()
+    right, images_seen = 0, 0
+    for images, labels in batches:
+        predicted = classifier(images.to(device)).argmax(1)
+        right += int((predicted == labels.to(device)).sum())
+        images_seen += len(labels)
+    return right / images_seen

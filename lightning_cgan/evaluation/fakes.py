@@ -1,0 +1,91 @@
+"""Generated images as a data set, and parts of data sets."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_cgan.chance import generator_at
+from lightning_cgan.data.loader import OrderedLoader
+from lightning_cgan.evaluation.classifiers import Judge
+from lightning_cgan.evaluation.scores import look_at
+from lightning_cgan.images import bytes_from_signed
+
+_BATCH_SIZE = 500
+
+
+class ImageMaker(Protocol):
+    """A module that makes images of labels, such as `ConditionalGAN`."""
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes."""
+        ...
+
+    def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
+        """Draws latents, shape (count, latent_dim)."""
+        ...
+
+    def generate(self, labels: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Makes images, shape (N, C, H, W), in [-1, 1]."""
+        ...
+
+
+def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0) -> OrderedLoader:
+    """Makes an image of each label, rounded to 256 shades as those of a file are.
+
+    Args:
+        maker: Makes the images.
+        labels: Shape (N,).
+        seed: Determines the latents.
+        latent_scale: What the latents are multiplied by.
+    """
+    labels = labels.cpu()
+    latents = maker.sample_latents(len(labels), seed) * latent_scale
+    parts = zip(labels.split(_BATCH_SIZE), latents.split(_BATCH_SIZE), strict=True)
+    pixels = torch.cat([bytes_from_signed(maker.generate(*part)).cpu() for part in parts])
+    return OrderedLoader(pixels, labels, _BATCH_SIZE)
+
+
+def make_confident_fakes(
+    maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, latent_scale: float, min_confidence: float
+) -> OrderedLoader:
+    """Makes an image of each label that a judge of the training split is sure of; attempts are made up to eight times.
+
+    What is still doubtful then is left out. After GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
+
+    Args:
+        maker: Makes the images.
+        labels: Shape (N,).
+        seed: Determines the latents.
+        judge: Says how sure it is that an image is what its label says.
+        latent_scale: What the latents are multiplied by.
+        min_confidence: The least confidence of the judge, from 0 to 1.
+    """
+    kept: list[tuple[Tensor, Tensor]] = []
+    for attempt in range(8):
+        fakes = make_fakes(maker, labels, seed * 8 + attempt, latent_scale)
+        is_sure = look_at(judge, fakes).confidence.cpu() >= min_confidence
+        assert isinstance(fakes.images, Tensor)
+        kept.append((fakes.images[is_sure], labels[is_sure]))
+        labels = labels[~is_sure]
+        if not len(labels):
+            break
+    images, labels = (torch.cat(columns) for columns in zip(*kept, strict=True))
+    order = torch.randperm(len(labels), generator=generator_at(seed))
+    return OrderedLoader(images[order], labels[order], _BATCH_SIZE)
+
+
+def choose(images: OrderedLoader, places: Tensor) -> OrderedLoader:
+    """The images at some places."""
+    places = places.to(images.labels.device)
+    return OrderedLoader(images.images.index_select(0, places), images.labels[places], images.batch_size)
+
+
+def at_most(images: OrderedLoader, count: int) -> OrderedLoader:
+    """All images, or so many of them, the same ones every time."""
+    if len(images.labels) <= count:
+        return images
+    return choose(images, torch.randperm(len(images.labels), generator=generator_at(count))[:count].sort().values)

@@ -1,0 +1,148 @@
+"""The judge of a data set: shipped with the package, kept from an earlier run, or trained on the spot.
+
+A judge has seen the training split of its data set and nothing else. Which judge belongs to a set is decided by the
+fingerprint of that split, so a set that differs in one image, class or size has a judge of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+
+from lightning_cgan.augmentations import Translation
+from lightning_cgan.chance import generator_at
+from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
+from lightning_cgan.evaluation.classifiers import Judge, accuracy, learn
+
+SHIPPED = Path(__file__).parent / "judges"
+_KIND = "judge-1"  # of the network and of how it learns: another kind's weights and scores do not compare
+_BATCH_SIZE = 128
+_EPOCHS = 16
+_FEWEST_STEPS, _MOST_STEPS = 600, 20_000
+
+
+@dataclass(frozen=True)
+class Appointment:
+    """A judge and what is known about it.
+
+    Attributes:
+        judge: The judge.
+        fingerprint: Of the training split that it learnt from.
+        sha256: Of the file with its weights.
+        validation_accuracy: The share of held-out images that it knows, from 0 to 1.
+    """
+
+    judge: Judge
+    fingerprint: str
+    sha256: str
+    validation_accuracy: float
+
+
+def appoint(train: OrderedLoader, validation: OrderedLoader, num_classes: int, device: torch.device) -> Appointment:
+    """Finds the judge of a data set, or trains one and keeps it.
+
+    Args:
+        train: The training split.
+        validation: Held-out images, on which a new judge is only measured.
+        num_classes: The number of classes.
+        device: Where the judge is to work.
+    """
+    fingerprint = fingerprint_of(train)
+    kept = cache_folder() / f"{_KIND}-{fingerprint[:32]}.safetensors"
+    for file in [*sorted(SHIPPED.glob("*.safetensors")), kept]:
+        if file.exists() and _card(file).items() >= {"kind": _KIND, "fingerprint": fingerprint}.items():
+            return _load(file, num_classes, train, device)
+    rank_zero_info("A judge for the scores of this data set is trained once, and kept")
+    judge = train_judge(train, num_classes, device)
+    save_judge(judge, kept, fingerprint=fingerprint, validation_accuracy=accuracy(judge, validation))
+    return _load(kept, num_classes, train, device)
+
+
+def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, seed: int = 0) -> Judge:
+    """Trains a judge on images that are shifted by up to two pixels in 28.
+
+    Args:
+        train: The training split.
+        num_classes: The number of classes.
+        device: Where to train.
+        seed: Of weights, order, shifts and dropout.
+    """
+    batches = ShufflingLoader(train.images, train.labels, min(_BATCH_SIZE, len(train.labels)), seed=seed)
+    epochs = max(_EPOCHS, -(-_FEWEST_STEPS // len(batches)))
+    steps = min(epochs * len(batches), _MOST_STEPS)
+    shift, chance = Translation(1 / 14, fill=-1.0), generator_at(seed)
+
+    def augment(images: Tensor) -> Tensor:
+        return shift(images, torch.rand(len(images), shift.draws, generator=chance).to(images.device))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        judge = Judge(num_classes, *_sizes(train)).to(device)
+        optimizer = AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
+        scheduler = OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps + 1)
+        while batches.images_seen < steps * batches.batch_size:
+            rest = steps - batches.images_seen // batches.batch_size
+            learn(judge, (batch for _, batch in zip(range(rest), batches, strict=False)), optimizer, scheduler, augment)
+    return judge.eval()
+
+
+def save_judge(judge: Judge, file: Path, **card: object) -> None:
+    """Writes a judge's weights, and what is known about it, to a file, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(f".{os.getpid()}")
+    weights = {name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}
+    save_file(weights, unfinished, {"kind": _KIND, **{name: str(value) for name, value in card.items()}})
+    unfinished.replace(file)
+
+
+def fingerprint_of(images: OrderedLoader) -> str:
+    """A number in hexadecimal digits that differs between any two sets of labelled images.
+
+    Images that stay in files are told apart by the files' names and sizes.
+    """
+    content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
+    if isinstance(images.images, Tensor):
+        content.update(repr(tuple(images.images.shape)).encode())
+        content.update(images.images.cpu().contiguous().numpy().tobytes())
+    else:
+        content.update(repr(_sizes(images)).encode())
+        for path in images.images.paths:
+            content.update(f"{Path(path).name} {Path(path).stat().st_size}\n".encode())
+    return content.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Where judges and ceilings are kept: $LIGHTNING_CGAN_CACHE, else `lightning_cgan` in the user's cache."""
+    chosen = os.environ.get("LIGHTNING_CGAN_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(home) / "lightning_cgan"
+
+
+def _sizes(images: OrderedLoader) -> tuple[int, int]:
+    """Channels and size."""
+    if isinstance(images.images, Tensor):
+        return images.images.shape[1], images.images.shape[2]
+    return images.images.channels, images.images.size
+
+
+def _card(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as opened:
+        return dict(opened.metadata() or {})
+
+
+def _load(file: Path, num_classes: int, train: OrderedLoader, device: torch.device) -> Appointment:
+    judge = Judge(num_classes, *_sizes(train))
+    judge.load_state_dict(load_file(file))
+    card = _card(file)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    return Appointment(judge.to(device).eval(), card["fingerprint"], sha256, float(card["validation_accuracy"]))

@@ -1,0 +1,82 @@
+"""Who is near whom: measures that count nearest neighbours among real and generated images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+_ROWS = 1024  # whose distances to all others are in memory at a time
+
+
+def support_scores(candidates: Tensor, references: Tensor, nearest_k: int = 5) -> dict[str, float]:
+    """How much of the candidates lies among the references, and how much of the references among the candidates.
+
+    Precision and recall are those of Kynkäänniemi et al. 2019 (arXiv:1904.06991, equations 1 to 3), density and
+    coverage those of Naeem et al. 2020 (arXiv:2002.09797, equations 4 and 6), all with the same number of neighbours.
+    They are comparable between sets of the same sizes only.
+
+    Args:
+        candidates: Features, shape (N, D).
+        references: Features of real images, shape (M, D).
+        nearest_k: The number of neighbours within reach of an image, itself not counted.
+
+    Returns:
+        Precision, recall and coverage, from 0 to 1, and density, 0 or more; 1 is expected where both are alike.
+    """
+    nearest_k = min(nearest_k, len(candidates) - 1, len(references) - 1)
+    reach_of_references = _reach(references, nearest_k)
+    reach_of_candidates = _reach(candidates, nearest_k)
+    precise, dense = 0, 0
+    is_recalled = torch.zeros(len(references), dtype=torch.bool, device=references.device)
+    nearest = torch.full_like(reach_of_references, torch.inf)
+    for rows, reach in zip(candidates.split(_ROWS), reach_of_candidates.split(_ROWS), strict=True):
+        distances = torch.cdist(rows, references)
+        within = distances <= reach_of_references
+        precise += int(within.any(1).sum())
+        dense += int(within.sum())
+        is_recalled |= (distances <= reach[:, None]).any(0)
+        nearest = torch.minimum(nearest, distances.amin(0))
+    return {
+        "precision": precise / len(candidates),
+        "recall": is_recalled.float().mean().item(),
+        "density": dense / (nearest_k * len(candidates)),
+        "coverage": (nearest <= reach_of_references).float().mean().item(),
+    }
+
+
+def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """The nearest of many images to each candidate, by Euclidean distance between pixels.
+
+    Args:
+        candidates: Images or features, shape (N, …).
+        batches: The others, batch by batch, shape (M, …).
+
+    Returns:
+        Distances, shape (N,), and the places of the nearest ones among all of `batches`, shape (N,).
+    """
+    rows = candidates.flatten(1)
+    distances = torch.full((len(rows),), torch.inf, device=rows.device)
+    places = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    seen = 0
+    for batch in batches:
+        others = batch.to(rows.device).flatten(1)
+        found = [torch.cdist(part, others).min(1) for part in rows.split(_ROWS)]
+        here, place = (torch.cat(columns) for columns in zip(*found, strict=True))
+        places = torch.where(here < distances, place + seen, places)
+        distances = torch.minimum(distances, here)
+        seen += len(others)
+    return distances, places
+
+
+def mean_distance(features: Tensor) -> float:
+    """The mean Euclidean distance between two of the features, shape (N, D); 0 where there is one alone."""
+    pairs = len(features) * (len(features) - 1)
+    total = sum(torch.cdist(rows, features).double().sum() for rows in features.split(_ROWS))
+    return float(total) / pairs if pairs else 0.0
+
+
+def _reach(features: Tensor, nearest_k: int) -> Tensor:
+    """The distance from each to its k-th neighbour; the nearest of all is the image itself."""
+    return torch.cat([torch.cdist(r, features).kthvalue(nearest_k + 1, dim=1).values for r in features.split(_ROWS)])

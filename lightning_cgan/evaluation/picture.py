@@ -1,0 +1,99 @@
+"""A report as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_cgan.evaluation.protocol import Evidence
+from lightning_cgan.images import grid, signed_from_bytes
+
+_COLUMNS = 10
+_MOST_ROWS = 20
+
+
+def draw_report(report: dict[str, Any], evidence: Evidence, class_names: Sequence[str], file: Path) -> None:
+    """Draws samples, the nearest training images, the judge's confusions, and scores by class, to a PNG file.
+
+    Args:
+        report: What `Examination.report` has measured.
+        evidence: The images that it has measured.
+        class_names: The name of each label.
+        file: The PNG file to write.
+    """
+    from matplotlib.figure import Figure  # takes a second, which a run without pictures need not wait for
+
+    figure = Figure(figsize=(13, 12), layout="constrained")
+    samples, neighbours, confusion, bars = figure.subplots(2, 2).flatten()
+    figure.suptitle(_headline(report))
+    samples.imshow(_samples(evidence, len(class_names)))
+    samples.set_title("samples: a row for each class")
+    neighbours.imshow(_neighbours(evidence))
+    neighbours.set_title("a sample, and the training image nearest to it by pixels")
+    for axes in (samples, neighbours):
+        axes.axis("off")
+    _draw_confusion(confusion, report["scores"]["confusion"], class_names)
+    _draw_bars(bars, report, class_names)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=100)
+
+
+def _headline(report: dict[str, Any]) -> str:
+    scores, real = report["scores"], report["scores_of_real_images"]
+    taught, ceiling = report["gan_train"], report["gan_train_of_real_images"]
+    return (
+        f"GAN-test {scores['gan_test']:.2%} (real images {real['gan_test']:.2%})   "
+        f"judge FID {scores['judge_fid']:.2f} ({real['judge_fid']:.2f})   "
+        f"diversity {scores['diversity']:.2f} ({real['diversity']:.2f})   "
+        f"GAN-train {taught['mean']:.2%} ({ceiling['mean']:.2%})   "
+        f"memorisation {report['memorisation']['ratio']:.2f}\nprotocol: {report['protocol']['name']}"
+    )
+
+
+def _samples(evidence: Evidence, num_classes: int) -> Any:
+    labels = evidence.fakes.labels.cpu()
+    rows = [torch.nonzero(labels == label)[:_COLUMNS, 0] for label in range(num_classes)]
+    full = [row for row in rows if len(row) == _COLUMNS][:_MOST_ROWS]
+    places = torch.cat(full or [torch.arange(min(_COLUMNS, len(labels)))])
+    return grid(signed_from_bytes(evidence.fakes.images.index_select(0, places)), _COLUMNS).permute(1, 2, 0)  # type: ignore[arg-type]
+
+
+def _neighbours(evidence: Evidence) -> Any:
+    places = list(evidence.nearest)[: 2 * _COLUMNS]
+    pairs = [image for place in places for image in (evidence.fakes.images[place], evidence.nearest[place])]
+    stacked = torch.stack([image.cpu() for image in pairs])
+    return grid(signed_from_bytes(stacked), 4).permute(1, 2, 0)
+
+
+def _draw_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence[str]) -> None:
+    counts = torch.tensor(confusion, dtype=torch.float64)
+    shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+    axes.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=1)  # the root, since what matters is small
+    few = len(class_names) <= 12
+    for row, values in enumerate(shares.tolist() if few else []):
+        for column, share in enumerate(values):
+            if share > 0:
+                color = "white" if share > 0.4 else "black"
+                axes.text(column, row, f"{100 * share:.1f}", ha="center", va="center", fontsize=7, color=color)
+    if few:
+        axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
+        axes.set_yticks(range(len(class_names)), class_names)
+    axes.set_xlabel("what the judge sees")
+    axes.set_ylabel("label")
+    axes.set_title("confusion of generated images, % of a label's")
+
+
+def _draw_bars(axes: Any, report: dict[str, Any], class_names: Sequence[str]) -> None:
+    places = torch.arange(len(class_names))
+    rows = (("scores", "generated", 0.2), ("scores_of_real_images", "real, held out", -0.2))
+    for name, label, shift in rows:
+        values = [value if value is not None else 0.0 for value in report[name]["judge_fid_by_class"]]
+        axes.barh(places - shift, values, height=0.4, label=label)
+    if len(class_names) <= 30:
+        axes.set_yticks(places, class_names)
+    axes.invert_yaxis()
+    axes.set_title("judge FID of each class")
+    axes.legend()

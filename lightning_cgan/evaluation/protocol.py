@@ -1,0 +1,251 @@
+"""The full protocol: every score of a generator, each beside the same measure of real images.
+
+References are the images of the test split. What a perfect generator would reach is measured on the validation split in
+the place of generated images, of which there are as many of each class: real images that the judge has not seen either.
+Training images would not do, since a judge finds what it has learnt from more alike than it is. No step chooses
+anything by the test split.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_cgan.data.loader import OrderedLoader
+from lightning_cgan.evaluation.fakes import ImageMaker, at_most, make_confident_fakes, make_fakes
+from lightning_cgan.evaluation.gan_train import gan_train
+from lightning_cgan.evaluation.judge import Appointment, appoint, cache_folder
+from lightning_cgan.evaluation.neighbours import nearest_of
+from lightning_cgan.evaluation.parzen import parzen_window
+from lightning_cgan.evaluation.scores import all_scores, look_at
+from lightning_cgan.images import unit_from_signed
+
+FORMAT = 1
+
+# The purposes of generated images, each with latents of its own.
+_SCORED, _LESSON, _CHOICE, _GAFI, _PARZEN = range(5)
+
+
+@dataclass(frozen=True)
+class ScoringProtocol:
+    """What makes two reports comparable.
+
+    Attributes:
+        name: Of the whole.
+        images: How many generated images, and how many test images, are compared at most.
+        lesson: How many generated images a student learns from; as many as there are for training if none is given.
+        epochs: How often a student sees them.
+        seeds: Of students.
+        seed: Of latents.
+    """
+
+    name: str = "full"
+    images: int = 10_000
+    lesson: int | None = None
+    epochs: int = 10
+    seeds: tuple[int, ...] = (0, 1, 2)
+    seed: int = 0
+
+
+FULL = ScoringProtocol()
+QUICK = ScoringProtocol("quick", images=10_000, lesson=10_000, epochs=3, seeds=(0,))
+
+
+@dataclass(frozen=True)
+class Gafi:
+    """How a better training set is made of a generator (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
+
+    Every epoch has images of its own.
+
+    Attributes:
+        latent_scale: What latents are multiplied by.
+        min_confidence: The least confidence of the judge in an image's label, from 0 to 1.
+    """
+
+    latent_scale: float = 1.1
+    min_confidence: float = 0.3
+
+
+class LabelledSplits(Protocol):
+    """A data module as far as it is scored against, such as `LabelledImages`."""
+
+    num_classes: int
+    class_names: tuple[str, ...]
+
+    def in_order(self, split: str) -> OrderedLoader:
+        """All images of a split."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a picture of a report shows.
+
+    Attributes:
+        fakes: Generated images, uint8, with their labels.
+        nearest: For some of them, by place: the nearest training image, shape (C, H, W), uint8.
+    """
+
+    fakes: OrderedLoader
+    nearest: dict[int, Tensor]
+
+
+class Examination:
+    """One generator before one data set.
+
+    Args:
+        maker: Makes the images.
+        data: The data set, with all its splits read.
+        device: Where judges and students work.
+        protocol: What is measured, and on how much.
+    """
+
+    def __init__(
+        self, maker: ImageMaker, data: LabelledSplits, device: torch.device, protocol: ScoringProtocol = FULL
+    ) -> None:
+        self.maker = maker
+        self.data = data
+        self.device = device
+        self.protocol = protocol
+        self.train, self.validation = data.in_order("train"), data.in_order("validation")
+        self.test = at_most(data.in_order("test"), protocol.images)
+        self.appointment: Appointment = appoint(self.train, self.validation, data.num_classes, device)
+        self.held_out = at_most(self.validation, protocol.images)
+        self.fakes = make_fakes(maker, self.held_out.labels, self._seed(_SCORED))
+
+    def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], Evidence]:
+        """Measures everything.
+
+        Args:
+            gafi: Adds a row for students that learn from such images.
+            parzen: Adds the Parzen-window log-likelihood.
+
+        Returns:
+            The report, in plain values, and what its picture shows.
+        """
+        memorisation, evidence = self.memorisation()
+        report: dict[str, Any] = {
+            "format": FORMAT,
+            "protocol": dataclasses.asdict(self.protocol),
+            "data": self._data(),
+            "judge": {"sha256": self.appointment.sha256, "validation_accuracy": self.appointment.validation_accuracy},
+            "versions": versions(),
+            "scores": self.scores(self.fakes),
+            "scores_of_real_images": self.scores(self.held_out),
+            "memorisation": memorisation,
+            "gan_train": self.gan_train(self._plain_lesson()),
+            "gan_train_of_real_images": self.ceiling(),
+        }
+        if gafi is not None:
+            report["gan_train_gafi"] = {**dataclasses.asdict(gafi), **self.gan_train(self._gafi_lesson(gafi))}
+        if parzen:
+            report["parzen_window"] = self.parzen()
+        return report, evidence
+
+    def scores(self, candidates: OrderedLoader) -> dict[str, Any]:
+        """All scores of images against those of the test split."""
+        judge = self.appointment.judge
+        return all_scores(look_at(judge, candidates), look_at(judge, self.test), self.data.num_classes)
+
+    def memorisation(self) -> tuple[dict[str, float], Evidence]:
+        """How near generated images are to training images, against how near test images are, by pixels."""
+        seen = {name: self._nearest(images) for name, images in (("fakes", self.fakes), ("test_images", self.test))}
+        means = {f"distance_of_{name}": distances.mean().item() for name, (distances, _) in seen.items()}
+        ratio = means["distance_of_fakes"] / max(means["distance_of_test_images"], 1e-12)
+        shown = [int(torch.nonzero(self.fakes.labels == label)[0]) for label in self.fakes.labels.unique()]
+        places = seen["fakes"][1].cpu()
+        nearest = {place: self._pixels(self.train, int(places[place])) for place in shown}
+        return {"ratio": ratio, **means}, Evidence(self.fakes, nearest)
+
+    def gan_train(self, lesson: Callable[[int], OrderedLoader]) -> dict[str, Any]:
+        """The accuracy of students that learn from generated images; see `gan_train.gan_train`."""
+        choice = make_fakes(self.maker, self.validation.labels, self._seed(_CHOICE))
+        return self._taught(lesson, choice)
+
+    def ceiling(self) -> dict[str, Any]:
+        """The same for students that learn from real images; computed once for a data set, and kept."""
+        about = [self._data(), dataclasses.asdict(self.protocol), versions(), self.device.type, torch.get_num_threads()]
+        name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
+        file = cache_folder() / f"ceiling-{name}.json"
+        if not file.exists():
+            real = at_most(self.train, self.protocol.lesson or len(self.train.labels))
+            found = self._taught(lambda epoch: real, self.validation)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_suffix(f".{platform.node()}")
+            unfinished.write_text(json.dumps(found))
+            unfinished.replace(file)
+        return dict(json.loads(file.read_text()))
+
+    def parzen(self) -> dict[str, float]:
+        """The Parzen-window log-likelihood of test images, in nats."""
+        fakes = make_fakes(self.maker, self.test.labels, self._seed(_PARZEN))
+        splits = (fakes, at_most(self.validation, 1000), self.test)
+        return parzen_window(*(torch.cat([unit_from_signed(images) for images, _ in split]) for split in splits))
+
+    def _taught(self, lesson: Callable[[int], OrderedLoader], choose_by: OrderedLoader) -> dict[str, Any]:
+        test = self.data.in_order("test")
+        protocol = self.protocol
+        return gan_train(lesson, choose_by, test, self.data.num_classes, protocol.epochs, protocol.seeds, self.device)
+
+    def _lesson_labels(self) -> Tensor:
+        return at_most(self.train, self.protocol.lesson or len(self.train.labels)).labels.cpu()
+
+    def _plain_lesson(self) -> Callable[[int], OrderedLoader]:
+        fakes = make_fakes(self.maker, self._lesson_labels(), self._seed(_LESSON))
+        return lambda epoch: fakes
+
+    def _gafi_lesson(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
+        labels, judge = self._lesson_labels(), self.appointment.judge
+        options = (judge, gafi.latent_scale, gafi.min_confidence)
+        return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, *options)
+
+    def _nearest(self, images: OrderedLoader) -> tuple[Tensor, Tensor]:
+        signed = torch.cat([batch for batch, _ in images]).to(self.device)
+        return nearest_of(signed, self._batches(self.train))
+
+    @staticmethod
+    def _batches(images: OrderedLoader) -> Iterator[Tensor]:
+        return (batch for batch, _ in images)
+
+    @staticmethod
+    def _pixels(images: OrderedLoader, place: int) -> Tensor:
+        return images.images[place]
+
+    def _seed(self, purpose: int) -> int:
+        return self.protocol.seed * 1_000_000 + purpose * 1000
+
+    def _data(self) -> dict[str, Any]:
+        counts = {name: len(getattr(self, name).labels) for name in ("train", "validation", "test")}
+        name = type(self.data).__name__
+        return {"name": name, "fingerprint": self.appointment.fingerprint, "classes": self.data.class_names, **counts}
+
+
+def versions() -> dict[str, str]:
+    """The versions of what scores depend on."""
+    packages = ("lightning_cgan", "lightning", "torch", "torchvision", "torchmetrics")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def differences(report: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Why two reports do not compare; nothing, if they do.
+
+    Args:
+        report: One, as read from `report.json`.
+        other: Another.
+    """
+    reasons = [
+        f"{name}.{key}: {report[name].get(key)!r} and {other[name].get(key)!r}"
+        for name in ("protocol", "data", "judge")
+        for key in sorted(report[name].keys() | other[name].keys())
+        if report[name].get(key) != other[name].get(key)
+    ]
+    return reasons if report["format"] == other["format"] else ["format", *reasons]

@@ -1,0 +1,156 @@
+"""Scores of labelled images in the eyes of a judge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from lightning_cgan.evaluation.classifiers import Judge
+from lightning_cgan.evaluation.neighbours import mean_distance, support_scores
+
+_FEWEST_OF_A_CLASS = 2
+
+
+class Seen(NamedTuple):
+    """Labelled images as a judge sees them.
+
+    Attributes:
+        features: Shape (N, D).
+        predicted: The classes that the judge takes them for, shape (N,).
+        confidence: How sure the judge is of each image's own label, from 0 to 1, shape (N,).
+        labels: Their own labels, shape (N,).
+    """
+
+    features: Tensor
+    predicted: Tensor
+    confidence: Tensor
+    labels: Tensor
+
+
+@torch.no_grad()
+def look_at(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
+    """Shows images (N, C, H, W) in [-1, 1] with their labels (N,) to a judge; in float32, on its device."""
+    device = next(judge.parameters()).device
+    rows = []
+    for images, labels in batches:
+        labels = labels.to(device)
+        features = judge.features(images.to(device))
+        logits = judge.head(features)
+        confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+        rows.append(Seen(features, logits.argmax(1), confidence, labels))
+    return Seen(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
+
+
+def quick_scores(candidates: Seen, references: Seen) -> dict[str, float]:
+    """The scores that cost little more than a look at the images.
+
+    Args:
+        candidates: The images to score.
+        references: Real images.
+
+    Returns:
+        `gan_test`, the share of candidates that the judge gives their own label (Shmelkov et al. 2018,
+        arXiv:1807.09499), from 0 to 1; `judge_fid`, the Fréchet distance of their features from those of real images;
+        `diversity`, the mean distance between the features of two candidates of a class, as a multiple of that between
+        real images, averaged over the classes.
+    """
+    ratios = list(_diversities(candidates, references).values())
+    return {
+        "gan_test": (candidates.predicted == candidates.labels).float().mean().item(),
+        "judge_fid": frechet_distance(candidates.features, references.features),
+        "diversity": sum(ratios) / len(ratios) if ratios else float("nan"),
+    }
+
+
+def all_scores(candidates: Seen, references: Seen, num_classes: int) -> dict[str, Any]:
+    """Every score in a judge's features.
+
+    Args:
+        candidates: The images to score.
+        references: Real images.
+        num_classes: The number of classes.
+
+    Returns:
+        Those of `quick_scores` and `support_scores`; `judge_kid`; and by class `gan_test_by_class`,
+        `judge_fid_by_class`, `diversity_by_class` and `confusion`, in which rows are labels and columns what the judge
+        takes the images for. A class with too few images has none.
+    """
+    confusion = multiclass_confusion_matrix(candidates.predicted, candidates.labels, num_classes)
+    counts = confusion.sum(1)
+    diversities = _diversities(candidates, references)
+    return {
+        **quick_scores(candidates, references),
+        "judge_kid": kernel_distance(candidates.features, references.features),
+        **support_scores(candidates.features, references.features),
+        "gan_test_by_class": [
+            (confusion[label, label] / counts[label]).item() if counts[label] else None for label in range(num_classes)
+        ],
+        "judge_fid_by_class": [
+            frechet_distance(*pair) if min(map(len, pair)) >= _FEWEST_OF_A_CLASS else None
+            for pair in (_of_class(label, candidates, references) for label in range(num_classes))
+        ],
+        "diversity_by_class": [diversities.get(label) for label in range(num_classes)],
+        "confusion": confusion.tolist(),
+    }
+
+
+def frechet_distance(candidates: Tensor, references: Tensor) -> float:
+    """The Fréchet distance between features, each taken for normally distributed.
+
+    Heusel et al. 2017 (arXiv:1706.08500), with a judge's features in the place of Inception's.
+
+    Args:
+        candidates: Shape (N, D), of two images or more.
+        references: Shape (M, D), of two images or more.
+    """
+    metric = FrechetInceptionDistance(feature=_Features(references)).to(references.device)
+    metric.update(references, real=True)
+    metric.update(candidates, real=False)
+    return float(metric.compute())
+
+
+def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1000) -> float:
+    """The squared maximum mean discrepancy under a cubic kernel, averaged over random subsets.
+
+    Bińkowski et al. 2018 (arXiv:1801.01401), with a judge's features in the place of Inception's. It has no bias, and
+    so may be a little below 0.
+
+    Args:
+        candidates: Shape (N, D).
+        references: Shape (M, D).
+        subset_size: The number of images of each kind in a subset, as far as there are so many.
+    """
+    subset_size = min(subset_size, len(candidates), len(references))
+    metric = KernelInceptionDistance(feature=_Features(references), subset_size=subset_size).to(references.device)
+    metric.update(references, real=True)
+    metric.update(candidates, real=False)
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)  # of the subsets
+        return float(metric.compute()[0])
+
+
+def _diversities(candidates: Seen, references: Seen) -> dict[int, float]:
+    ratios = {}
+    for label in references.labels.unique().tolist():
+        spreads = [mean_distance(features) for features in _of_class(label, candidates, references)]
+        if all(len(features) >= _FEWEST_OF_A_CLASS for features in _of_class(label, candidates, references)):
+            ratios[label] = spreads[0] / spreads[1] if spreads[1] else float("nan")
+    return ratios
+
+
+def _of_class(label: int, *looks: Seen) -> tuple[Tensor, ...]:
+    return tuple(seen.features[seen.labels == label] for seen in looks)
+
+
+class _Features(nn.Identity):
+    """Stands where torchmetrics expects a network: the features are there already."""
+
+    def __init__(self, features: Tensor) -> None:
+        super().__init__()
+        self.num_features = features.shape[1]
