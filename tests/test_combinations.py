@@ -37,6 +37,7 @@ CONDITIONINGS: dict[str, dict[str, Any]] = {
     "embedding": {"conditioning": "concatenation", "label_embedding": 3},
     "projection": {"conditioning": "projection"},
     "classifier": {"conditioning": "classifier"},
+    "projection_classifier": {"conditioning": "projection_classifier"},
 }
 GENERATORS: dict[str, Any] = {
     "mlp": lambda: MLPGenerator(10, 1, 8, hidden=(16,), batch_norm=True),
@@ -68,7 +69,7 @@ def test_combination_trains(loss: Any, conditioning: str) -> None:
             DISCRIMINATORS[discriminator](**CONDITIONINGS[conditioning]),
             loss(),
             penalties=[WassersteinGradientPenalty(1.0) if loss is Wasserstein else R1(1.0, interval=2)],
-            auxiliary_classifier=AuxiliaryClassifier(1.0) if conditioning == "classifier" else None,
+            auxiliary_classifier=AuxiliaryClassifier(1.0) if "classifier" in conditioning else None,
         )
         moved: list[tuple[str, set[str]]] = []
         move = module.move

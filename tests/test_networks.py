@@ -160,6 +160,18 @@ def test_classifier_head_is_its_formula() -> None:
             assert torch.allclose(class_logits[i, c], expected, atol=1e-6)
 
 
+def test_projection_and_classifier_stand_side_by_side() -> None:
+    head = LogitHead(5, num_classes=3, conditioning="projection_classifier")
+    features, labels = torch.randn(4, 5), torch.tensor([2, 0, 1, 2])
+    logits, class_logits = head(features, labels)
+    assert head.embedding is not None
+    assert head.classes is not None
+    for i, label in enumerate(labels.tolist()):
+        expected = (head.linear.weight[0] + head.embedding.weight[label]) @ features[i] + head.linear.bias[0]
+        assert torch.allclose(logits[i], expected, atol=1e-6)
+        assert torch.allclose(class_logits[i], head.classes.weight @ features[i] + head.classes.bias, atol=1e-6)
+
+
 @pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator, R3GANDiscriminator])
 def test_classifier_names_classes_and_does_not_see_the_label(cls: type[Discriminator]) -> None:
     discriminator = cls(7, 1, 8, conditioning="classifier")  # type: ignore[call-arg]
@@ -202,7 +214,7 @@ def test_spectral_norm_survives_a_gradient_penalty_after_other_passes(cls: type[
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in discriminator.parameters())
 
 
-@pytest.mark.parametrize("conditioning", ["concatenation", "projection", "classifier"])
+@pytest.mark.parametrize("conditioning", ["concatenation", "projection", "classifier", "projection_classifier"])
 @pytest.mark.parametrize("cls", [MLPDiscriminator, DCGANDiscriminator, ResNetDiscriminator, R3GANDiscriminator])
 def test_gradients_of_discriminators_to_the_second_order(cls: type[Discriminator], conditioning: str) -> None:
     options = {"hidden": (6,)} if cls is MLPDiscriminator else {"channels": (2, 3)}

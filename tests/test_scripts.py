@@ -61,3 +61,22 @@ def test_model_of_many_gpus() -> None:
     # 8 GPUs, 1.5 million weights or so: 2 messages up and down a tree of 3 hops of 10 µs, and the bytes at 200 GB/s
     megabytes = float(shown.split(" MB")[0].splitlines()[-1])
     assert float(rows[0][3]) == pytest.approx(2 * 2 * 3 * 10 + 2 * 7 / 8 * megabytes / 2e5 * 1e6, abs=1)
+
+
+def test_systems_are_compared_and_nothing_is_made_twice(tmp_path: Path) -> None:
+    options = ["--protocol", "quick", "--vary", "model.loss=Hinge,NonSaturating", "--seeds", "0", "--out", str(tmp_path)]
+    # The size for which a judge is shipped, and a schedule that ends with the run.
+    fit = "--fit=--trainer.accelerator cpu --trainer.max_steps 6 --data.image_size 8"
+    shown = script("compare_systems.py", str(CONFIGS / "digits.yaml"), *options, fit)
+    table = [line.strip("| ").split(" | ") for line in (tmp_path / "systems.md").read_text().splitlines()]
+    assert [row[:2] for row in table[2:]] == [["digits-loss-Hinge", "1"], ["digits-loss-NonSaturating", "1"]]
+    reports = sorted(tmp_path.glob("*/seed-0/report.json"))
+    assert len(reports) == 2
+    for row, file in zip(table[2:], reports, strict=True):
+        report = json.loads(file.read_text())
+        assert float(row[2]) == pytest.approx(100 * report["scores"]["gan_test"], abs=0.01)
+        assert (file.parent / "report.png").exists()
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != "systems.md"}
+    again = script("compare_systems.py", str(CONFIGS / "digits.yaml"), *options, fit)
+    assert again.strip().splitlines()[-1] == shown.strip().splitlines()[-1]
+    assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != "systems.md"}

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_cgan.errors import check_positive
 from lightning_cgan.networks.base import Judgement
 
-Conditioning = Literal["concatenation", "projection", "classifier"]
+Conditioning = Literal["concatenation", "projection", "classifier", "projection_classifier"]
 
 
 class LabelInput(nn.Module):
@@ -89,7 +89,7 @@ class LogitHead(nn.Module):
 
     With projection, the logit is w · f + b + e(y) · f, where e embeds the label (Miyato & Koyama 2018,
     arXiv:1802.05637, equation 4). With a classifier, it is w · f + b, and a second layer names the class (Odena et al.
-    2017, arXiv:1610.09585). Otherwise the label must have entered before.
+    2017, arXiv:1610.09585). With both, the projection and the second layer stand side by side. Otherwise the label must have entered before.
 
     Args:
         num_features: The number of features.
@@ -102,11 +102,11 @@ class LogitHead(nn.Module):
         self.linear = nn.Linear(num_features, 1)
         self.embedding: nn.Embedding | None = None
         self.classes: nn.Linear | None = None
-        if conditioning == "projection":
+        if conditioning in ("projection", "projection_classifier"):
             self.embedding = nn.Embedding(num_classes, num_features)
             # The scale of the linear layer's own weights, so that neither term drowns the other at the start.
             nn.init.normal_(self.embedding.weight, std=(3 * num_features) ** -0.5)
-        if conditioning == "classifier":
+        if conditioning in ("classifier", "projection_classifier"):
             self.classes = nn.Linear(num_features, num_classes)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor | Judgement:

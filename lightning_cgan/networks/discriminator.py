@@ -22,7 +22,8 @@ class ConditionalDiscriminator(Discriminator):
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
         conditioning: How the label enters: beside the image (`concatenation`), by `projection` on the features at the
-            end, or not at all, while a `classifier` names it (give the module an `AuxiliaryClassifier` then).
+            end, or not at all, while a `classifier` names it; `projection_classifier` does both (give the module an
+            `AuxiliaryClassifier` with a classifier).
         label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
 
     Attributes:
@@ -42,7 +43,7 @@ class ConditionalDiscriminator(Discriminator):
     ) -> None:
         super().__init__(num_classes, image_channels, image_size)
         self.conditioning = conditioning
-        self.classifies = conditioning == "classifier"
+        self.classifies = conditioning in ("classifier", "projection_classifier")
         if label_embedding is not None and conditioning != "concatenation":
             raise UsageError(
                 f"label_embedding: expected none with conditioning {conditioning}, got {label_embedding}; leave it "

@@ -1,0 +1,283 @@
+"""The protocol behind `test`: GAN-train, the judge's appointment, and the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+
+from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, MNISTData
+from lightning_cgan.cli import main
+from lightning_cgan.data.loader import OrderedLoader
+from lightning_cgan.evaluation import gan_train as gan_train_module
+from lightning_cgan.evaluation import judge as judge_module
+from lightning_cgan.evaluation.classifiers import Judge, Student, accuracy
+from lightning_cgan.evaluation.fakes import at_most, choose, make_confident_fakes, make_fakes
+from lightning_cgan.evaluation.gan_train import gan_train, teach
+from lightning_cgan.evaluation.judge import SHIPPED, appoint, fingerprint_of
+from lightning_cgan.evaluation.protocol import QUICK, Examination, differences
+from lightning_cgan.evaluation.scores import look_at
+
+Run = Callable[..., Path]
+CPU = torch.device("cpu")
+
+
+def opened(**options: object) -> DigitsData:
+    data = DigitsData(**options)  # type: ignore[arg-type]
+    data.setup("test")
+    return data
+
+
+class Shelf:
+    """Makes images by taking real ones of the class off a shelf, as the one latent says."""
+
+    num_classes = 10
+
+    def __init__(self, images: OrderedLoader) -> None:
+        pixels, labels = next(iter(OrderedLoader(images.images, images.labels, len(images.labels))))
+        self.of_class = [pixels[labels == label] for label in range(10)]
+
+    def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
+        return torch.rand(count, 1, generator=torch.Generator().manual_seed(seed or 0))
+
+    def generate(self, labels: Tensor, latents: Tensor | None = None) -> Tensor:
+        assert latents is not None
+        pairs = zip(labels.tolist(), latents[:, 0].tolist(), strict=True)
+        return torch.stack([self.of_class[label][int(u * len(self.of_class[label]))] for label, u in pairs])
+
+
+# ---- judges ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "least"), [("MNISTData", 0.993), ("FashionMNISTData", 0.925), ("DigitsData", 0.95)])
+def test_shipped_judges_are_small_and_good(name: str, least: float) -> None:
+    file = SHIPPED / f"{name}.safetensors"
+    assert file.stat().st_size < 1_000_000
+    with safe_open(file, "pt") as weights:
+        assert float(weights.metadata()["test_accuracy"]) >= least
+        assert set(weights.keys()) == set(Judge(10, 1, 28).state_dict())
+
+
+def test_shipped_judge_is_as_good_as_it_says() -> None:
+    data = opened()
+    found = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU)
+    with safe_open(SHIPPED / "DigitsData.safetensors", "pt") as weights:
+        said = float(weights.metadata()["test_accuracy"])
+    assert accuracy(found.judge, data.in_order("test")) == pytest.approx(said, abs=1 / 360)
+    by_hand = [
+        (found.judge(images).argmax(1) == labels).float().mean().item()
+        for images, labels in data.in_order("validation")
+    ]
+    assert by_hand == [pytest.approx(found.validation_accuracy, abs=1 / 120)]
+
+
+def test_another_set_gets_a_judge_of_its_own_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(tmp_path / "cache"))
+    data = opened(classes=[0, 1], image_size=12)
+    before = torch.get_rng_state()
+    first = appoint(data.in_order("train"), data.in_order("validation"), 2, CPU)
+    assert torch.equal(torch.get_rng_state(), before)  # the run that asks goes on as if it had not
+    assert first.validation_accuracy > 0.9
+    (file,) = (tmp_path / "cache").iterdir()
+    monkeypatch.setattr(judge_module, "train_judge", None)  # it would fail
+    second = appoint(data.in_order("train"), data.in_order("validation"), 2, CPU)
+    assert second.sha256 == first.sha256
+    images, _ = next(iter(data.in_order("test")))
+    assert torch.equal(second.judge(images), first.judge(images))
+    assert file.name.endswith(f"{first.fingerprint[:32]}.safetensors")
+
+
+def test_fingerprints_differ_where_sets_differ() -> None:
+    data = opened()
+    train = data.in_order("train")
+    assert isinstance(train.images, Tensor)
+    changed, relabelled = train.images.clone(), train.labels.clone()
+    changed[3, 0, 4, 4] ^= 1
+    relabelled[3] = (relabelled[3] + 1) % 10
+    sets = [
+        train,
+        OrderedLoader(changed, train.labels, 64),
+        OrderedLoader(train.images, relabelled, 64),
+        OrderedLoader(train.images.view(-1, 1, 4, 16), train.labels, 64),
+        opened(validation_fraction=0.2).in_order("train"),
+    ]
+    assert len({fingerprint_of(images) for images in sets}) == len(sets)
+    assert fingerprint_of(train) == fingerprint_of(opened().in_order("train"))
+
+
+# ---- GAN-train ---------------------------------------------------------------------------------------------------------
+
+
+def test_student_is_the_described_network() -> None:
+    """Convolutions 3 x 3 to 32 and 64 without padding, pool 2, dense 128: its number of weights, worked by hand."""
+    by_hand = (9 * 32 + 32) + (9 * 32 * 64 + 64) + (12 * 12 * 64 * 128 + 128) + (128 * 10 + 10)
+    assert sum(parameter.numel() for parameter in Student(10, 1, 28).parameters()) == by_hand == 1_199_882
+
+
+def test_the_best_epoch_is_taken_and_by_the_generated_images_alone() -> None:
+    data = opened()
+    train, validation = data.in_order("train"), data.in_order("validation")
+    wrong = OrderedLoader(train.images, (train.labels + 1) % 10, 64)
+    lessons = [train, train, train, wrong]
+    student, run = teach(lessons.__getitem__, validation, 10, epochs=4, seed=0, device=CPU)
+    assert run["epoch"] == 3
+    assert accuracy(student, validation) == run["chosen_by_accuracy"] > 0.5
+
+
+def test_gan_train_of_real_images_and_of_wrong_ones() -> None:
+    data = opened()
+    train, validation, test = (data.in_order(split) for split in ("train", "validation", "test"))
+    real = gan_train(lambda _: train, validation, test, 10, epochs=4, seeds=(0, 1), device=CPU)
+    accuracies = [run["accuracy"] for run in real["runs"]]
+    assert real["mean"] == pytest.approx(sum(accuracies) / 2) > 0.6
+    assert real["deviation"] == pytest.approx(abs(accuracies[0] - accuracies[1]) / 2**0.5)
+    shuffled = OrderedLoader(train.images, train.labels.roll(5), 64)
+    assert gan_train(lambda _: shuffled, validation, test, 10, 1, (0,), CPU)["mean"] < 0.4
+    again = gan_train(lambda _: train, validation, test, 10, epochs=4, seeds=(0, 1), device=CPU)
+    assert again == real
+
+
+def test_gafi_has_fresh_and_confident_images() -> None:
+    data = opened()
+    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    shelf = Shelf(data.in_order("test"))
+    labels = torch.arange(10).repeat(20)
+    first, second = (make_confident_fakes(shelf, labels, seed, judge, 1.0, 0.9) for seed in (0, 1))
+    for fakes in (first, second):
+        assert look_at(judge, fakes).confidence.min() >= 0.9
+        assert torch.equal(fakes.labels.bincount(), labels.bincount())  # of what was left out there is another
+    assert not torch.equal(first.images, second.images)  # type: ignore[arg-type]
+    doubtful = look_at(judge, make_fakes(shelf, labels, 0)).confidence
+    assert doubtful.min() < 0.9
+    wide = make_fakes(shelf, labels, 0, latent_scale=0.5)
+    latents = shelf.sample_latents(200, 0) * 0.5
+    expected = OrderedLoader(make_fakes(shelf, labels, 0).images, labels, 200)
+    assert not torch.equal(wide.images, expected.images)  # type: ignore[arg-type]
+    assert torch.allclose(next(iter(wide))[0][:1], shelf.generate(labels[:1], latents[:1]), atol=1 / 127)
+
+
+# ---- the report --------------------------------------------------------------------------------------------------------
+
+
+def test_scores_of_a_shelf_of_real_images() -> None:
+    """Whoever hands out training images gets the best scores there are, and is found out."""
+    data = opened()
+    copier = Examination(Shelf(data.in_order("train")), data, CPU, QUICK)
+    found, _ = copier.memorisation()
+    assert found["ratio"] == pytest.approx(0, abs=1e-3)
+    honest = Examination(Shelf(data.in_order("test")), data, CPU, QUICK)
+    found, evidence = honest.memorisation()
+    assert found["ratio"] == pytest.approx(1, abs=0.1)
+    assert copier.scores(copier.fakes)["gan_test"] > 0.99
+    # as many of each class as there are held out
+    assert torch.equal(evidence.fakes.labels, data.in_order("validation").labels)
+
+
+def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) -> None:
+    folder = run("--trainer.max_steps", "20", "--data.image_size", "8")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint), "--report.protocol", "quick"]
+    reports = []
+    for name in ("one", "two"):
+        main(
+            ["test", *common, "--report.folder", name, "--report.parzen", "true", "--report.gafi.min_confidence", "0.1"]
+        )
+        reports.append((tmp_path / name / "report.json").read_text())
+        assert Image.open(tmp_path / name / "report.png").size == (1300, 1200)
+    assert reports[0] == reports[1]
+    report = json.loads(reports[0])
+    assert report["protocol"]["name"] == "quick"
+    assert report["data"]["train"] == 1317
+    for name in ("gan_train", "gan_train_of_real_images", "gan_train_gafi", "parzen_window"):
+        assert torch.isfinite(torch.tensor(report[name]["mean"]))
+    assert differences(report, json.loads(reports[1])) == []
+    other = {**report, "protocol": {**report["protocol"], "epochs": 10}}
+    assert differences(report, other) == ["protocol.epochs: 3 and 10"]
+    # the scores are those of the checkpoint's own images
+    module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
+    data = opened()
+    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    images = module.generate(data.in_order("validation").labels, module.sample_latents(120, 0))
+    pixels = images.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
+    right = judge(pixels).argmax(1) == data.in_order("validation").labels
+    assert report["scores"]["gan_test"] == pytest.approx(right.float().mean().item(), abs=1e-6)
+
+
+def test_report_lies_beside_its_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gan_train_module, "learn", lambda *_: None)  # the students may stay as they are
+    folder = run("--trainer.max_steps", "2", "--data.image_size", "8")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    main(["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)])
+    report = json.loads((folder / "checkpoints" / "last" / "report.json").read_text())
+    assert report["protocol"]["name"] == "full"
+    assert len(report["gan_train"]["runs"]) == 3
+    assert report["checkpoint"]["name"] == "last.ckpt"
+
+
+@pytest.mark.parametrize("cls", [DigitsData, MNISTData, FashionMNISTData])
+def test_the_test_split_is_not_touched_before_test(
+    run: Run, monkeypatch: pytest.MonkeyPatch, mnist_folder: str, cls: type[DigitsData]
+) -> None:
+    monkeypatch.setenv("LIGHTNING_CGAN_DATA", mnist_folder)
+    read: list[str] = []
+    real = cls.read
+
+    def watched(self: DigitsData, split: str) -> tuple[Tensor, Tensor]:
+        read.append(split)
+        return real(self, split)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cls, "read", watched)
+    size = ["--data.image_size", "8"]
+    folder = run("--data", cls.__name__, *size, "--trainer.max_steps", "60", "--trainer.check_val_every_n_epoch", "1")
+    assert "val_judge_fid" in (folder / "metrics.csv").read_text()
+    common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "best.ckpt")]
+    main(["validate", *common])
+    main(["predict", *common, "--predictions.min_confidence", "0.2", "--data.predictions_per_class", "3"])
+    assert set(read) == {"train"}
+
+
+def test_predictions_can_leave_out_what_is_doubtful(run: Run, fails: Callable[..., str]) -> None:
+    folder = run("--trainer.max_steps", "20", "--data.image_size", "8")
+    common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+    data = opened()
+    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    kept: dict[str, set[str]] = {}
+    for name, options in {
+        "all": [],
+        "sure": ["--predictions.min_confidence", "0.2"],
+        "wide": ["--predictions.latent_scale", "2"],
+    }.items():
+        main(["predict", *common, "--data.predictions_per_class", "20", "--predictions.folder", name, *options])
+        kept[name] = {str(Path(path).relative_to(name)) for path, _ in ImageFolder(name).samples}
+    images = ImageFolder("all", transform=lambda image: torch.tensor(list(image.convert("L").getdata())).view(1, 8, 8))
+    pixels = torch.stack([image for image, _ in images]).float().div(127.5).sub(1)
+    confidence = judge(pixels).softmax(1)[torch.arange(200), torch.tensor(images.targets)]
+    sure = {
+        str(Path(path).relative_to("all"))
+        for (path, _), certainty in zip(images.samples, confidence.tolist(), strict=True)
+        if certainty >= 0.2
+    }
+    assert kept["sure"] == sure
+    assert 0 < len(sure) < 200
+    assert kept["wide"] == kept["all"]
+    assert any(Path("all", path).read_bytes() != Path("wide", path).read_bytes() for path in kept["all"])
+    for option, value in (("latent_scale", "0"), ("min_confidence", "1")):
+        assert fails("predict", *common, f"--predictions.{option}", value).startswith(
+            f"error: --predictions.{option}: "
+        )
+
+
+def test_parts_of_a_set() -> None:
+    train = opened().in_order("train")
+    part = at_most(train, 100)
+    assert torch.equal(part.labels, at_most(train, 100).labels)
+    assert len(part.labels) == 100
+    assert at_most(train, 5000) is train
+    assert torch.equal(choose(train, torch.tensor([4, 2])).labels, train.labels[[4, 2]])
