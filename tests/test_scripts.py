@@ -64,7 +64,16 @@ def test_model_of_many_gpus() -> None:
 
 
 def test_systems_are_compared_and_nothing_is_made_twice(tmp_path: Path) -> None:
-    options = ["--protocol", "quick", "--vary", "model.loss=Hinge,NonSaturating", "--seeds", "0", "--out", str(tmp_path)]
+    options = [
+        "--protocol",
+        "quick",
+        "--vary",
+        "model.loss=Hinge,NonSaturating",
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path),
+    ]
     # The size for which a judge is shipped, and a schedule that ends with the run.
     fit = "--fit=--trainer.accelerator cpu --trainer.max_steps 6 --data.image_size 8"
     shown = script("compare_systems.py", str(CONFIGS / "digits.yaml"), *options, fit)

@@ -141,7 +141,8 @@ def _card(file: Path) -> dict[str, str]:
 
 
 def _load(file: Path, num_classes: int, train: OrderedLoader, device: torch.device) -> Appointment:
-    judge = Judge(num_classes, *_sizes(train))
+    with torch.random.fork_rng():  # of the weights that are replaced at once
+        judge = Judge(num_classes, *_sizes(train))
     judge.load_state_dict(load_file(file))
     card = _card(file)
     sha256 = hashlib.sha256(file.read_bytes()).hexdigest()

@@ -58,20 +58,20 @@ def _samples(evidence: Evidence, num_classes: int) -> Any:
     rows = [torch.nonzero(labels == label)[:_COLUMNS, 0] for label in range(num_classes)]
     full = [row for row in rows if len(row) == _COLUMNS][:_MOST_ROWS]
     places = torch.cat(full or [torch.arange(min(_COLUMNS, len(labels)))])
-    return grid(signed_from_bytes(evidence.fakes.images.index_select(0, places)), _COLUMNS).permute(1, 2, 0)  # type: ignore[arg-type]
+    return grid(signed_from_bytes(evidence.fakes.images.index_select(0, places)), _COLUMNS).permute(1, 2, 0).numpy()  # type: ignore[arg-type]
 
 
 def _neighbours(evidence: Evidence) -> Any:
     places = list(evidence.nearest)[: 2 * _COLUMNS]
     pairs = [image for place in places for image in (evidence.fakes.images[place], evidence.nearest[place])]
     stacked = torch.stack([image.cpu() for image in pairs])
-    return grid(signed_from_bytes(stacked), 4).permute(1, 2, 0)
+    return grid(signed_from_bytes(stacked), 4).permute(1, 2, 0).numpy()
 
 
 def _draw_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence[str]) -> None:
     counts = torch.tensor(confusion, dtype=torch.float64)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(shares.sqrt(), cmap="Blues", vmin=0, vmax=1)  # the root, since what matters is small
+    axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # the root, since what matters is small
     few = len(class_names) <= 12
     for row, values in enumerate(shares.tolist() if few else []):
         for column, share in enumerate(values):
@@ -87,7 +87,7 @@ def _draw_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence
 
 
 def _draw_bars(axes: Any, report: dict[str, Any], class_names: Sequence[str]) -> None:
-    places = torch.arange(len(class_names))
+    places = torch.arange(len(class_names)).numpy()
     rows = (("scores", "generated", 0.2), ("scores_of_real_images", "real, held out", -0.2))
     for name, label, shift in rows:
         values = [value if value is not None else 0.0 for value in report[name]["judge_fid_by_class"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -127,7 +128,11 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
         subset_size: The number of images of each kind in a subset, as far as there are so many.
     """
     subset_size = min(subset_size, len(candidates), len(references))
-    metric = KernelInceptionDistance(feature=_Features(references), subset_size=subset_size).to(references.device)
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="Metric `Kernel Inception Distance` will save all"
+        )  # few numbers each
+        metric = KernelInceptionDistance(feature=_Features(references), subset_size=subset_size).to(references.device)
     metric.update(references, real=True)
     metric.update(candidates, real=False)
     with torch.random.fork_rng(), torch.no_grad():

@@ -89,7 +89,8 @@ class LogitHead(nn.Module):
 
     With projection, the logit is w · f + b + e(y) · f, where e embeds the label (Miyato & Koyama 2018,
     arXiv:1802.05637, equation 4). With a classifier, it is w · f + b, and a second layer names the class (Odena et al.
-    2017, arXiv:1610.09585). With both, the projection and the second layer stand side by side. Otherwise the label must have entered before.
+    2017, arXiv:1610.09585). With both, the projection and the second layer stand side by side. Otherwise the label must
+    have entered before.
 
     Args:
         num_features: The number of features.
