@@ -10,6 +10,8 @@ import pytest
 from conftest import CONFIGS, DIGITS, write_idx
 from torchvision.datasets import MNIST
 
+from lightning_cgan import MNISTData, UsageError
+
 Fails = Callable[..., str]
 FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
 
@@ -86,7 +88,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         (
             "--model.discriminator.conditioning projektion",
-            "--model.discriminator.conditioning: expected one of 'concatenation', 'projection', 'classifier', got "
+            "--model.discriminator.conditioning: expected one of 'concatenation', 'projection', 'classifier', 'projection_classifier', got "
             "projektion; did you mean projection?",
         ),
         ("--data.image_size -8", "--data.image_size: expected 1 or more, got -8; give a positive number"),
@@ -214,7 +216,7 @@ def test_truncated_archive(fails: Fails, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "t10k-labels-idx1-ubyte"])
+@pytest.mark.parametrize("name", ["train-images-idx3-ubyte", "train-labels-idx1-ubyte"])
 @pytest.mark.parametrize("content", [None, b"", b"\x00\x00", b"<html>Not found</html>"])
 def test_broken_unpacked_file(fails: Fails, tmp_path: Path, name: str, content: bytes | None) -> None:
     for prefix in ("train", "t10k"):
@@ -225,6 +227,18 @@ def test_broken_unpacked_file(fails: Fails, tmp_path: Path, name: str, content: 
     assert message.startswith(f"error: {file}: expected a complete IDX file, got {file.stat().st_size:,} bytes (")
     assert message.endswith("; delete it, and it will be unpacked or downloaded anew")
     assert not (tmp_path / "runs").exists()
+
+
+def test_broken_test_split_is_found_by_who_reads_it(tmp_path: Path) -> None:
+    for prefix in ("train", "t10k"):
+        write_idx(tmp_path / "MNIST" / "raw", prefix, 60)
+    file = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    file.write_bytes(file.read_bytes()[:-7])
+    data = MNISTData(data_dir=str(tmp_path))
+    data.prepare_data()
+    data.setup("fit")
+    with pytest.raises(UsageError, match="t10k-labels-idx1-ubyte: expected a complete IDX file, got 61 bytes"):
+        data.setup("test")
 
 
 def test_images_and_labels_of_different_number(fails: Fails, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 def opened(folder: Path, **options: Any) -> FolderData:
     data = FolderData(str(folder), **{"image_size": 8, "batch_size": 5, **options})
-    data.setup("fit")
+    data.setup("test")  # all splits
     return data
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
 
-from lightning_cgan.data.base import LabelledImages, Split
+from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.files import ImageFiles
 from lightning_cgan.errors import UsageError
 
@@ -57,8 +57,23 @@ class FolderData(LabelledImages):
             batch_size, data_dir, classes, image_size, validation_fraction, predictions_per_class, memory_budget
         )
 
+    def prepare_data(self) -> None:
+        """Looks whether both splits have the same classes.
+
+        Raises:
+            UsageError: They have not, or there is no such folder.
+        """
+        for split in SPLITS:
+            self._classes(split)
+
     def read(self, split: Split) -> tuple[ImageFiles, Tensor]:
         """Lists the files of a split."""
+        found = make_dataset(str(self.root / split), self._classes(split), IMG_EXTENSIONS)
+        files = ImageFiles([path for path, _ in found], self.image_channels, self.image_size, self.workers)
+        return files, torch.tensor([label for _, label in found])
+
+    def _classes(self, split: Split) -> dict[str, int]:
+        """The number of each class of a split."""
         names, numbers = self._found(split)
         if names != self.all_class_names:
             differing = sorted(set(names) ^ set(self.all_class_names))
@@ -66,10 +81,7 @@ class FolderData(LabelledImages):
                 f"--data.data_dir: expected the same classes in train and {split}, got {', '.join(differing)} in one "
                 f"of them only; mend the folders in {self.root}"
             )
-        folder = self.root / split
-        found = make_dataset(str(folder), numbers, IMG_EXTENSIONS)
-        files = ImageFiles([path for path, _ in found], self.image_channels, self.image_size, self.workers)
-        return files, torch.tensor([label for _, label in found])
+        return numbers
 
     def _found(self, split: Split) -> tuple[tuple[str, ...], dict[str, int]]:
         try:

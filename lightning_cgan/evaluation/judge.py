@@ -78,7 +78,8 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
         seed: Of weights, order, shifts and dropout.
     """
     batches = ShufflingLoader(train.images, train.labels, min(_BATCH_SIZE, len(train.labels)), seed=seed)
-    epochs = max(_EPOCHS, -(-_FEWEST_STEPS // len(batches)))
+    is_in_memory = isinstance(train.images, Tensor)  # files are decoded anew in each epoch
+    epochs = max(_EPOCHS, -(-_FEWEST_STEPS // len(batches))) if is_in_memory else _EPOCHS
     steps = min(epochs * len(batches), _MOST_STEPS)
     shift, chance = Translation(1 / 14, fill=-1.0), generator_at(seed)
 
