@@ -23,7 +23,15 @@ def script(name: str, *arguments: str, **variables: str) -> str:
 
 
 def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> None:
-    options = ["--rounds", "2", "--seconds", "0.01", "--out", str(tmp_path / "out"), "--fit=--model.compile none"]
+    options = [
+        "--rounds",
+        "2",
+        "--seconds",
+        "0.01",
+        "--out",
+        str(tmp_path / "out"),
+        "--fit=--model.compile none --scores.images 0",
+    ]
     shown = script("benchmark.py", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
     assert shown.startswith("| config | precision, threads | fit | bare | eager | naive | floor |")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"benchmark.json", "benchmark.md", "benchmark.png"}

@@ -110,7 +110,7 @@ def frechet_distance(candidates: Tensor, references: Tensor) -> float:
         candidates: Shape (N, D), of two images or more.
         references: Shape (M, D), of two images or more.
     """
-    metric = FrechetInceptionDistance(feature=_Features(references)).to(references.device)
+    metric = FrechetInceptionDistance(_Features(references), sync_on_compute=False).to(references.device)
     metric.update(references, real=True)
     metric.update(candidates, real=False)
     return float(metric.compute())
@@ -132,7 +132,9 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
         warnings.filterwarnings(
             "ignore", message="Metric `Kernel Inception Distance` will save all"
         )  # few numbers each
-        metric = KernelInceptionDistance(feature=_Features(references), subset_size=subset_size).to(references.device)
+        metric = KernelInceptionDistance(_Features(references), subset_size=subset_size, sync_on_compute=False).to(
+            references.device
+        )
     metric.update(references, real=True)
     metric.update(candidates, real=False)
     with torch.random.fork_rng(), torch.no_grad():
@@ -154,7 +156,10 @@ def _of_class(label: int, *looks: Seen) -> tuple[Tensor, ...]:
 
 
 class _Features(nn.Identity):
-    """Stands where torchmetrics expects a network: the features are there already."""
+    """Stands where torchmetrics expects a network: the features are there already.
+
+    Its metrics are told not to sync: one process scores for all, while the others wait for it elsewhere.
+    """
 
     def __init__(self, features: Tensor) -> None:
         super().__init__()
