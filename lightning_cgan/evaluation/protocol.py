@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ class Examination:
             real = at_most(self.train, self.protocol.lesson or len(self.train.labels))
             found = self._taught(lambda epoch: real, self.validation)
             file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(f".{platform.node()}")
+            unfinished = file.with_suffix(f".{os.getpid()}")
             unfinished.write_text(json.dumps(found))
             unfinished.replace(file)
         return dict(json.loads(file.read_text()))
