@@ -11,6 +11,7 @@ killed is resumed from its last checkpoint. `systems.md` holds the means over th
 from __future__ import annotations
 
 import argparse
+import hashlib
 import itertools
 import json
 import shlex
@@ -22,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_cgan.evaluation.keeping import write_whole
 from lightning_cgan.evaluation.protocol import differences
 
 _COLUMNS = {
@@ -47,7 +49,8 @@ class System(NamedTuple):
     @property
     def name(self) -> str:
         """The name of the system, also that of its folder."""
-        return "-".join([self.config.stem, *(change.rpartition(".")[2].replace("=", "-") for change in self.changes)])
+        changes = (change.partition("=") for change in self.changes)
+        return "-".join([self.config.stem, *(f"{name.rpartition('.')[2]}-{value}" for name, _, value in changes)])
 
 
 def main() -> None:
@@ -55,12 +58,16 @@ def main() -> None:
     options = _options()
     varied = [[f"{name}={value}" for value in values.split(",")] for name, _, values in options.vary]
     systems = [System(config, changes) for config in options.configs for changes in itertools.product(*varied)]
+    if len({system.name for system in systems}) < len(systems):
+        sys.exit("error: systems: expected different names, got two alike; rename a config, or vary with other values")
     for seed, system in itertools.product(options.seeds, systems):
         report = options.out / system.name / f"seed-{seed}" / "report.json"
-        if not report.exists():
+        if report.exists():
+            _check(report, system, options)
+        else:
             _make(system, seed, report, options)
         table = _table(systems, options)
-        (options.out / "systems.md").write_text(table + "\n")
+        write_whole(options.out / "systems.md", lambda file, text=table: file.write_text(text + "\n"))  # type: ignore[misc]
         print(table, flush=True)
 
 
@@ -70,8 +77,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--protocol", choices=("full", "quick"), default="full")
     parser.add_argument("--vary", action="append", default=[], type=lambda text: text.partition("="))
-    parser.add_argument("--fit", default="", help="more options of fit, and of test as far as both have them")
-    parser.add_argument("--test", default="", help="more options of test alone, such as --report.gafi")
+    parser.add_argument("--fit", default="", help="more options of fit; test goes by the config of the run")
+    parser.add_argument("--test", default="", help="more options of test, such as --report.gafi")
     parser.add_argument("--out", type=Path, default=Path("systems"))
     return parser.parse_args()
 
@@ -88,7 +95,24 @@ def _make(system: System, seed: int, report: Path, options: argparse.Namespace) 
     _run("test", *common, *more, *shlex.split(options.test))
     found = json.loads((folder / "unfinished" / "report.json").read_text())
     (folder / "unfinished" / "report.png").replace(folder / "report.png")
-    report.write_text(json.dumps({**found, **json.loads(trained.read_text())}, indent=1) + "\n")
+    text = json.dumps({**found, **json.loads(trained.read_text()), "made_with": _made_with(system, options)}, indent=1)
+    write_whole(report, lambda file: file.write_text(text + "\n"))
+
+
+def _made_with(system: System, options: argparse.Namespace) -> dict[str, Any]:
+    """What must be the same for a report to stand in the table."""
+    hashed = hashlib.sha256(system.config.read_bytes()).hexdigest()
+    given = {name: getattr(options, name) for name in ("fit", "test", "protocol")}
+    return {"config": hashed, "changes": list(system.changes), **given}
+
+
+def _check(report: Path, system: System, options: argparse.Namespace) -> None:
+    expected, got = _made_with(system, options), json.loads(report.read_text())["made_with"]
+    differing = [
+        f"{name} {value!r}, got {got.get(name)!r}" for name, value in expected.items() if got.get(name) != value
+    ]
+    if differing:
+        sys.exit(f"error: {report}: expected {'; '.join(differing)}; choose another --out, or delete the report")
 
 
 def _train(system: System, seed: int, folder: Path, more: Sequence[str]) -> None:
@@ -103,8 +127,9 @@ def _train(system: System, seed: int, folder: Path, more: Sequence[str]) -> None
         where = ["--seed_everything", str(seed), "--runs_dir", str(folder), "--name", "run"]
         _run("fit", "--config", str(system.config), *changes, *where, *more, *resume)
     finally:
-        seconds.write_text(str(before + time.monotonic() - started))
-    (folder / "trained.json").write_text(json.dumps({"minutes": float(seconds.read_text()) / 60}))
+        taken = before + time.monotonic() - started
+        write_whole(seconds, lambda file: file.write_text(str(taken)))
+    write_whole(folder / "trained.json", lambda file: file.write_text(json.dumps({"minutes": taken / 60})))
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
@@ -135,7 +160,8 @@ def _reports(system: System, options: argparse.Namespace) -> Iterator[dict[str, 
             report = json.loads(file.read_text())
             first = first or report
             reasons = differences(first, report)
-            assert not reasons, f"{file} does not compare with the other seeds: {'; '.join(reasons)}"
+            if reasons:
+                sys.exit(f"error: {file}: expected what the other seeds have, got {'; '.join(reasons)}; delete it")
             yield report
 
 

@@ -2,7 +2,8 @@
 
     python scripts/train_judge.py MNISTData FashionMNISTData DigitsData
 
-Half an hour on two CPU cores. The files are written to `lightning_cgan/evaluation/judges/`.
+Some ten minutes for each of the large sets on two CPU cores. The files are written to
+`lightning_cgan/evaluation/judges/`.
 """
 
 from __future__ import annotations

@@ -13,17 +13,19 @@ from safetensors import safe_open
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
-from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, MNISTData
+from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, FolderData, MNISTData, UsageError
 from lightning_cgan.cli import main
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import gan_train as gan_train_module
 from lightning_cgan.evaluation import judge as judge_module
 from lightning_cgan.evaluation.classifiers import Judge, Student, accuracy
-from lightning_cgan.evaluation.fakes import at_most, choose, make_confident_fakes, make_fakes
+from lightning_cgan.evaluation.fakes import Gafi, at_most, choose, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train, teach
 from lightning_cgan.evaluation.judge import SHIPPED, appoint, fingerprint_of
+from lightning_cgan.evaluation.picture import draw_report
 from lightning_cgan.evaluation.protocol import QUICK, Examination, differences
 from lightning_cgan.evaluation.scores import look_at
+from lightning_cgan.images import save_png
 
 Run = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -150,7 +152,7 @@ def test_gafi_has_fresh_and_confident_images() -> None:
     judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     shelf = Shelf(data.in_order("test"))
     labels = torch.arange(10).repeat(20)
-    first, second = (make_confident_fakes(shelf, labels, seed, judge, 1.0, 0.9) for seed in (0, 1))
+    first, second = (make_confident_fakes(shelf, labels, seed, judge, Gafi(1.0, 0.9)) for seed in (0, 1))
     for fakes in (first, second):
         assert look_at(judge, fakes).confidence.min() >= 0.9
         assert torch.equal(fakes.labels.bincount(), labels.bincount())  # of what was left out there is another
@@ -195,7 +197,7 @@ def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) 
     assert reports[0] == reports[1]
     report = json.loads(reports[0])
     assert report["protocol"]["name"] == "quick"
-    assert report["data"]["train"] == 1317
+    assert report["data"]["images"] == {"train": 1317, "validation": 120, "test": 360}
     for name in ("gan_train", "gan_train_of_real_images", "gan_train_gafi", "parzen_window"):
         assert torch.isfinite(torch.tensor(report[name]["mean"]))
     assert differences(report, json.loads(reports[1])) == []
@@ -205,7 +207,7 @@ def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) 
     module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
     data = opened()
     judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
-    images = module.generate(data.in_order("validation").labels, module.sample_latents(120, 0))
+    images = module.generate(data.in_order("validation").labels, module.sample_latents(120, 1_000_000))
     pixels = images.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
     right = judge(pixels).argmax(1) == data.in_order("validation").labels
     assert report["scores"]["gan_test"] == pytest.approx(right.float().mean().item(), abs=1e-6)
@@ -216,7 +218,7 @@ def test_report_lies_beside_its_checkpoint(run: Run, monkeypatch: pytest.MonkeyP
     folder = run("--trainer.max_steps", "2", "--data.image_size", "8")
     checkpoint = folder / "checkpoints" / "last.ckpt"
     main(["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)])
-    report = json.loads((folder / "checkpoints" / "last" / "report.json").read_text())
+    report = json.loads((folder / "checkpoints" / "last-report" / "report.json").read_text())
     assert report["protocol"]["name"] == "full"
     assert len(report["gan_train"]["runs"]) == 3
     assert report["checkpoint"]["name"] == "last.ckpt"
@@ -282,3 +284,47 @@ def test_parts_of_a_set() -> None:
     assert len(part.labels) == 100
     assert at_most(train, 5000) is train
     assert torch.equal(choose(train, torch.tensor([4, 2])).labels, train.labels[[4, 2]])
+
+
+def test_bad_options(fails: Callable[..., str], run: Run) -> None:
+    folder = run("--trainer.max_steps", "1", "--data.image_size", "4")
+    common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+    assert fails("test", *common).startswith(
+        "error: --data.image_size: expected 6 or more for the students of a report"
+    )
+    message = fails("test", *common, "--report.gafi.min_confidence", "1.5")
+    assert message.startswith("error: --report.gafi.min_confidence: expected a number from 0 to below 1, got 1.5")
+
+
+def test_gafi_without_a_confident_image_says_so() -> None:
+    data = opened()
+    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    wrong = Shelf(data.in_order("train"))
+    wrong.of_class = wrong.of_class[1:] + wrong.of_class[:1]
+    with pytest.raises(UsageError, match="--report.gafi.min_confidence: expected some images of which the judge is so"):
+        make_confident_fakes(wrong, torch.arange(10), 0, judge, Gafi(1.0, 0.99))
+
+
+def test_colour_files_and_chosen_classes_are_examined(tmp_path: Path) -> None:
+    random = torch.Generator().manual_seed(0)
+    for split, count in (("train", 30), ("test", 12)):
+        for shade, name in enumerate(("dark", "middle", "bright")):
+            for number in range(count):
+                pixels = torch.randint(70 * shade, 70 * shade + 60, (3, 8, 8), generator=random).to(torch.uint8)
+                save_png(pixels, tmp_path / "mine" / split / name / f"{number}.png")
+    options = {"image_size": 8, "classes": ["bright", "dark"], "validation_fraction": 0.3}
+    data = FolderData(str(tmp_path / "mine"), memory_budget=0, workers=0, **options)  # type: ignore[arg-type]
+    data.setup("test")
+
+    class Shades(Shelf):
+        num_classes = 2
+
+        def __init__(self) -> None:
+            self.of_class = [torch.full((4, 3, 8, 8), shade) for shade in (0.4, -0.8)]
+
+    found, evidence = Examination(Shades(), data, CPU, QUICK).report()
+    assert found["data"]["classes"] == ("bright", "dark")
+    assert [len(row) for row in found["scores"]["confusion"]] == [2, 2]
+    assert found["gan_train_of_real_images"]["mean"] > 0.9
+    draw_report(found, evidence, data.class_names, tmp_path / "report.png")
+    assert Image.open(tmp_path / "report.png").size == (1300, 1200)

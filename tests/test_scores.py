@@ -190,3 +190,12 @@ def test_a_copied_training_set_is_found(digits: DigitsData) -> None:
     assert places.tolist() == list(range(50))
     test, _ = next(iter(digits.in_order("test")))
     assert nearest_of(test, (images for images, _ in train))[0].mean() > 1
+
+
+def test_scores_of_a_single_class_and_of_too_few_images() -> None:
+    alone = Seen(torch.randn(3, 4), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.zeros(3, dtype=torch.int64))
+    assert all_scores(alone, alone, num_classes=1)["confusion"] == [[3]]
+    one = Seen(*(column[:1] for column in alone))
+    few = all_scores(one, alone, num_classes=1)
+    assert few["gan_test"] == 1.0
+    assert all(math.isnan(few[name]) for name in ("judge_fid", "judge_kid", "precision", "coverage", "diversity"))

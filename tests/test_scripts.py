@@ -97,3 +97,7 @@ def test_systems_are_compared_and_nothing_is_made_twice(tmp_path: Path) -> None:
     again = script("compare_systems.py", str(CONFIGS / "digits.yaml"), *options, fit)
     assert again.strip().splitlines()[-1] == shown.strip().splitlines()[-1]
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != "systems.md"}
+    command = [sys.executable, str(SCRIPTS / "compare_systems.py"), str(CONFIGS / "digits.yaml"), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/digits-loss-Hinge/seed-0/report.json: expected fit '', got '--tr")

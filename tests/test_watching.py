@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import DIGITS
 from lightning.pytorch.loggers import WandbLogger
 
 from lightning_cgan import ConditionalGAN, DigitsData, Monitor
@@ -65,16 +66,22 @@ def test_scores_can_be_left_out_and_change_nothing(run: Run) -> None:
 
 def test_run_goes_on_from_its_best_state(run: Run) -> None:
     whole = run(*SMALL, "--trainer.max_steps", "60")
-    part = run(*SMALL, "--trainer.max_steps", "40", "--model.generator_scheduler.total_iters", "3000")
+    part = run(*SMALL, "--trainer.max_steps", "40")
     best = max((part / "checkpoints").glob("best.ckpt"))
     resumed = run(*SMALL, "--trainer.max_steps", "60", "--ckpt_path", str(best))
     one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, resumed))
     assert one["global_step"] == other["global_step"] == 60
+    scores = [
+        next(s["best_model_score"] for k, s in c["callbacks"].items() if "val_judge_fid" in k) for c in (one, other)
+    ]
+    assert scores[0] == scores[1]  # also where no later validation was as good
     assert all(torch.equal(value, other["state_dict"][name]) for name, value in one["state_dict"].items())
 
 
 def test_bad_options(fails: Callable[..., str]) -> None:
-    assert fails("fit", "--data", "DigitsData", "--model.loss", "Hinge", "--scores.images", "-1").startswith("error: ")
+    assert fails("fit", "--config", DIGITS, "--scores.images", "-1").startswith(
+        "error: --scores.images: expected 0 or more, got -1; 0 leaves scores out"
+    )
 
 
 # ---- the monitor -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning_cgan.callbacks.base import appoint_once
 from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
+from lightning_cgan.evaluation.fakes import check_selection
 from lightning_cgan.evaluation.scores import look_at
 from lightning_cgan.images import bytes_from_signed, save_png, signed_from_bytes
 
@@ -31,14 +32,7 @@ class PredictionWriter(BasePredictionWriter):
 
     def __init__(self, folder: str = "predictions", latent_scale: float = 1.0, min_confidence: float = 0.0) -> None:
         super().__init__(write_interval="batch")
-        if latent_scale <= 0:
-            raise UsageError(
-                f"--predictions.latent_scale: expected a number above 0, got {latent_scale}; 1 is as trained"
-            )
-        if not 0 <= min_confidence < 1:
-            raise UsageError(
-                f"--predictions.min_confidence: expected a number from 0 to below 1, got {min_confidence}; 0 keeps all"
-            )
+        check_selection("--predictions", latent_scale, min_confidence)
         self.folder = Path(folder)
         self.latent_scale = latent_scale
         self.min_confidence = min_confidence
@@ -59,9 +53,19 @@ class PredictionWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the judge, if there is something to judge."""
         if self.min_confidence:
-            data = trainer.datamodule  # type: ignore[attr-defined]
+            data: Any = getattr(trainer, "datamodule", None)
+            if not hasattr(data, "in_order"):
+                raise UsageError(
+                    "--predictions.min_confidence: expected a data module of ours, whose training split a judge knows, "
+                    f"got {type(data).__name__}; leave min_confidence out, or subclass LabelledImages"
+                )
             data.setup("validate")
             self._judge = appoint_once(trainer, data, pl_module.device).judge
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leaves the module as it was."""
+        if stage == "predict":
+            pl_module.prediction_latent_scale = 1.0  # type: ignore[assignment]
 
     def write_on_batch_end(
         self,

@@ -9,12 +9,13 @@ from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cgan.errors import UsageError
-from lightning_cgan.evaluation.fakes import ImageMaker
+from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
+from lightning_cgan.evaluation.keeping import write_whole
 from lightning_cgan.evaluation.picture import draw_report
-from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, Gafi, LabelledSplits
+from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, LabelledSplits
 
 _PROTOCOLS = {"full": FULL, "quick": QUICK}
 
@@ -45,35 +46,50 @@ class Report(Callback):
         self.folder = folder
         self.gafi = gafi
         self.parzen = parzen
+        self._checkpoint: Path | None = None
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuses, in every process, to begin where there is no folder to end in."""
+        self._checkpoint = Path(trainer.ckpt_path) if trainer.ckpt_path else None
+        if self.protocol != "none" and self.folder is None and self._checkpoint is None:
+            raise UsageError("--report.folder: expected a folder where there is no checkpoint, got none; name one")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Examines the module."""
         data = getattr(trainer, "datamodule", None)
-        if self.protocol == "none" or not hasattr(data, "in_order") or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self.protocol == "none" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        summary = self._write(trainer, pl_module, cast(LabelledSplits, data)) if trainer.is_global_zero else {}
+        if not hasattr(data, "in_order"):
+            rank_zero_warn(f"No report: it needs the splits of a LabelledImages, and this is {type(data).__name__}")
+            return
+        summary = self._write(pl_module, cast(LabelledSplits, data)) if trainer.is_global_zero else {}
         pl_module.log_dict(trainer.strategy.broadcast(summary), rank_zero_only=False)
 
     @torch.inference_mode(False)  # students are trained
-    def _write(self, trainer: Trainer, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
-        checkpoint = Path(trainer.ckpt_path) if trainer.ckpt_path else None
-        folder = Path(self.folder) if self.folder else checkpoint and checkpoint.with_suffix("")
-        if folder is None:
-            raise UsageError("--report.folder: expected a folder, got none, and there is no checkpoint; name one")
+    def _write(self, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
+        folder, about = self._place(), _about(self._checkpoint)
+        folder.mkdir(parents=True, exist_ok=True)
         rank_zero_info(f"Protocol {self.protocol}: students are taught, which takes minutes on a GPU, more on a CPU")
         examination = Examination(cast(ImageMaker, pl_module), data, pl_module.device, _PROTOCOLS[self.protocol])
         found, evidence = examination.report(self.gafi, self.parzen)
-        report = {"checkpoint": _about(checkpoint), **found}
-        draw_report(report, evidence, data.class_names, folder / "report.png")
-        (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n")
+        report = {"checkpoint": about, **found}
+        write_whole(folder / "report.png", lambda file: draw_report(report, evidence, data.class_names, file))
+        text = json.dumps(report, indent=1) + "\n"
+        write_whole(folder / "report.json", lambda file: file.write_text(text))
         rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
         return _summary(report)
+
+    def _place(self) -> Path:
+        if self.folder is not None:
+            return Path(self.folder)
+        assert self._checkpoint is not None, "setup has seen one"
+        return self._checkpoint.with_name(f"{self._checkpoint.stem}-report")
 
 
 def _about(checkpoint: Path | None) -> dict[str, Any]:
     """The name of a checkpoint and the hash of its content."""
-    if checkpoint is None:
-        return {}
+    if checkpoint is None or not checkpoint.is_file():  # as one on another machine, or one in parts
+        return {"name": checkpoint.name} if checkpoint else {}
     return {"name": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -78,6 +78,15 @@ class BestCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=False,
             enable_version_counter=False,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on with the best score of the run so far, whose file stays in the folder where it was written.
+
+        Lightning's own forgets the score where a resumed run has a folder of its own.
+        """
+        super().load_state_dict(state_dict)
+        for name in ("best_model_score", "best_k_models", "kth_best_model_path", "kth_value"):
+            setattr(self, name, state_dict[name])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves, if there is a score and it is the best."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_cgan.errors import UsageError
 from lightning_cgan.machine import fastest_precision
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -60,10 +62,18 @@ class Student(nn.Sequential):
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels, from 6 on.
+        image_size: Height and width of the images, in pixels.
+
+    Raises:
+        UsageError: The images have fewer than 6 pixels a side.
     """
 
     def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
+        if image_size < 6:
+            raise UsageError(
+                f"--data.image_size: expected 6 or more for the students of a report, got {image_size}; resize the "
+                "images, or leave the report out with --report.protocol none"
+            )
         side = (image_size - 4) // 2
         convolutions = [nn.Conv2d(image_channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
         dense = [nn.Linear(64 * side**2, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
@@ -115,4 +125,12 @@ def accuracy(classifier: nn.Module, batches: Batches) -> float:
         predicted = classifier(images.to(device)).argmax(1)
         right += int((predicted == labels.to(device)).sum())
         images_seen += len(labels)
-    return right / images_seen
+    return right / images_seen if images_seen else float("nan")
+
+
+@contextmanager
+def forked_chance(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seeds PyTorch's random generators for a while, of the CPU and of one GPU, and then leaves them as they were."""
+    with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -9,11 +10,33 @@ from torch import Tensor
 
 from lightning_cgan.chance import generator_at
 from lightning_cgan.data.loader import OrderedLoader
+from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.scores import look_at
 from lightning_cgan.images import bytes_from_signed
 
 _BATCH_SIZE = 500
+
+
+@dataclass(frozen=True)
+class Gafi:
+    """How a better training set is made of a generator (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
+
+    Every epoch has images of its own.
+
+    Attributes:
+        latent_scale: What latents are multiplied by.
+        min_confidence: The least confidence of the judge in an image's label, from 0 to 1.
+
+    Raises:
+        UsageError: One of them is out of range.
+    """
+
+    latent_scale: float = 1.1
+    min_confidence: float = 0.3
+
+    def __post_init__(self) -> None:
+        check_selection("--report.gafi", self.latent_scale, self.min_confidence)
 
 
 class ImageMaker(Protocol):
@@ -49,33 +72,57 @@ def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float
     return OrderedLoader(pixels, labels, _BATCH_SIZE)
 
 
-def make_confident_fakes(
-    maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, latent_scale: float, min_confidence: float
-) -> OrderedLoader:
+def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi) -> OrderedLoader:
     """Makes an image of each label that a judge of the training split is sure of; attempts are made up to eight times.
 
-    What is still doubtful then is left out. After GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
+    What is still doubtful then is left out.
 
     Args:
         maker: Makes the images.
         labels: Shape (N,).
         seed: Determines the latents.
         judge: Says how sure it is that an image is what its label says.
-        latent_scale: What the latents are multiplied by.
-        min_confidence: The least confidence of the judge, from 0 to 1.
+        gafi: How the images are chosen.
+
+    Raises:
+        UsageError: The judge is sure of none.
     """
     kept: list[tuple[Tensor, Tensor]] = []
     for attempt in range(8):
-        fakes = make_fakes(maker, labels, seed * 8 + attempt, latent_scale)
-        is_sure = look_at(judge, fakes).confidence.cpu() >= min_confidence
+        fakes = make_fakes(maker, labels, seed * 8 + attempt, gafi.latent_scale)
+        is_sure = look_at(judge, fakes).confidence.cpu() >= gafi.min_confidence
         assert isinstance(fakes.images, Tensor)
         kept.append((fakes.images[is_sure], labels[is_sure]))
         labels = labels[~is_sure]
         if not len(labels):
             break
     images, labels = (torch.cat(columns) for columns in zip(*kept, strict=True))
+    if not len(labels):
+        raise UsageError(
+            f"--report.gafi.min_confidence: expected some images of which the judge is so sure, got none at "
+            f"{gafi.min_confidence}; give a smaller number"
+        )
     order = torch.randperm(len(labels), generator=generator_at(seed))
     return OrderedLoader(images[order], labels[order], _BATCH_SIZE)
+
+
+def check_selection(option: str, latent_scale: float, min_confidence: float) -> None:
+    """Refuses what no images can be chosen by.
+
+    Args:
+        option: The beginning of the options' names.
+        latent_scale: What latents are multiplied by.
+        min_confidence: The least confidence of a judge in an image's label.
+
+    Raises:
+        UsageError: One of them is out of range.
+    """
+    if latent_scale <= 0:
+        raise UsageError(f"{option}.latent_scale: expected a number above 0, got {latent_scale}; 1 is as trained")
+    if not 0 <= min_confidence < 1:
+        raise UsageError(
+            f"{option}.min_confidence: expected a number from 0 to below 1, got {min_confidence}; 0 keeps all"
+        )
 
 
 def choose(images: OrderedLoader, places: Tensor) -> OrderedLoader:

@@ -15,7 +15,7 @@ import torch
 from torch.optim import Adam
 
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
-from lightning_cgan.evaluation.classifiers import Student, accuracy, learn
+from lightning_cgan.evaluation.classifiers import Student, accuracy, forked_chance, learn
 
 _BATCH_SIZE = 64
 
@@ -42,8 +42,7 @@ def teach(
         The student, and the `epoch` and `chosen_by_accuracy` of it.
     """
     best: tuple[float, int, Student] | None = None
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with forked_chance(seed, device):
         for epoch in range(epochs):
             images = lesson(epoch)
             if epoch == 0:

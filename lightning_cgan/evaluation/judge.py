@@ -7,7 +7,6 @@ fingerprint of that split, so a set that differs in one image, class or size has
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from lightning_cgan.augmentations import Translation
 from lightning_cgan.chance import generator_at
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
-from lightning_cgan.evaluation.classifiers import Judge, accuracy, learn
+from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_chance, learn
+from lightning_cgan.evaluation.keeping import cache_folder, write_whole
 
 SHIPPED = Path(__file__).parent / "judges"
 _KIND = "judge-1"  # of the network and of how it learns: another kind's weights and scores do not compare
@@ -86,8 +86,7 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
     def augment(images: Tensor) -> Tensor:
         return shift(images, torch.rand(len(images), shift.draws, generator=chance).to(images.device))
 
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with forked_chance(seed, device):
         judge = Judge(num_classes, *_sizes(train)).to(device)
         optimizer = AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
         scheduler = OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps + 1)
@@ -99,11 +98,9 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
 
 def save_judge(judge: Judge, file: Path, **card: object) -> None:
     """Writes a judge's weights, and what is known about it, to a file, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_suffix(f".{os.getpid()}")
     weights = {name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}
-    save_file(weights, unfinished, {"kind": _KIND, **{name: str(value) for name, value in card.items()}})
-    unfinished.replace(file)
+    known = {"kind": _KIND, **{name: str(value) for name, value in card.items()}}
+    write_whole(file, lambda unfinished: save_file(weights, unfinished, known))
 
 
 def fingerprint_of(images: OrderedLoader) -> str:
@@ -122,13 +119,6 @@ def fingerprint_of(images: OrderedLoader) -> str:
     return content.hexdigest()
 
 
-def cache_folder() -> Path:
-    """Where judges and ceilings are kept: $LIGHTNING_CGAN_CACHE, else `lightning_cgan` in the user's cache."""
-    chosen = os.environ.get("LIGHTNING_CGAN_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(home) / "lightning_cgan"
-
-
 def _sizes(images: OrderedLoader) -> tuple[int, int]:
     """Channels and size."""
     if isinstance(images.images, Tensor):
@@ -142,7 +132,7 @@ def _card(file: Path) -> dict[str, str]:
 
 
 def _load(file: Path, num_classes: int, train: OrderedLoader, device: torch.device) -> Appointment:
-    with torch.random.fork_rng():  # of the weights that are replaced at once
+    with forked_chance(0):  # of the weights, which are replaced at once
         judge = Judge(num_classes, *_sizes(train))
     judge.load_state_dict(load_file(file))
     card = _card(file)

@@ -23,9 +23,12 @@ def support_scores(candidates: Tensor, references: Tensor, nearest_k: int = 5) -
         nearest_k: The number of neighbours within reach of an image, itself not counted.
 
     Returns:
-        Precision, recall and coverage, from 0 to 1, and density, 0 or more; 1 is expected where both are alike.
+        Precision, recall and coverage, from 0 to 1, and density, 0 or more; 1 is expected where both are alike. None is
+        a number where there are fewer than two images of a kind.
     """
     nearest_k = min(nearest_k, len(candidates) - 1, len(references) - 1)
+    if nearest_k < 1:
+        return dict.fromkeys(("precision", "recall", "density", "coverage"), float("nan"))
     reach_of_references = _reach(references, nearest_k)
     reach_of_candidates = _reach(candidates, nearest_k)
     precise, dense = 0, 0

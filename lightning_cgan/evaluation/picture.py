@@ -37,8 +37,7 @@ def draw_report(report: dict[str, Any], evidence: Evidence, class_names: Sequenc
         axes.axis("off")
     _draw_confusion(confusion, report["scores"]["confusion"], class_names)
     _draw_bars(bars, report, class_names)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=100)
+    figure.savefig(file, dpi=100, format="png")
 
 
 def _headline(report: dict[str, Any]) -> str:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -22,9 +21,10 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.data.loader import OrderedLoader
-from lightning_cgan.evaluation.fakes import ImageMaker, at_most, make_confident_fakes, make_fakes
+from lightning_cgan.evaluation.fakes import Gafi, ImageMaker, at_most, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train
-from lightning_cgan.evaluation.judge import Appointment, appoint, cache_folder
+from lightning_cgan.evaluation.judge import Appointment, appoint, fingerprint_of
+from lightning_cgan.evaluation.keeping import cache_folder, write_whole
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import all_scores, look_at
@@ -59,21 +59,6 @@ class ScoringProtocol:
 
 FULL = ScoringProtocol()
 QUICK = ScoringProtocol("quick", images=10_000, lesson=10_000, epochs=3, seeds=(0,))
-
-
-@dataclass(frozen=True)
-class Gafi:
-    """How a better training set is made of a generator (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
-
-    Every epoch has images of its own.
-
-    Attributes:
-        latent_scale: What latents are multiplied by.
-        min_confidence: The least confidence of the judge in an image's label, from 0 to 1.
-    """
-
-    latent_scale: float = 1.1
-    min_confidence: float = 0.3
 
 
 class LabelledSplits(Protocol):
@@ -149,7 +134,8 @@ class Examination:
         if gafi is not None:
             report["gan_train_gafi"] = {**dataclasses.asdict(gafi), **self.gan_train(self._gafi_lesson(gafi))}
         if parzen:
-            report["parzen_window"] = self.parzen()
+            report["parzen_window"] = self.parzen(make_fakes(self.maker, self.test.labels, self._seed(_PARZEN)))
+            report["parzen_window_of_real_images"] = self.parzen(at_most(self.train, len(self.test.labels)))
         return report, evidence
 
     def scores(self, candidates: OrderedLoader) -> dict[str, Any]:
@@ -164,7 +150,7 @@ class Examination:
         ratio = means["distance_of_fakes"] / max(means["distance_of_test_images"], 1e-12)
         shown = [int(torch.nonzero(self.fakes.labels == label)[0]) for label in self.fakes.labels.unique()]
         places = seen["fakes"][1].cpu()
-        nearest = {place: self._pixels(self.train, int(places[place])) for place in shown}
+        nearest = {place: self.train.images[int(places[place])] for place in shown}
         return {"ratio": ratio, **means}, Evidence(self.fakes, nearest)
 
     def gan_train(self, lesson: Callable[[int], OrderedLoader]) -> dict[str, Any]:
@@ -180,17 +166,13 @@ class Examination:
         if not file.exists():
             real = at_most(self.train, self.protocol.lesson or len(self.train.labels))
             found = self._taught(lambda epoch: real, self.validation)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            unfinished = file.with_suffix(f".{os.getpid()}")
-            unfinished.write_text(json.dumps(found))
-            unfinished.replace(file)
+            write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(found)))
         return dict(json.loads(file.read_text()))
 
-    def parzen(self) -> dict[str, float]:
-        """The Parzen-window log-likelihood of test images, in nats."""
-        fakes = make_fakes(self.maker, self.test.labels, self._seed(_PARZEN))
-        splits = (fakes, at_most(self.validation, 1000), self.test)
-        return parzen_window(*(torch.cat([unit_from_signed(images) for images, _ in split]) for split in splits))
+    def parzen(self, centres: OrderedLoader) -> dict[str, float]:
+        """The Parzen-window log-likelihood of test images, in nats, with windows on some images."""
+        splits = (centres, at_most(self.validation, 1000), self.test)
+        return parzen_window(*(unit_from_signed(self._signed(split)) for split in splits))
 
     def _taught(self, lesson: Callable[[int], OrderedLoader], choose_by: OrderedLoader) -> dict[str, Any]:
         test = self.data.in_order("test")
@@ -206,28 +188,27 @@ class Examination:
 
     def _gafi_lesson(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
         labels, judge = self._lesson_labels(), self.appointment.judge
-        options = (judge, gafi.latent_scale, gafi.min_confidence)
-        return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, *options)
+        return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, judge, gafi)
 
     def _nearest(self, images: OrderedLoader) -> tuple[Tensor, Tensor]:
-        signed = torch.cat([batch for batch, _ in images]).to(self.device)
-        return nearest_of(signed, self._batches(self.train))
+        return nearest_of(self._signed(images), (batch for batch, _ in self.train))
 
-    @staticmethod
-    def _batches(images: OrderedLoader) -> Iterator[Tensor]:
-        return (batch for batch, _ in images)
-
-    @staticmethod
-    def _pixels(images: OrderedLoader, place: int) -> Tensor:
-        return images.images[place]
+    def _signed(self, images: OrderedLoader) -> Tensor:
+        """All of some images, in [-1, 1]."""
+        return torch.cat([batch for batch, _ in images]).to(self.device)
 
     def _seed(self, purpose: int) -> int:
-        return self.protocol.seed * 1_000_000 + purpose * 1000
+        # Far from the seeds of other latents, by which a checkpoint may have been chosen.
+        return (self.protocol.seed + 1) * 1_000_000 + purpose * 1000
 
     def _data(self) -> dict[str, Any]:
-        counts = {name: len(getattr(self, name).labels) for name in ("train", "validation", "test")}
-        name = type(self.data).__name__
-        return {"name": name, "fingerprint": self.appointment.fingerprint, "classes": self.data.class_names, **counts}
+        splits = {"train": self.train, "validation": self.validation, "test": self.data.in_order("test")}
+        return {
+            "name": type(self.data).__name__,
+            "classes": self.data.class_names,
+            "images": {name: len(images.labels) for name, images in splits.items()},
+            "fingerprints": {name: fingerprint_of(images) for name, images in splits.items()},
+        }
 
 
 def versions() -> dict[str, str]:

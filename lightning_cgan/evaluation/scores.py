@@ -8,14 +8,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchmetrics.functional.classification import multiclass_confusion_matrix
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from lightning_cgan.evaluation.classifiers import Judge
+from lightning_cgan.evaluation.classifiers import Judge, forked_chance
 from lightning_cgan.evaluation.neighbours import mean_distance, support_scores
 
-_FEWEST_OF_A_CLASS = 2
+_FEWEST = 2
 
 
 class Seen(NamedTuple):
@@ -44,7 +43,9 @@ def look_at(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
         features = judge.features(images.to(device))
         logits = judge.head(features)
         confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-        rows.append(Seen(features, logits.argmax(1), confidence, labels))
+        seen = Seen(features, logits.argmax(1), confidence, labels)
+        # Scores need float64, which Apple's GPUs lack.
+        rows.append(Seen(*(column.cpu() for column in seen)) if device.type == "mps" else seen)
     return Seen(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
 
 
@@ -82,7 +83,8 @@ def all_scores(candidates: Seen, references: Seen, num_classes: int) -> dict[str
         `judge_fid_by_class`, `diversity_by_class` and `confusion`, in which rows are labels and columns what the judge
         takes the images for. A class with too few images has none.
     """
-    confusion = multiclass_confusion_matrix(candidates.predicted, candidates.labels, num_classes)
+    cells = candidates.labels * num_classes + candidates.predicted
+    confusion = cells.bincount(minlength=num_classes**2).view(num_classes, num_classes)  # also of a single class
     counts = confusion.sum(1)
     diversities = _diversities(candidates, references)
     return {
@@ -93,7 +95,7 @@ def all_scores(candidates: Seen, references: Seen, num_classes: int) -> dict[str
             (confusion[label, label] / counts[label]).item() if counts[label] else None for label in range(num_classes)
         ],
         "judge_fid_by_class": [
-            frechet_distance(*pair) if min(map(len, pair)) >= _FEWEST_OF_A_CLASS else None
+            frechet_distance(*pair) if min(map(len, pair)) >= _FEWEST else None
             for pair in (_of_class(label, candidates, references) for label in range(num_classes))
         ],
         "diversity_by_class": [diversities.get(label) for label in range(num_classes)],
@@ -107,9 +109,14 @@ def frechet_distance(candidates: Tensor, references: Tensor) -> float:
     Heusel et al. 2017 (arXiv:1706.08500), with a judge's features in the place of Inception's.
 
     Args:
-        candidates: Shape (N, D), of two images or more.
-        references: Shape (M, D), of two images or more.
+        candidates: Shape (N, D).
+        references: Shape (M, D).
+
+    Returns:
+        The distance; not a number where there are fewer than two images of a kind.
     """
+    if min(len(candidates), len(references)) < _FEWEST:
+        return float("nan")
     metric = FrechetInceptionDistance(_Features(references), sync_on_compute=False).to(references.device)
     metric.update(references, real=True)
     metric.update(candidates, real=False)
@@ -128,6 +135,8 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
         subset_size: The number of images of each kind in a subset, as far as there are so many.
     """
     subset_size = min(subset_size, len(candidates), len(references))
+    if subset_size < _FEWEST:
+        return float("nan")
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="Metric `Kernel Inception Distance` will save all"
@@ -137,8 +146,7 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
         )
     metric.update(references, real=True)
     metric.update(candidates, real=False)
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)  # of the subsets
+    with forked_chance(0), torch.no_grad():  # of the subsets
         return float(metric.compute()[0])
 
 
@@ -146,7 +154,7 @@ def _diversities(candidates: Seen, references: Seen) -> dict[int, float]:
     ratios = {}
     for label in references.labels.unique().tolist():
         spreads = [mean_distance(features) for features in _of_class(label, candidates, references)]
-        if all(len(features) >= _FEWEST_OF_A_CLASS for features in _of_class(label, candidates, references)):
+        if all(len(features) >= _FEWEST for features in _of_class(label, candidates, references)):
             ratios[label] = spreads[0] / spreads[1] if spreads[1] else float("nan")
     return ratios
 
