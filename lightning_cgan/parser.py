@@ -144,7 +144,9 @@ def _parameters(path: str) -> list[str]:
     """The names of the arguments that a class takes, given its dotted path."""
     module, _, name = path.rpartition(".")
     try:
-        return list(inspect.signature(getattr(import_module(module), name)).parameters)
+        found = getattr(import_module(module), name)
+        # Some releases of Python 3.11 look at `__new__` first, which in our classes takes anything.
+        return list(inspect.signature(found.__init__ if isinstance(found, type) else found).parameters)
     except (ImportError, AttributeError, TypeError, ValueError):
         return []
 

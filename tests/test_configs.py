@@ -56,6 +56,6 @@ def test_configs_of_our_own_systems_state_no_defaults() -> None:
         for node in nodes(yaml.safe_load(config.read_text())):
             cls = getattr(lightning_cgan, str(node.get("class_path")), None)
             if cls is not None:
-                parameters = inspect.signature(cls).parameters
+                parameters = inspect.signature(cls.__init__).parameters  # not of __new__, as Python 3.11.2 looks
                 for name, value in node.get("init_args", {}).items():
                     assert parameters[name].default != value, f"{config.name}: {name} is the default"

@@ -34,7 +34,8 @@ def test_there_are_snippets_and_every_file_exists() -> None:
 
 def test_table_of_options_is_complete() -> None:
     text = (ROOT / "docs" / "options.md").read_text()
-    options = inspect.signature(lightning_cgan.ConditionalGAN).parameters.keys() - {"generator", "discriminator"}
+    arguments = inspect.signature(lightning_cgan.ConditionalGAN.__init__).parameters
+    options = arguments.keys() - {"self", "generator", "discriminator"}
     contracts = {"AdversarialLoss", "GradientPenalty", "Augmentation", "Generator", "Discriminator"}
     rooms = [f"lightning_cgan.{room}" for room in ("losses", "penalties", "augmentations", "networks")]
     classes = {name for room in rooms for name in lightning_cgan._HOMES[room]} - contracts
