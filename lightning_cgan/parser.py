@@ -146,7 +146,8 @@ def _parameters(path: str) -> list[str]:
     try:
         found = getattr(import_module(module), name)
         # Some releases of Python 3.11 look at `__new__` first, which in our classes takes anything.
-        return list(inspect.signature(found.__init__ if isinstance(found, type) else found).parameters)
+        constructor = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
+        return list(inspect.signature(constructor).parameters)
     except (ImportError, AttributeError, TypeError, ValueError):
         return []
 
