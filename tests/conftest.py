@@ -25,6 +25,7 @@ def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
     monkeypatch.setattr(sys, "argv", ["lightning_cgan"])
     torch.manual_seed(0)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
     torch.set_num_threads(1)  # more would only wait for one another where other programs run too
 
 
