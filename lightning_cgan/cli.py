@@ -279,8 +279,9 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
         # the folder of a run is new; Weights & Biases may have been there first
         warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-        # a command that only looks at a run has no logger, and writes no checkpoints
+        # a command that only looks at a run has no logger
         warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
+        # a resumed run has a folder of its own, and such a command has none
         warnings.filterwarnings("ignore", message="The dirpath has changed from")
         # the loaders cut batches out of memory: there is nothing for workers to do
         warnings.filterwarnings("ignore", message=".*does not have many workers")

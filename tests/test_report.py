@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from torch import Tensor
 from torchvision.datasets import ImageFolder
 
@@ -17,11 +16,10 @@ from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, FolderD
 from lightning_cgan.cli import main
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import gan_train as gan_train_module
-from lightning_cgan.evaluation import judge as judge_module
-from lightning_cgan.evaluation.classifiers import Judge, Student, accuracy
+from lightning_cgan.evaluation.classifiers import Student, accuracy
 from lightning_cgan.evaluation.fakes import Gafi, at_most, choose, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train, teach
-from lightning_cgan.evaluation.judge import SHIPPED, appoint, fingerprint_of
+from lightning_cgan.evaluation.judge import appoint
 from lightning_cgan.evaluation.picture import draw_report
 from lightning_cgan.evaluation.protocol import QUICK, Examination, differences
 from lightning_cgan.evaluation.scores import look_at
@@ -53,65 +51,6 @@ class Shelf:
         assert latents is not None
         pairs = zip(labels.tolist(), latents[:, 0].tolist(), strict=True)
         return torch.stack([self.of_class[label][int(u * len(self.of_class[label]))] for label, u in pairs])
-
-
-# ---- judges ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "least"), [("MNISTData", 0.993), ("FashionMNISTData", 0.925), ("DigitsData", 0.95)])
-def test_shipped_judges_are_small_and_good(name: str, least: float) -> None:
-    file = SHIPPED / f"{name}.safetensors"
-    assert file.stat().st_size < 1_000_000
-    with safe_open(file, "pt") as weights:
-        assert float(weights.metadata()["test_accuracy"]) >= least
-        assert set(weights.keys()) == set(Judge(10, 1, 28).state_dict())
-
-
-def test_shipped_judge_is_as_good_as_it_says() -> None:
-    data = opened()
-    found = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU)
-    with safe_open(SHIPPED / "DigitsData.safetensors", "pt") as weights:
-        said = float(weights.metadata()["test_accuracy"])
-    assert accuracy(found.judge, data.in_order("test")) == pytest.approx(said, abs=1 / 360)
-    by_hand = [
-        (found.judge(images).argmax(1) == labels).float().mean().item()
-        for images, labels in data.in_order("validation")
-    ]
-    assert by_hand == [pytest.approx(found.validation_accuracy, abs=1 / 120)]
-
-
-def test_another_set_gets_a_judge_of_its_own_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(tmp_path / "cache"))
-    data = opened(classes=[0, 1], image_size=12)
-    before = torch.get_rng_state()
-    first = appoint(data.in_order("train"), data.in_order("validation"), 2, CPU)
-    assert torch.equal(torch.get_rng_state(), before)  # the run that asks goes on as if it had not
-    assert first.validation_accuracy > 0.9
-    (file,) = (tmp_path / "cache").iterdir()
-    monkeypatch.setattr(judge_module, "train_judge", None)  # it would fail
-    second = appoint(data.in_order("train"), data.in_order("validation"), 2, CPU)
-    assert second.sha256 == first.sha256
-    images, _ = next(iter(data.in_order("test")))
-    assert torch.equal(second.judge(images), first.judge(images))
-    assert file.name.endswith(f"{first.fingerprint[:32]}.safetensors")
-
-
-def test_fingerprints_differ_where_sets_differ() -> None:
-    data = opened()
-    train = data.in_order("train")
-    assert isinstance(train.images, Tensor)
-    changed, relabelled = train.images.clone(), train.labels.clone()
-    changed[3, 0, 4, 4] ^= 1
-    relabelled[3] = (relabelled[3] + 1) % 10
-    sets = [
-        train,
-        OrderedLoader(changed, train.labels, 64),
-        OrderedLoader(train.images, relabelled, 64),
-        OrderedLoader(train.images.view(-1, 1, 4, 16), train.labels, 64),
-        opened(validation_fraction=0.2).in_order("train"),
-    ]
-    assert len({fingerprint_of(images) for images in sets}) == len(sets)
-    assert fingerprint_of(train) == fingerprint_of(opened().in_order("train"))
 
 
 # ---- GAN-train ---------------------------------------------------------------------------------------------------------

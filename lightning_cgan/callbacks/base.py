@@ -20,6 +20,12 @@ def run_folder(trainer: Trainer) -> Path | None:
     return None if trainer.fast_dev_run or folder is None else Path(folder)  # type: ignore[attr-defined]
 
 
+def splits_of(trainer: Trainer) -> LabelledSplits | None:
+    """The data of a run, if it is a data module that can be scored against."""
+    data = getattr(trainer, "datamodule", None)
+    return data if hasattr(data, "in_order") else None
+
+
 def appoint_once(trainer: Trainer, data: LabelledSplits, device: torch.device) -> Appointment:
     """The judge of a data set, in every process; if one must be trained, the first process does it alone."""
     found: Appointment | None = None

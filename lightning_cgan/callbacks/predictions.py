@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 
-from lightning_cgan.callbacks.base import appoint_once
+from lightning_cgan.callbacks.base import appoint_once, splits_of
 from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import check_selection
@@ -53,11 +53,11 @@ class PredictionWriter(BasePredictionWriter):
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the judge, if there is something to judge."""
         if self.min_confidence:
-            data: Any = getattr(trainer, "datamodule", None)
-            if not hasattr(data, "in_order"):
+            data = splits_of(trainer)
+            if data is None:
                 raise UsageError(
-                    "--predictions.min_confidence: expected a data module of ours, whose training split a judge knows, "
-                    f"got {type(data).__name__}; leave min_confidence out, or subclass LabelledImages"
+                    "--predictions.min_confidence: expected a LabelledImages, whose training split a judge knows, got "
+                    "other data; leave min_confidence out, or subclass LabelledImages"
                 )
             data.setup("validate")
             self._judge = appoint_once(trainer, data, pl_module.device).judge

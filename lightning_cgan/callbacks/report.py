@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
+from lightning_cgan.callbacks.base import splits_of
 from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
 from lightning_cgan.evaluation.keeping import write_whole
@@ -56,13 +57,13 @@ class Report(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Examines the module."""
-        data = getattr(trainer, "datamodule", None)
+        data = splits_of(trainer)
         if self.protocol == "none" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        if not hasattr(data, "in_order"):
-            rank_zero_warn(f"No report: it needs the splits of a LabelledImages, and this is {type(data).__name__}")
+        if data is None:
+            rank_zero_warn("No report: it needs a data module with the splits of a LabelledImages")
             return
-        summary = self._write(pl_module, cast(LabelledSplits, data)) if trainer.is_global_zero else {}
+        summary = self._write(pl_module, data) if trainer.is_global_zero else {}
         pl_module.log_dict(trainer.strategy.broadcast(summary), rank_zero_only=False)
 
     @torch.inference_mode(False)  # students are trained
@@ -82,7 +83,7 @@ class Report(Callback):
     def _place(self) -> Path:
         if self.folder is not None:
             return Path(self.folder)
-        assert self._checkpoint is not None, "setup has seen one"
+        assert self._checkpoint is not None, "on_test_start has seen one"
         return self._checkpoint.with_name(f"{self._checkpoint.stem}-report")
 
 

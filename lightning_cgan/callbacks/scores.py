@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lightning_cgan.callbacks.base import splits_of
 from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import ImageMaker, at_most, make_fakes
@@ -39,10 +40,10 @@ class Scores(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes and scores images."""
-        data = getattr(trainer, "datamodule", None)
-        if not self.images or not hasattr(data, "in_order") or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        data = splits_of(trainer)
+        if not self.images or data is None or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        found = self._score(pl_module, cast(LabelledSplits, data)) if trainer.is_global_zero else {}
+        found = self._score(pl_module, data) if trainer.is_global_zero else {}
         scores = trainer.strategy.broadcast(found)
         is_fit = trainer.state.fn == "fit"  # then the module hands it to the loggers, at its own step
         pl_module.log_dict(scores, prog_bar=True, logger=not is_fit, rank_zero_only=False)

@@ -14,6 +14,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Protocol
 
@@ -67,6 +68,10 @@ class LabelledSplits(Protocol):
     num_classes: int
     class_names: tuple[str, ...]
 
+    def setup(self, stage: str) -> None:
+        """Reads the splits that a stage needs."""
+        ...
+
     def in_order(self, split: str) -> OrderedLoader:
         """All images of a split."""
         ...
@@ -102,11 +107,24 @@ class Examination:
         self.data = data
         self.device = device
         self.protocol = protocol
-        self.train, self.validation = data.in_order("train"), data.in_order("validation")
-        self.test = at_most(data.in_order("test"), protocol.images)
+        self.train, self.validation, self.whole_test = map(data.in_order, ("train", "validation", "test"))
+        self.test = at_most(self.whole_test, protocol.images)
         self.appointment: Appointment = appoint(self.train, self.validation, data.num_classes, device)
+        self.references = look_at(self.appointment.judge, self.test)
         self.held_out = at_most(self.validation, protocol.images)
         self.fakes = make_fakes(maker, self.held_out.labels, self._seed(_SCORED))
+
+    @cached_property
+    def about_data(self) -> dict[str, Any]:
+        """What tells the data set from others."""
+        splits = {"train": self.train, "validation": self.validation, "test": self.whole_test}
+        held_back = {name: fingerprint_of(splits[name]) for name in ("validation", "test")}
+        return {
+            "name": type(self.data).__name__,
+            "classes": self.data.class_names,
+            "images": {name: len(images.labels) for name, images in splits.items()},
+            "fingerprints": {"train": self.appointment.fingerprint, **held_back},
+        }
 
     def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], Evidence]:
         """Measures everything.
@@ -122,7 +140,7 @@ class Examination:
         report: dict[str, Any] = {
             "format": FORMAT,
             "protocol": dataclasses.asdict(self.protocol),
-            "data": self._data(),
+            "data": self.about_data,
             "judge": {"sha256": self.appointment.sha256, "validation_accuracy": self.appointment.validation_accuracy},
             "versions": versions(),
             "scores": self.scores(self.fakes),
@@ -140,8 +158,7 @@ class Examination:
 
     def scores(self, candidates: OrderedLoader) -> dict[str, Any]:
         """All scores of images against those of the test split."""
-        judge = self.appointment.judge
-        return all_scores(look_at(judge, candidates), look_at(judge, self.test), self.data.num_classes)
+        return all_scores(look_at(self.appointment.judge, candidates), self.references, self.data.num_classes)
 
     def memorisation(self) -> tuple[dict[str, float], Evidence]:
         """How near generated images are to training images, against how near test images are, by pixels."""
@@ -155,12 +172,12 @@ class Examination:
 
     def gan_train(self, lesson: Callable[[int], OrderedLoader]) -> dict[str, Any]:
         """The accuracy of students that learn from generated images; see `gan_train.gan_train`."""
-        choice = make_fakes(self.maker, self.validation.labels, self._seed(_CHOICE))
-        return self._taught(lesson, choice)
+        return self._taught(lesson, make_fakes(self.maker, self.validation.labels, self._seed(_CHOICE)))
 
     def ceiling(self) -> dict[str, Any]:
         """The same for students that learn from real images; computed once for a data set, and kept."""
-        about = [self._data(), dataclasses.asdict(self.protocol), versions(), self.device.type, torch.get_num_threads()]
+        machine = [versions(), self.device.type, torch.get_num_threads()]
+        about = [self.about_data, dataclasses.asdict(self.protocol), machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         file = cache_folder() / f"ceiling-{name}.json"
         if not file.exists():
@@ -175,9 +192,8 @@ class Examination:
         return parzen_window(*(unit_from_signed(self._signed(split)) for split in splits))
 
     def _taught(self, lesson: Callable[[int], OrderedLoader], choose_by: OrderedLoader) -> dict[str, Any]:
-        test = self.data.in_order("test")
-        protocol = self.protocol
-        return gan_train(lesson, choose_by, test, self.data.num_classes, protocol.epochs, protocol.seeds, self.device)
+        how = (self.data.num_classes, self.protocol.epochs, self.protocol.seeds, self.device)
+        return gan_train(lesson, choose_by, self.whole_test, *how)
 
     def _lesson_labels(self) -> Tensor:
         return at_most(self.train, self.protocol.lesson or len(self.train.labels)).labels.cpu()
@@ -200,15 +216,6 @@ class Examination:
     def _seed(self, purpose: int) -> int:
         # Far from the seeds of other latents, by which a checkpoint may have been chosen.
         return (self.protocol.seed + 1) * 1_000_000 + purpose * 1000
-
-    def _data(self) -> dict[str, Any]:
-        splits = {"train": self.train, "validation": self.validation, "test": self.data.in_order("test")}
-        return {
-            "name": type(self.data).__name__,
-            "classes": self.data.class_names,
-            "images": {name: len(images.labels) for name, images in splits.items()},
-            "fingerprints": {name: fingerprint_of(images) for name, images in splits.items()},
-        }
 
 
 def versions() -> dict[str, str]:

@@ -62,11 +62,14 @@ def quick_scores(candidates: Seen, references: Seen) -> dict[str, float]:
         `diversity`, the mean distance between the features of two candidates of a class, as a multiple of that between
         real images, averaged over the classes.
     """
-    ratios = list(_diversities(candidates, references).values())
+    return _quick_scores(candidates, references, _diversities(candidates, references))
+
+
+def _quick_scores(candidates: Seen, references: Seen, diversities: dict[int, float]) -> dict[str, float]:
     return {
         "gan_test": (candidates.predicted == candidates.labels).float().mean().item(),
         "judge_fid": frechet_distance(candidates.features, references.features),
-        "diversity": sum(ratios) / len(ratios) if ratios else float("nan"),
+        "diversity": sum(diversities.values()) / len(diversities) if diversities else float("nan"),
     }
 
 
@@ -88,7 +91,7 @@ def all_scores(candidates: Seen, references: Seen, num_classes: int) -> dict[str
     counts = confusion.sum(1)
     diversities = _diversities(candidates, references)
     return {
-        **quick_scores(candidates, references),
+        **_quick_scores(candidates, references, diversities),
         "judge_kid": kernel_distance(candidates.features, references.features),
         **support_scores(candidates.features, references.features),
         "gan_test_by_class": [
@@ -137,13 +140,10 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
     subset_size = min(subset_size, len(candidates), len(references))
     if subset_size < _FEWEST:
         return float("nan")
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Metric `Kernel Inception Distance` will save all"
-        )  # few numbers each
-        metric = KernelInceptionDistance(_Features(references), subset_size=subset_size, sync_on_compute=False).to(
-            references.device
-        )
+    with warnings.catch_warnings():  # of the memory, which these few numbers do not take
+        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
+        metric = KernelInceptionDistance(_Features(references), subset_size=subset_size, sync_on_compute=False)
+    metric.to(references.device)
     metric.update(references, real=True)
     metric.update(candidates, real=False)
     with forked_chance(0), torch.no_grad():  # of the subsets
@@ -153,9 +153,10 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
 def _diversities(candidates: Seen, references: Seen) -> dict[int, float]:
     ratios = {}
     for label in references.labels.unique().tolist():
-        spreads = [mean_distance(features) for features in _of_class(label, candidates, references)]
-        if all(len(features) >= _FEWEST for features in _of_class(label, candidates, references)):
-            ratios[label] = spreads[0] / spreads[1] if spreads[1] else float("nan")
+        pair = _of_class(label, candidates, references)
+        if min(map(len, pair)) >= _FEWEST:
+            spread, expected = map(mean_distance, pair)
+            ratios[label] = spread / expected if expected else float("nan")
     return ratios
 
 

@@ -11,6 +11,8 @@ from lightning_cgan.errors import check_positive
 from lightning_cgan.networks.base import Judgement
 
 Conditioning = Literal["concatenation", "projection", "classifier", "projection_classifier"]
+WITH_PROJECTION: tuple[Conditioning, ...] = ("projection", "projection_classifier")
+WITH_CLASSIFIER: tuple[Conditioning, ...] = ("classifier", "projection_classifier")
 
 
 class LabelInput(nn.Module):
@@ -103,11 +105,11 @@ class LogitHead(nn.Module):
         self.linear = nn.Linear(num_features, 1)
         self.embedding: nn.Embedding | None = None
         self.classes: nn.Linear | None = None
-        if conditioning in ("projection", "projection_classifier"):
+        if conditioning in WITH_PROJECTION:
             self.embedding = nn.Embedding(num_classes, num_features)
             # The scale of the linear layer's own weights, so that neither term drowns the other at the start.
             nn.init.normal_(self.embedding.weight, std=(3 * num_features) ** -0.5)
-        if conditioning in ("classifier", "projection_classifier"):
+        if conditioning in WITH_CLASSIFIER:
             self.classes = nn.Linear(num_features, num_classes)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor | Judgement:

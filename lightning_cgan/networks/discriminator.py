@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lightning_cgan.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Judgement
-from lightning_cgan.networks.conditioning import Conditioning, LabelInput, LogitHead
+from lightning_cgan.networks.conditioning import WITH_CLASSIFIER, Conditioning, LabelInput, LogitHead
 
 
 class ConditionalDiscriminator(Discriminator):
@@ -43,7 +43,7 @@ class ConditionalDiscriminator(Discriminator):
     ) -> None:
         super().__init__(num_classes, image_channels, image_size)
         self.conditioning = conditioning
-        self.classifies = conditioning in ("classifier", "projection_classifier")
+        self.classifies = conditioning in WITH_CLASSIFIER
         if label_embedding is not None and conditioning != "concatenation":
             raise UsageError(
                 f"label_embedding: expected none with conditioning {conditioning}, got {label_embedding}; leave it "
