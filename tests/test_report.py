@@ -20,8 +20,8 @@ from lightning_cgan.evaluation.classifiers import Student, accuracy
 from lightning_cgan.evaluation.fakes import Gafi, at_most, choose, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train, teach
 from lightning_cgan.evaluation.judge import appoint
-from lightning_cgan.evaluation.picture import draw_report
-from lightning_cgan.evaluation.protocol import QUICK, Examination, differences
+from lightning_cgan.evaluation.picture import _samples, draw_report
+from lightning_cgan.evaluation.protocol import QUICK, Evidence, Examination, differences
 from lightning_cgan.evaluation.scores import look_at
 from lightning_cgan.images import save_png
 
@@ -267,3 +267,11 @@ def test_colour_files_and_chosen_classes_are_examined(tmp_path: Path) -> None:
     assert found["gan_train_of_real_images"]["mean"] > 0.9
     draw_report(found, evidence, data.class_names, tmp_path / "report.png")
     assert Image.open(tmp_path / "report.png").size == (1300, 1200)
+
+
+def test_picture_has_a_row_for_each_class_also_for_rare_ones() -> None:
+    labels = torch.tensor([0] * 12 + [1] * 4 + [3] * 10)
+    pixels = (labels * 50).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 56, 56)
+    shown = torch.from_numpy(_samples(Evidence(OrderedLoader(pixels, labels, 500), {})))
+    assert shown.shape == (3 * 58 + 2, 4 * 58 + 2, 3)  # three rows of four, 2 pixels between
+    assert [int(shown[30 + 58 * row, 30, 0]) for row in range(3)] == [0, 50, 150]

@@ -29,7 +29,7 @@ def draw_report(report: dict[str, Any], evidence: Evidence, class_names: Sequenc
     figure = Figure(figsize=(13, 12), layout="constrained")
     samples, neighbours, confusion, bars = figure.subplots(2, 2).flatten()
     figure.suptitle(_headline(report))
-    samples.imshow(_samples(evidence, len(class_names)))
+    samples.imshow(_samples(evidence))
     samples.set_title("samples: a row for each class")
     neighbours.imshow(_neighbours(evidence))
     neighbours.set_title("a sample, and the training image nearest to it by pixels")
@@ -52,12 +52,12 @@ def _headline(report: dict[str, Any]) -> str:
     )
 
 
-def _samples(evidence: Evidence, num_classes: int) -> Any:
+def _samples(evidence: Evidence) -> Any:
     labels = evidence.fakes.labels.cpu()
-    rows = [torch.nonzero(labels == label)[:_COLUMNS, 0] for label in range(num_classes)]
-    full = [row for row in rows if len(row) == _COLUMNS][:_MOST_ROWS]
-    places = torch.cat(full or [torch.arange(min(_COLUMNS, len(labels)))])
-    return grid(signed_from_bytes(evidence.fakes.images.index_select(0, places)), _COLUMNS).permute(1, 2, 0).numpy()  # type: ignore[arg-type]
+    of_class = [torch.nonzero(labels == label)[:, 0] for label in labels.unique().tolist()[:_MOST_ROWS]]
+    columns = min(_COLUMNS, *map(len, of_class))  # as many for each, so that all rows are full
+    places = torch.cat([places[:columns] for places in of_class])
+    return grid(signed_from_bytes(evidence.fakes.images.index_select(0, places)), columns).permute(1, 2, 0).numpy()  # type: ignore[arg-type]
 
 
 def _neighbours(evidence: Evidence) -> Any:
