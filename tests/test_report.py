@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 from torchvision.datasets import ImageFolder
 
 from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, FolderData, MNISTData, UsageError
@@ -59,7 +60,12 @@ class Shelf:
 def test_student_is_the_described_network() -> None:
     """Convolutions 3 x 3 to 32 and 64 without padding, pool 2, dense 128: its number of weights, worked by hand."""
     by_hand = (9 * 32 + 32) + (9 * 32 * 64 + 64) + (12 * 12 * 64 * 128 + 128) + (128 * 10 + 10)
-    assert sum(parameter.numel() for parameter in Student(10, 1, 28).parameters()) == by_hand == 1_199_882
+    student = Student(10, 1, 28).eval()
+    assert sum(parameter.numel() for parameter in student.parameters()) == by_hand == 1_199_882
+    first, second, hidden, last = (layer for layer in student if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear))
+    images = torch.rand(3, 1, 28, 28)
+    seen = functional.max_pool2d(functional.relu(second(functional.relu(first(images)))), 2)
+    torch.testing.assert_close(student(images), last(functional.relu(hidden(seen.flatten(1)))))
 
 
 def test_the_best_epoch_is_taken_and_by_the_generated_images_alone() -> None:
@@ -152,7 +158,7 @@ def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) 
     assert report["scores"]["gan_test"] == pytest.approx(right.float().mean().item(), abs=1e-6)
 
 
-def test_report_lies_beside_its_checkpoint(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_report_lies_beside_its_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gan_train_module, "learn", lambda *_: None)  # the students may stay as they are
     folder = run("--trainer.max_steps", "2", "--data.image_size", "8")
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -161,6 +167,13 @@ def test_report_lies_beside_its_checkpoint(run: Run, monkeypatch: pytest.MonkeyP
     assert report["protocol"]["name"] == "full"
     assert len(report["gan_train"]["runs"]) == 3
     assert report["checkpoint"]["name"] == "last.ckpt"
+    # fewer students, before the same ceiling
+    options = ["--ckpt_path", str(checkpoint), "--report.students", "1", "--report.folder", str(tmp_path / "one")]
+    main(["test", "--config", str(folder / "config.yaml"), *options])
+    other = json.loads((tmp_path / "one" / "report.json").read_text())
+    assert len(other["gan_train"]["runs"]) == 1
+    assert other["gan_train_of_real_images"] == report["gan_train_of_real_images"]
+    assert differences(report, other) == ["protocol.seeds: [0, 1, 2] and [0]"]
 
 
 @pytest.mark.parametrize("cls", [DigitsData, MNISTData, FashionMNISTData])
@@ -233,6 +246,8 @@ def test_bad_options(fails: Callable[..., str], run: Run) -> None:
     )
     message = fails("test", *common, "--report.gafi.min_confidence", "1.5")
     assert message.startswith("error: --report.gafi.min_confidence: expected a number from 0 to below 1, got 1.5")
+    message = fails("test", *common, "--report.students", "0")
+    assert message == "error: --report.students: expected 1 or more, got 0; leave it out for 3"
 
 
 def test_gafi_without_a_confident_image_says_so() -> None:

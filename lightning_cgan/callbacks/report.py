@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -34,6 +35,11 @@ class Report(Callback):
         gafi: Adds students that learn from images which are made to teach: fresh ones in each epoch, from wider
             latents, without those that the judge finds doubtful.
         parzen: Adds the Parzen-window log-likelihood of the paper of 2014.
+        students: How many learn from generated images, where it is not the protocol's number. One is enough where
+            several runs are averaged.
+
+    Raises:
+        UsageError: `students` is no positive number.
     """
 
     def __init__(
@@ -42,8 +48,12 @@ class Report(Callback):
         folder: str | None = None,
         gafi: Gafi | None = None,
         parzen: bool = False,
+        students: int | None = None,
     ) -> None:
+        if students is not None and students < 1:
+            raise UsageError(f"--report.students: expected 1 or more, got {students}; leave it out for 3")
         self.protocol = protocol
+        self.students = students
         self.folder = folder
         self.gafi = gafi
         self.parzen = parzen
@@ -71,7 +81,10 @@ class Report(Callback):
         folder, about = self._place(), _about(self._checkpoint)
         folder.mkdir(parents=True, exist_ok=True)
         rank_zero_info(f"Protocol {self.protocol}: students are taught, which takes minutes on a GPU, more on a CPU")
-        examination = Examination(cast(ImageMaker, pl_module), data, pl_module.device, _PROTOCOLS[self.protocol])
+        protocol = _PROTOCOLS[self.protocol]
+        if self.students is not None:
+            protocol = dataclasses.replace(protocol, seeds=tuple(range(self.students)))
+        examination = Examination(cast(ImageMaker, pl_module), data, pl_module.device, protocol)
         found, evidence = examination.report(self.gafi, self.parzen)
         report = {"checkpoint": about, **found}
         write_whole(folder / "report.png", lambda file: draw_report(report, evidence, data.class_names, file))

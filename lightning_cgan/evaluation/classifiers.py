@@ -75,7 +75,8 @@ class Student(nn.Sequential):
                 "images, or leave the report out with --report.protocol none"
             )
         side = (image_size - 4) // 2
-        convolutions = [nn.Conv2d(image_channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)]
+        # The second ReLU comes after the pool: the same function, with a quarter of the work.
+        convolutions = [nn.Conv2d(image_channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.MaxPool2d(2), nn.ReLU()]
         dense = [nn.Linear(64 * side**2, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
         super().__init__(*convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
         self.to(memory_format=torch.channels_last)

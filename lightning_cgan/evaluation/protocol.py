@@ -46,7 +46,8 @@ class ScoringProtocol:
         images: How many generated images, and how many test images, are compared at most.
         lesson: How many generated images a student learns from; as many as there are for training if none is given.
         epochs: How often a student sees them.
-        seeds: Of students.
+        seeds: Of students that learn from generated images.
+        seeds_of_ceiling: Of students that learn from real ones.
         seed: Of latents.
     """
 
@@ -55,11 +56,12 @@ class ScoringProtocol:
     lesson: int | None = None
     epochs: int = 10
     seeds: tuple[int, ...] = (0, 1, 2)
+    seeds_of_ceiling: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
 
 
 FULL = ScoringProtocol()
-QUICK = ScoringProtocol("quick", images=10_000, lesson=10_000, epochs=3, seeds=(0,))
+QUICK = ScoringProtocol("quick", images=10_000, lesson=10_000, epochs=3, seeds=(0,), seeds_of_ceiling=(0,))
 
 
 class LabelledSplits(Protocol):
@@ -172,17 +174,19 @@ class Examination:
 
     def gan_train(self, lesson: Callable[[int], OrderedLoader]) -> dict[str, Any]:
         """The accuracy of students that learn from generated images; see `gan_train.gan_train`."""
-        return self._taught(lesson, make_fakes(self.maker, self.validation.labels, self._seed(_CHOICE)))
+        choose_by = make_fakes(self.maker, self.validation.labels, self._seed(_CHOICE))
+        return self._taught(lesson, choose_by, self.protocol.seeds)
 
     def ceiling(self) -> dict[str, Any]:
         """The same for students that learn from real images; computed once for a data set, and kept."""
         machine = [versions(), self.device.type, torch.get_num_threads()]
-        about = [self.about_data, dataclasses.asdict(self.protocol), machine]
+        protocol = self.protocol
+        about = [self.about_data, protocol.lesson, protocol.epochs, protocol.seeds_of_ceiling, machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         file = cache_folder() / f"ceiling-{name}.json"
         if not file.exists():
-            real = at_most(self.train, self.protocol.lesson or len(self.train.labels))
-            found = self._taught(lambda epoch: real, self.validation)
+            real = at_most(self.train, protocol.lesson or len(self.train.labels))
+            found = self._taught(lambda epoch: real, self.validation, protocol.seeds_of_ceiling)
             write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(found)))
         return dict(json.loads(file.read_text()))
 
@@ -191,8 +195,10 @@ class Examination:
         splits = (centres, at_most(self.validation, 1000), self.test)
         return parzen_window(*(unit_from_signed(self._signed(split)) for split in splits))
 
-    def _taught(self, lesson: Callable[[int], OrderedLoader], choose_by: OrderedLoader) -> dict[str, Any]:
-        how = (self.data.num_classes, self.protocol.epochs, self.protocol.seeds, self.device)
+    def _taught(
+        self, lesson: Callable[[int], OrderedLoader], choose_by: OrderedLoader, seeds: tuple[int, ...]
+    ) -> dict[str, Any]:
+        how = (self.data.num_classes, self.protocol.epochs, seeds, self.device)
         return gan_train(lesson, choose_by, self.whole_test, *how)
 
     def _lesson_labels(self) -> Tensor:
