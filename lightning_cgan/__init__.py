@@ -20,6 +20,7 @@ _HOMES = {
         "SampleGrid",
         "Scores",
     ),
+    "lightning_cgan.checkpoint_io": ("AtomicCheckpointIO",),
     "lightning_cgan.data": (
         "DigitsData",
         "FashionMNISTData",

@@ -22,6 +22,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_cgan.augmentations
@@ -39,6 +40,7 @@ from lightning_cgan.callbacks import (
     SampleGrid,
     Scores,
 )
+from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
@@ -186,6 +188,10 @@ class CLI(LightningCLI):
             self.run_folder = new_run_folder(config.runs_dir, config.name)
             wandb = wandb_logger(self.run_folder, config.name, **config.wandb)
             kwargs["logger"] = [csv_logger(self.run_folder), *([wandb] if wandb else [])]
+        plugins = config.trainer.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         try:
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # Lightning about its own options

@@ -12,7 +12,7 @@ import lightning_cgan
 PACKAGE = Path(lightning_cgan.__file__).parent
 
 # What each room may import of the package, beside itself; the ground floor is open to all.
-GROUND = {"errors", "chance", "rebuildable", "images"}
+GROUND = {"errors", "chance", "rebuildable", "images", "keeping"}
 MAY_IMPORT = {
     "errors": set(),
     "chance": set(),
@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "averaging": set(),
     "distributed": set(),
     "run": set(),
+    "keeping": set(),
+    "checkpoint_io": GROUND,
     "losses": GROUND,
     "augmentations": GROUND,
     "networks": GROUND,

@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning_cgan.callbacks.base import splits_of
 from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
-from lightning_cgan.evaluation.keeping import write_whole
 from lightning_cgan.evaluation.picture import draw_report
 from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, LabelledSplits
+from lightning_cgan.keeping import write_whole
 
 _PROTOCOLS = {"full": FULL, "quick": QUICK}
 

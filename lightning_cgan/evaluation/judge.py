@@ -22,7 +22,7 @@ from lightning_cgan.augmentations import Translation
 from lightning_cgan.chance import generator_at
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_chance, learn
-from lightning_cgan.evaluation.keeping import cache_folder, write_whole
+from lightning_cgan.keeping import cache_folder, write_whole
 
 SHIPPED = Path(__file__).parent / "judges"
 _KIND = "judge-1"  # of the network and of how it learns: another kind's weights and scores do not compare

@@ -25,11 +25,11 @@ from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker, at_most, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train
 from lightning_cgan.evaluation.judge import Appointment, appoint, fingerprint_of
-from lightning_cgan.evaluation.keeping import cache_folder, write_whole
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import all_scores, look_at
 from lightning_cgan.images import unit_from_signed
+from lightning_cgan.keeping import cache_folder, write_whole
 
 FORMAT = 1
 

@@ -1,0 +1,80 @@
+"""What is kept on disk: written whole, or not at all, whatever kills the process or the machine meanwhile."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+_UNFINISHED = ".unfinished"
+
+
+def cache_folder() -> Path:
+    """Where judges and ceilings are kept: $LIGHTNING_CGAN_CACHE, else `lightning_cgan` in the user's cache."""
+    chosen = os.environ.get("LIGHTNING_CGAN_CACHE")
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(chosen) if chosen else Path(home) / "lightning_cgan"
+
+
+def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool = False) -> None:
+    """Lets somebody write a file under another name in its folder, and renames it once it is safely on the disk.
+
+    A rename within one folder either happens or does not, which a move from a folder for temporary files does not
+    promise: that may lie on another disk. Content and folder are synced, since a machine that loses its power may
+    otherwise keep the new name without the content.
+
+    Args:
+        file: The file; its folder is made.
+        write: Writes to the path that it is given.
+        keep_previous: Whether what the file held before stays, as `previous_of(file)`.
+
+    Raises:
+        OSError: The disk is full, or the folder may not be written to. The file is as it was.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f".{os.getpid()}-{file.name}{_UNFINISHED}")
+    try:
+        write(unfinished)
+        _sync(unfinished)
+        if keep_previous and file.exists():
+            _keep(file)
+        unfinished.replace(file)
+        _sync(file.parent)
+    finally:
+        with suppress(OSError):  # a folder that has become read-only
+            unfinished.unlink(missing_ok=True)
+
+
+def previous_of(file: Path) -> Path:
+    """Where the content that a file had before is kept."""
+    return file.with_name(f"{file.name}.previous")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes have left in a folder to which one process alone writes."""
+    for leftover in folder.glob(f".*{_UNFINISHED}"):
+        with suppress(OSError):
+            leftover.unlink()
+
+
+def _keep(file: Path) -> None:
+    spare = file.with_name(f".{os.getpid()}-{file.name}.previous{_UNFINISHED}")
+    spare.unlink(missing_ok=True)
+    try:
+        os.link(file, spare)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(file, spare)
+        _sync(spare)
+    spare.replace(previous_of(file))
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows has no such thing
+        return
+    handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
