@@ -6,22 +6,16 @@ The only file that imports every room, *so that* short class names such as `--da
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -41,12 +35,14 @@ from lightning_cgan.callbacks import (
     Scores,
 )
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
+from lightning_cgan.console import one_line_errors, quiet
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
+from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import OneLineParser
-from lightning_cgan.run import csv_logger, new_run_folder, wandb_logger
+from lightning_cgan.run import folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
 
 _LINKED = ("num_classes", "image_channels", "image_size")
 
@@ -71,7 +67,7 @@ def run(args: ArgsType, cli: type[CLI]) -> CLI:
         args: What would stand behind the program's name.
         cli: The command line's class.
     """
-    with _quiet(), _one_line_errors():
+    with quiet(), one_line_errors():
         return cli(args)
 
 
@@ -79,6 +75,7 @@ class CLI(LightningCLI):
     """Lightning's command line for a `ConditionalGAN` on `LabelledImages`."""
 
     run_folder: Path | None = None
+    goes_on = False  # whether the folder is that of an earlier run
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -128,6 +125,8 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.name is None:
             config.name = Path(str(config.config[0])).stem if config.config else "run"
+        if config.ckpt_path == "last":
+            config.ckpt_path = self._last_of_its_name(config.runs_dir, config.name)
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
@@ -142,6 +141,17 @@ class CLI(LightningCLI):
                         f"--model.{network}.{attribute}: expected to be left out, got {given}; the data decides it "
                         "(--data.image_size and --data.classes change it)"
                     )
+
+    def _last_of_its_name(self, runs_dir: str, name: str) -> str | None:
+        found = newest_checkpoint(runs_dir, name)
+        if found is None and self.subcommand != "fit":
+            raise UsageError(
+                f"--ckpt_path: expected a run in {runs_dir}/{name}, got none with a checkpoint; name a file"
+            )
+        rank_zero_info(
+            f"--ckpt_path last: {found or f'no run in {runs_dir}/{name} has a checkpoint; a new one begins'}"
+        )
+        return None if found is None else str(found)
 
     def _choose_precision(self) -> None:
         """Takes the precision that suits the machine, if none is given; `config.yaml` keeps it."""
@@ -185,9 +195,12 @@ class CLI(LightningCLI):
         if self.subcommand != "fit":
             kwargs.setdefault("logger", False)
         elif config.trainer.logger in (None, True):
-            self.run_folder = new_run_folder(config.runs_dir, config.name)
+            where = (config.runs_dir, config.name)
+            old = folder_that_goes_on(config.ckpt_path, *where)
+            self.run_folder = old or new_run_folder(*where)
+            self.goes_on = old is not None
             wandb = wandb_logger(self.run_folder, config.name, **config.wandb)
-            kwargs["logger"] = [csv_logger(self.run_folder), *([wandb] if wandb else [])]
+            kwargs["logger"] = [MetricsFile(self.run_folder), *([wandb] if wandb else [])]
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -216,7 +229,7 @@ class CLI(LightningCLI):
         return next(c.last_model_path for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
 
     def _discard_empty_run(self) -> None:
-        if self.run_folder and self.trainer.global_step == 0 and self.trainer.is_global_zero:
+        if self.run_folder and not self.goes_on and self.trainer.global_step == 0 and self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
                 logger.finalize("failed")
             shutil.rmtree(self.run_folder, ignore_errors=True)
@@ -227,27 +240,33 @@ class CLI(LightningCLI):
     def _say_how_to_resume(self) -> None:
         checkpoint = self._last_checkpoint()
         if checkpoint and self.trainer.is_global_zero:
-            config = f"--config {self.run_folder}/config.yaml" if self.run_folder else "(with the same options)"
+            written = max(self.run_folder.glob("config*.yaml"), key=_time_of) if self.run_folder else None
+            config = f"--config {written}" if written else "(with the same options)"
             print(
                 f"Stopped at alternation {self.trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
                 f"{config} --ckpt_path {checkpoint}"
             )
 
 
+def _time_of(file: Path) -> float:
+    return file.stat().st_mtime
+
+
 class SaveConfig(SaveConfigCallback):
     """Writes `config.yaml` into the folder of a fit, and hands the config to the loggers that keep one."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Saves, in a fit."""
+        """Saves, in a fit; one that goes on in its folder writes `config_2.yaml` and so on beside the first."""
         if stage == "fit" and trainer.loggers:
+            written = len(list(Path(trainer.log_dir or "").glob("config*.yaml")))
+            self.config_filename = f"config_{written + 1}.yaml" if written else "config.yaml"
             super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hands the config to the loggers; `CSVLogger` would only write the file a second time."""
+        """Hands the config to the loggers."""
         config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
         for logger in trainer.loggers:
-            if not isinstance(logger, CSVLogger):
-                logger.log_hyperparams(config)
+            logger.log_hyperparams(config)
 
 
 def _check_file(option: str, path: str | None) -> None:
@@ -255,49 +274,3 @@ def _check_file(option: str, path: str | None) -> None:
     if path is None or path in ("last", "best", "hpc") or "://" in path or Path(path).exists():
         return
     raise UsageError(no_such_file(option, path))
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException)):
-            cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
-        if cause is None:
-            raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of this machine fail alike
-            print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
-        raise SystemExit(2) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps back warnings about what is right as it is, and advertisements."""
-    with warnings.catch_warnings():
-        # jsonargparse and PyTorch about what Lightning does
-        warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        # a checkpoint written after an alternation is what it should be
-        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-        # the size of float32 weights is what matters
-        warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
-        # the folder of a run is new; Weights & Biases may have been there first
-        warnings.filterwarnings("ignore", message="Experiment logs directory .* exists and is not empty")
-        # a command that only looks at a run has no logger
-        warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
-        # a resumed run has a folder of its own, and such a command has none
-        warnings.filterwarnings("ignore", message="The dirpath has changed from")
-        # the loaders cut batches out of memory: there is nothing for workers to do
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        logger.addFilter(_is_no_advertisement)
-        try:
-            yield
-        finally:
-            logger.removeFilter(_is_no_advertisement)
-
-
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()

@@ -13,7 +13,7 @@ from torch.optim import Adam
 
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import decay_of, update_average
-from lightning_cgan.chance import Distribution, generator_at
+from lightning_cgan.chance import Distribution, generator_at, move_global_generator
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.graphs import Compiled, GraphEngine
@@ -37,7 +37,7 @@ from lightning_cgan.sampling import SamplingModule, check_labels
 FORMAT_VERSION = 3
 
 # The purposes of random numbers, a part of their address.
-_TRAINING, _VALIDATION, _TEST, _PREDICTION = range(4)
+_TRAINING, _VALIDATION, _TEST, _PREDICTION, _NETWORKS = range(5)
 
 
 class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
@@ -167,6 +167,9 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
         """Makes one alternation."""
         images, labels = batch
         self._check_batch(len(images), labels)
+        assert self.seed is not None, "setup has fixed it"
+        address = (self.seed, _NETWORKS, self.global_step, self.trainer.global_rank)
+        move_global_generator(*address, device=self.device)  # for dropout, and whatever else a network draws
         rounds, last = self._deal_alternation(images, labels)
         due = self.objectives.due(self.global_step)
         if not self.run_captured(rounds, last, due):

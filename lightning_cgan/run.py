@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
@@ -24,9 +24,19 @@ def new_run_folder(runs_dir: str, name: str) -> Path:
     return folder
 
 
-def csv_logger(folder: Path) -> CSVLogger:
-    """Writes `metrics.csv` into the folder of a run, and makes that folder the Trainer's own."""
-    return CSVLogger(save_dir=folder, name="", version="")
+def newest_checkpoint(runs_dir: str, name: str) -> Path | None:
+    """The `last.ckpt` that was written last of all runs of a name, if there is one."""
+    checkpoints = Path(runs_dir, name).glob("*/checkpoints/last.ckpt")
+    return max(checkpoints, key=lambda file: file.stat().st_mtime, default=None)
+
+
+def folder_that_goes_on(checkpoint: str | None, runs_dir: str, name: str) -> Path | None:
+    """The folder of the run that a checkpoint is the end of; none if it is another's, or not the last of its run."""
+    if checkpoint is None or Path(checkpoint).name != "last.ckpt":
+        return None
+    checkpoints = Path(checkpoint).resolve().parent
+    is_ours = checkpoints.name == "checkpoints" and checkpoints.parents[1] == Path(runs_dir, name).resolve()
+    return checkpoints.parent if is_ours else None
 
 
 def wandb_logger(
@@ -59,8 +69,22 @@ def wandb_logger(
     if mode == "disabled":
         return None
     return WandbLogger(
-        name=name, save_dir=folder, project=project, entity=entity, group=group, tags=tags, mode=mode, log_model=False
+        name=name,
+        save_dir=folder,
+        project=project,
+        entity=entity,
+        group=group,
+        tags=tags,
+        mode=mode,
+        log_model=False,
+        id=_wandb_id(folder),
+        resume="allow",
     )
+
+
+def _wandb_id(folder: Path) -> str | None:
+    """The id of the run that W&B has kept in a folder named like `offline-run-20261124_200508-k3j2h1g0`."""
+    return next((found.name.rpartition("-")[2] for found in folder.glob("wandb/*run-*-*")), None)
 
 
 def _mode_of_environment() -> WandbMode:

@@ -23,6 +23,8 @@ MAY_IMPORT = {
     "run": set(),
     "keeping": set(),
     "checkpoint_io": GROUND,
+    "metrics_file": GROUND,
+    "console": GROUND,
     "losses": GROUND,
     "augmentations": GROUND,
     "networks": GROUND,
@@ -41,7 +43,7 @@ MAY_IMPORT = {
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"reporting", "rounds", "sampling"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
-    "callbacks": GROUND | {"evaluation"},
+    "callbacks": GROUND | {"evaluation", "metrics_file"},
     "__init__": None,
     "__main__": None,
     "cli": None,  # knows all

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_cgan.errors import check_positive
+from lightning_cgan.metrics_file import MetricsFile
 
 
 class Checkpoints(ModelCheckpoint):
@@ -43,9 +44,21 @@ class Checkpoints(ModelCheckpoint):
             monitor=monitor,
             mode=mode,
             save_last=True,
+            enable_version_counter=False,  # a run that goes on has one `last.ckpt`
         )
         self._interrupted = False
         self._previous_handler: Any = None
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notes how far the table of scalars has got."""
+        rows = [len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)]
+        checkpoint["lightning_cgan_rows"] = rows[0] if rows else 0
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Takes back the rows that came after the checkpoint."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile):
+                logger.go_on_from(checkpoint.get("lightning_cgan_rows", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over Ctrl-C."""

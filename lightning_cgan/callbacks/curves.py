@@ -64,7 +64,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     """Draws losses, logits, scores and speed against the number of alternations.
 
     Args:
-        metrics: The file that Lightning's `CSVLogger` wrote.
+        metrics: The file that `MetricsFile`, or Lightning's `CSVLogger`, wrote.
         picture: The PNG file to write.
     """
     from matplotlib.figure import Figure  # takes a second, which a run without curves need not wait for

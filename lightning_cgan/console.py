@@ -1,0 +1,61 @@
+"""What the command line says: mistakes in one line, and nothing about what is right as it is."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_cgan.errors import UsageError
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Tells a mistake of the user's, or of the Trainer's options, in one line, and ends with exit code 2."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException)):
+            cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
+        if cause is None:
+            raise
+        if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of this machine fail alike
+            print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
+        raise SystemExit(2) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps back warnings about what is right as it is, and advertisements."""
+    with warnings.catch_warnings():
+        # jsonargparse and PyTorch about what Lightning does
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
+        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+        # a checkpoint written after an alternation is what it should be
+        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+        # the size of float32 weights is what matters
+        warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
+        # a run goes on in its folder
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        # a command that only looks at a run has no logger
+        warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
+        # a resumed run has a folder of its own, and such a command has none
+        warnings.filterwarnings("ignore", message="The dirpath has changed from")
+        # the loaders cut batches out of memory: there is nothing for workers to do
+        warnings.filterwarnings("ignore", message=".*does not have many workers")
+        logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+        logger.addFilter(_is_no_advertisement)
+        try:
+            yield
+        finally:
+            logger.removeFilter(_is_no_advertisement)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    return "litlogger" not in record.getMessage()

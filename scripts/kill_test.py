@@ -1,0 +1,155 @@
+r"""Kills runs at random moments, lets each go on, and compares its end with that of a run nobody disturbed.
+
+    python scripts/kill_test.py --kills 30
+    python scripts/kill_test.py --kills 10 --processes 2
+    python scripts/kill_test.py --kills 3 --processes 2 --then 1 && python scripts/kill_test.py --kills 3 --then 2
+
+A checkpoint is written in each alternation, so that many runs are killed while they save. Weights, moving average,
+states of optimizers and schedulers, and the table of scalars must be the same to the last bit. A run that goes on with
+another number of processes must end within 1e-5 of the undisturbed one: sums are formed in another order there, which
+Adam would magnify, hence SGD. Dropout is left out there too: each process draws its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
+SCORES = ["--trainer.check_val_every_n_epoch", "1"]
+COMMON = ["--checkpoints.every_n_train_steps", "1", "--trainer.log_every_n_steps", "3", "--trainer.accelerator", "cpu"]
+DROPOUT = ["--model.discriminator.dropout", "0.3"]
+WITHOUT_ROUNDING = [  # no batch statistics, no dropout, no division by roots
+    *("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator"),
+    *("--model.generator_optimizer", "torch.optim.SGD", "--model.generator_optimizer.lr", "0.05"),
+    *("--model.discriminator_optimizer", "torch.optim.SGD", "--model.discriminator_optimizer.lr", "0.05"),
+    *("--trainer.precision", "32-true"),
+]
+
+
+def main() -> None:
+    """Makes the undisturbed run, then kills the others one after the other; exit code 1 if one ends differently."""
+    options = _options()
+    chance = random.Random(options.seed)
+    is_elastic = options.then != options.processes
+    changes = [*COMMON, *SCORES, *(WITHOUT_ROUNDING if is_elastic else DROPOUT)]
+    changes += ["--trainer.max_steps", str(options.steps), "--runs_dir", str(options.out)]
+    options.out.mkdir(parents=True, exist_ok=True)
+    _finish(_fit("whole", changes, options.processes), options)
+    same = 0
+    for number in range(options.kills):
+        name = f"killed-{number}"
+        where = _kill(name, changes, options, chance)
+        _finish(_fit(name, [*changes, "--ckpt_path", "last"], options.then), options)
+        found = _differences(options.out / "whole", options.out / name, 1e-5 if is_elastic else 0.0)
+        same += not found
+        print(f"{name}: killed {where}: {'; '.join(found) or 'ended the same'}", flush=True)
+    print(f"{same} of {options.kills} runs ended {'within 1e-5' if is_elastic else 'the same to the last bit'}")
+    sys.exit(same < options.kills)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Kills runs at random moments, and lets them go on.")
+    parser.add_argument("--kills", type=int, default=30)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--then", type=int, help="the number of processes that go on; as many if not given")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("kill_test"))
+    options = parser.parse_args()
+    options.then = options.then or options.processes
+    return options
+
+
+def _fit(name: str, changes: list[str], processes: int) -> subprocess.Popen[bytes]:
+    many = ["--trainer.devices", str(processes), "--trainer.strategy", "ddp"] if processes > 1 else []
+    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", str(DIGITS), "--name", name, *changes, *many]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **quiet)  # type: ignore[call-overload,no-any-return]
+
+
+def _finish(process: subprocess.Popen[bytes], options: argparse.Namespace) -> None:
+    _, errors = process.communicate(timeout=600)
+    if process.returncode:
+        sys.exit(f"error: a run ended with {process.returncode}: {errors.decode()[-2000:]}")
+
+
+def _kill(name: str, changes: list[str], options: argparse.Namespace, chance: random.Random) -> str:
+    """Kills all processes of a run at once, at a moment of its alternations; now and then before the first."""
+    process = _fit(name, changes, options.processes)
+    folder = options.out / name
+    if chance.random() < 0.9:  # else while it starts
+        _wait_for_checkpoint(process, folder)
+        # an undisturbed run takes this long from its first checkpoint to its end
+        time.sleep(chance.random() * _duration(options.out / "whole"))
+    else:
+        time.sleep(chance.random() * 5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    rows = max((len(file.read_text().splitlines()) - 1 for file in folder.glob("*/metrics.csv")), default=0)
+    leftovers = len(list(folder.glob("*/checkpoints/.*.unfinished")))
+    return f"after {rows} rows{', while saving' if leftovers else ''}"
+
+
+def _wait_for_checkpoint(process: subprocess.Popen[bytes], folder: Path) -> None:
+    while not list(folder.glob("*/checkpoints/last.ckpt")):
+        if process.poll() is not None:
+            sys.exit(f"error: a run ended with {process.returncode} before its first checkpoint")
+        time.sleep(0.02)
+
+
+def _duration(name: Path) -> float:
+    """The seconds from the first picture of a run to its last checkpoint."""
+    (folder,) = name.iterdir()
+    return (folder / "checkpoints" / "last.ckpt").stat().st_mtime - (
+        folder / "samples" / "00000000.png"
+    ).stat().st_mtime
+
+
+def _differences(expected: Path, got: Path, tolerance: float) -> list[str]:
+    (left,) = expected.iterdir()
+    right = max(got.iterdir(), key=lambda folder: folder.stat().st_mtime)  # one killed at its start has left nothing
+    states = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (left, right)]
+    names = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch", "lightning_cgan")
+    found = [text for name in names for text in _differing(name, *(state[name] for state in states), tolerance)]
+    return [*found[:3], *_differing("metrics.csv", _rows(left), _rows(right), tolerance * 100)][:4]
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        {name: float(value) for name, value in row.items() if value and name != "images_per_second"} for row in rows
+    ]
+
+
+def _differing(name: str, left: Any, right: Any, tolerance: float) -> list[str]:
+    """Where two nested values differ, by name."""
+    if isinstance(left, dict) and isinstance(right, dict) and left.keys() == right.keys():
+        return [text for key in left for text in _differing(f"{name}.{key}", left[key], right[key], tolerance)]
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)) and len(left) == len(right):
+        pairs = enumerate(zip(left, right, strict=True))
+        return [text for key, pair in pairs for text in _differing(f"{name}.{key}", *pair, tolerance)]
+    if isinstance(left, Tensor) and isinstance(right, Tensor) and left.shape == right.shape:
+        gap = (left.double() - right.double()).abs().max().item() if left.numel() else 0.0
+        return [] if gap <= tolerance else [f"{name} by {gap:.1e}"]
+    if isinstance(left, float) and isinstance(right, float):
+        return [] if math.isclose(left, right, rel_tol=tolerance, abs_tol=tolerance) else [f"{name}: {left}, {right}"]
+    return [] if left == right else [f"{name}: {str(left)[:60]}, {str(right)[:60]}"]
+
+
+if __name__ == "__main__":
+    main()
