@@ -42,7 +42,7 @@ from lightning_cgan.machine import available_cores, fastest_precision, fastest_t
 from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import OneLineParser
-from lightning_cgan.run import folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
+from lightning_cgan.run import check_writable, folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
 
 _LINKED = ("num_classes", "image_channels", "image_size")
 
@@ -107,8 +107,8 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Curves, "curves")
         parser.add_lightning_class_args(Scores, "scores")
         parser.add_lightning_class_args(Monitor, "monitor")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
+        parser.add_lightning_class_args(Checkpoints, "checkpoints")  # behind the best one, whose score they keep
         parser.add_lightning_class_args(Report, "report")
         parser.add_lightning_class_args(PredictionWriter, "predictions")
         parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
@@ -146,7 +146,7 @@ class CLI(LightningCLI):
         found = newest_checkpoint(runs_dir, name)
         if found is None and self.subcommand != "fit":
             raise UsageError(
-                f"--ckpt_path: expected a run in {runs_dir}/{name}, got none with a checkpoint; name a file"
+                f"--ckpt_path: expected a run with a checkpoint in {runs_dir}/{name}, got none; name a file"
             )
         rank_zero_info(
             f"--ckpt_path last: {found or f'no run in {runs_dir}/{name} has a checkpoint; a new one begins'}"
@@ -199,6 +199,7 @@ class CLI(LightningCLI):
             old = folder_that_goes_on(config.ckpt_path, *where)
             self.run_folder = old or new_run_folder(*where)
             self.goes_on = old is not None
+            check_writable(self.run_folder)
             wandb = wandb_logger(self.run_folder, config.name, **config.wandb)
             kwargs["logger"] = [MetricsFile(self.run_folder), *([wandb] if wandb else [])]
         plugins = config.trainer.plugins or []
@@ -223,7 +224,8 @@ class CLI(LightningCLI):
             raise SystemExit(130) from None
         if self.run_folder and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"Pictures: {self.run_folder}/samples and {self.run_folder}/curves.png")
-            print(f"Checkpoint: {self._last_checkpoint()}")
+            is_there = Path(self._last_checkpoint()).is_file()
+            print(f"Checkpoint: {self._last_checkpoint() if is_there else 'none, since none could be written'}")
 
     def _last_checkpoint(self) -> str:
         return next(c.last_model_path for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))

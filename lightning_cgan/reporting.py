@@ -101,8 +101,8 @@ class Reporter(LightningModule):
         named = {f"{prefix}_{name}": loss for name, loss in losses.items()}
         self.log_dict(named, batch_size=images, sync_dist=True, logger=not self._is_fitting())
 
-    def on_validation_end(self) -> None:
-        """Hands the losses on held-out images to the loggers."""
+    def on_validation_epoch_end(self) -> None:
+        """Hands losses and scores on held-out images to the loggers, before a checkpoint counts their rows."""
         if self._is_fitting() and not self.trainer.sanity_checking:
             losses = self.trainer.callback_metrics
             self._hand_to_loggers({name: losses[name] for name in losses if name.startswith("val_")})

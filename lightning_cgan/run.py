@@ -11,6 +11,8 @@ from urllib.parse import urlparse
 
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from lightning_cgan.errors import UsageError
+
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
 
@@ -22,6 +24,17 @@ def new_run_folder(runs_dir: str, name: str) -> Path:
         attempt += 1
         folder = folder.with_name(f"{started}_{attempt}")
     return folder
+
+
+def check_writable(folder: Path) -> None:
+    """Refuses a folder that a run could not write to.
+
+    Raises:
+        UsageError: It, or the nearest folder above that exists, may not be written to, or is a file.
+    """
+    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError(f"--runs_dir: expected a folder to write to, got {existing}, which is not; name another")
 
 
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:

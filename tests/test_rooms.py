@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "rebuildable": set(),
     "averaging": set(),
     "distributed": set(),
-    "run": set(),
+    "run": GROUND,
     "keeping": set(),
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cgan.evaluation.judge import Appointment, appoint
 from lightning_cgan.evaluation.protocol import LabelledSplits
@@ -18,6 +21,19 @@ def run_folder(trainer: Trainer) -> Path | None:
     """
     folder = trainer.log_dir
     return None if trainer.fast_dev_run or folder is None else Path(folder)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def training_goes_on(what: str) -> Iterator[None]:
+    """Makes a warning of a file that cannot be written, as on a full disk.
+
+    Args:
+        what: The beginning of the warning, such as `The picture of samples`.
+    """
+    try:
+        yield
+    except OSError as error:
+        rank_zero_warn(f"{what} was not written: {error}. Training goes on")
 
 
 def splits_of(trainer: Trainer) -> LabelledSplits | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -47,6 +47,7 @@ class Checkpoints(ModelCheckpoint):
             enable_version_counter=False,  # a run that goes on has one `last.ckpt`
         )
         self._interrupted = False
+        self._waits = False  # for a validation
         self._previous_handler: Any = None
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -74,8 +75,24 @@ class Checkpoints(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when it is time, or when somebody asked to stop."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        """Saves when it is time, or when somebody asked to stop; but behind a look at validation scores, if one is due.
+
+        A run that goes on from between the last alternation of an epoch and its validation would leave that out.
+        """
+        self._waits = _validation_is_due(trainer)
+        if not self._waits:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            self._finish_alternation(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves what waited for the validation."""
+        super().on_validation_end(trainer, pl_module)
+        if self._waits:
+            self._waits = False
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+            self._finish_alternation(trainer)
+
+    def _finish_alternation(self, trainer: Trainer) -> None:
         if self._interrupted or _is_over(trainer):
             self._save_end(trainer)
         if self._interrupted:
@@ -99,6 +116,12 @@ class Checkpoints(ModelCheckpoint):
         if self._previous_handler is not None:
             signal.signal(signal.SIGINT, self._previous_handler)
             self._previous_handler = None
+
+
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether the validation loop runs before the next alternation."""
+    loop = trainer.fit_loop
+    return trainer.enable_validation and loop.epoch_loop._should_check_val_fx(cast(Any, loop._data_fetcher))
 
 
 def _is_over(trainer: Trainer) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_cgan.callbacks.base import run_folder
+from lightning_cgan.callbacks.base import run_folder, training_goes_on
 from lightning_cgan.errors import check_positive
 
 _PANELS = {
@@ -57,7 +57,8 @@ class Curves(Callback):
     @rank_zero_only
     def _draw(self) -> None:
         if self._folder is not None and (self._folder / "metrics.csv").exists():
-            draw_curves(self._folder / "metrics.csv", self._folder / "curves.png")
+            with training_goes_on("The picture of curves"):
+                draw_curves(self._folder / "metrics.csv", self._folder / "curves.png")
 
 
 def draw_curves(metrics: Path, picture: Path) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cgan.callbacks.base import run_folder
+from lightning_cgan.callbacks.base import run_folder, training_goes_on
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation.fakes import ImageMaker
 from lightning_cgan.images import grid, save_png
@@ -85,7 +85,8 @@ class SampleGrid(Callback):
         latents = module.sample_latents(self.columns * self.rows, self.seed)
         images = module.generate(torch.tensor(labels).repeat_interleave(len(latents)), latents.repeat(len(labels), 1))
         picture = grid(images, self.columns)
-        save_png(picture, self._folder / f"{self._last_step:08d}.png")
+        with training_goes_on("The picture of samples"):
+            save_png(picture, self._folder / f"{self._last_step:08d}.png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples", [to_pil_image(picture)], step=self._last_step)

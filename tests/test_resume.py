@@ -1,0 +1,135 @@
+"""A run that was killed, or stopped, goes on in its folder as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_scripts import script
+
+from lightning_cgan.cli import main
+from lightning_cgan.metrics_file import MetricsFile
+
+DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.yaml")
+
+Run = Callable[..., Path]
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
+
+
+def last_of(folder: Path) -> dict[str, Any]:
+    return dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))
+
+
+@pytest.mark.parametrize("at", [19, 20, 23])  # before, at and after the end of an epoch, where scores are looked at
+def test_it_goes_on_in_its_folder(run: Run, at: int) -> None:
+    options = ("--trainer.log_every_n_steps", "6", "--trainer.check_val_every_n_epoch", "1")
+    options += ("--model.discriminator.dropout", "0.3")  # draws from the global generator
+    whole = run("--trainer.max_steps", "30", *options, "--name", "whole")
+    part = run("--trainer.max_steps", str(at), *options, "--name", "part")
+    rest = run("--trainer.max_steps", "30", *options, "--name", "part", "--ckpt_path", "last")
+    assert rest == part
+    assert rows_of(rest) == rows_of(whole)
+    expected, got = last_of(whole), last_of(rest)
+    assert all(torch.equal(value, got["state_dict"][name]) for name, value in expected["state_dict"].items())
+    assert str(got["optimizer_states"]) == str(expected["optimizer_states"])
+    assert sorted(file.name for file in rest.glob("config*.yaml")) == ["config.yaml", "config_2.yaml"]
+    assert "max_steps: 30" in (rest / "config_2.yaml").read_text()
+
+
+def test_another_name_begins_another_run(run: Run) -> None:
+    part = run("--trainer.max_steps", "2", "--name", "part")
+    before = {file: file.stat().st_mtime_ns for file in part.rglob("*") if file.is_file()}
+    other = run("--trainer.max_steps", "4", "--name", "other", "--ckpt_path", str(part / "checkpoints" / "last.ckpt"))
+    assert other.parent.name == "other"
+    assert last_of(other)["global_step"] == 4
+    assert {file: file.stat().st_mtime_ns for file in part.rglob("*") if file.is_file()} == before
+
+
+def test_last_of_no_run_begins_one(run: Run, tmp_path: Path, fails: Callable[..., str]) -> None:
+    message = fails("validate", "--config", DIGITS, "--ckpt_path", "last")
+    assert message == "error: --ckpt_path: expected a run with a checkpoint in runs/digits, got none; name a file"
+    folder = run("--trainer.max_steps", "1", "--ckpt_path", "last")
+    assert last_of(folder)["global_step"] == 1
+    main(["validate", "--config", DIGITS, "--ckpt_path", "last", "--trainer.accelerator", "cpu"])
+
+
+def test_a_mistake_in_going_on_leaves_the_run_as_it_was(run: Run, fails: Callable[..., str]) -> None:
+    folder = run("--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1")
+    before = (folder / "metrics.csv").read_bytes()
+    options = ["--trainer.accelerator", "cpu", "--ckpt_path", "last", "--data.classes", "[4,9]"]
+    assert "discriminator" in fails("fit", "--config", DIGITS, *options)
+    assert last_of(folder)["global_step"] == 2
+    assert (folder / "metrics.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("processes", [("1", "1"), ("2", "1")])
+def test_a_killed_run_goes_on(tmp_path: Path, processes: tuple[str, str]) -> None:
+    first, then = processes
+    options = ("--kills", "1", "--processes", first, "--then", then, "--steps", "30", "--out", str(tmp_path / "out"))
+    shown = script("kill_test.py", *options)
+    assert shown.strip().splitlines()[-1].startswith("1 of 1 runs ended "), shown
+
+
+def _small_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+
+def test_training_goes_on_where_nothing_can_be_written(tmp_path: Path) -> None:
+    """The limit of a process on the size of files fails a write in its middle, as a full disk does."""
+    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
+    options = ["--trainer.max_steps", "100", "--trainer.log_every_n_steps", "1"]
+    options += ["--checkpoints.every_n_train_steps", "10", "--scores.images", "0"]
+    done = subprocess.run(
+        [*command, *options], preexec_fn=_small_files, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    said = re.sub(r"\S*/", "", done.stderr)
+    assert "The checkpoint last.ckpt was not written: [Errno 27] File too large. Training goes on" in said
+    assert "metrics.csv was not written: [Errno 27] File too large. Training goes on; its rows wait in memory" in said
+    assert "The picture of samples was not written: " in said
+    assert "Checkpoint: none, since none could be written" in done.stdout
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, fails: Callable[..., str]) -> None:
+    (tmp_path / "file").touch()
+    message = fails("fit", "--config", DIGITS, "--runs_dir", "file", "--trainer.accelerator", "cpu")
+    assert message.startswith("error: --runs_dir: expected a folder to write to, got ")
+
+
+def test_metrics_file(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"b": 1.5}, step=1)
+    file.log_metrics({"b": 2.5}, step=2)
+    assert (tmp_path / "metrics.csv").read_bytes() == b"b,step\r\n1.5,1\r\n2.5,2\r\n"
+    file.log_metrics({"a": 3.5}, step=3)
+    assert (tmp_path / "metrics.csv").read_bytes() == b"a,b,step\r\n,1.5,1\r\n,2.5,2\r\n3.5,,3\r\n"
+    with (tmp_path / "metrics.csv").open("a") as torn:
+        torn.write("4.")
+    again = MetricsFile(tmp_path)
+    again.go_on_from(2)
+    again.log_metrics({"a": 5.5}, step=3)
+    assert (tmp_path / "metrics.csv").read_bytes() == b"a,b,step\r\n,1.5,1\r\n,2.5,2\r\n5.5,,3\r\n"
+
+
+def test_metrics_wait_while_the_disk_is_full(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    file = MetricsFile(folder)
+    folder.touch()  # nothing can be written below a file
+    with pytest.warns(UserWarning, match=r"metrics.csv was not written: .* its rows wait in memory"):
+        file.log_metrics({"a": 1.0}, step=1)
+    folder.unlink()
+    file.log_metrics({"a": 2.0}, step=2)
+    assert (folder / "metrics.csv").read_bytes() == b"a,step\r\n1.0,1\r\n2.0,2\r\n"
