@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from argparse import Namespace
 from io import StringIO
 from pathlib import Path
@@ -67,7 +68,7 @@ class MetricsFile(Logger):
 
     def _write(self) -> None:
         columns = sorted({name for row in self.rows[self._on_disk :] for name in row} | set(self._columns))
-        begins = columns != self._columns or self._failed  # a failed write may have left half a row
+        begins = columns != self._columns or not self.file.exists()
         text = StringIO(newline="")
         writer = csv.DictWriter(text, columns)
         if begins:
@@ -76,8 +77,13 @@ class MetricsFile(Logger):
         if begins:
             write_whole(self.file, lambda unfinished: unfinished.write_bytes(text.getvalue().encode()))
         else:
-            with self.file.open("ab") as file:
-                file.write(text.getvalue().encode())
+            size = self.file.stat().st_size
+            try:
+                with self.file.open("ab") as file:
+                    file.write(text.getvalue().encode())
+            except OSError:
+                os.truncate(self.file, size)  # half a row would be left
+                raise
         self._columns, self._on_disk = columns, len(self.rows)
 
     @rank_zero_only
