@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ def main(args: ArgsType = None) -> None:
 
     Raises:
         SystemExit: With code 2 after a mistake of the user's, which is told in one line on stderr; with code 130 after
-            Ctrl-C.
+            Ctrl-C, 143 after SIGTERM and 138 after SIGUSR1.
     """
     run(args, CLI)
 
@@ -212,7 +213,7 @@ class CLI(LightningCLI):
             raise UsageError(f"--trainer: {error}") from error
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains, and says where the results are, or after Ctrl-C, how to go on."""
+        """Trains, and says where the results are, or after a signal, how to go on."""
         try:
             self._choose_threads()
             self.trainer.fit(**kwargs)
@@ -221,14 +222,14 @@ class CLI(LightningCLI):
             raise
         except SystemExit:  # Lightning's answer to Ctrl-C
             self._say_how_to_resume()
-            raise SystemExit(130) from None
+            raise SystemExit(128 + (self._checkpoints().stopped_by or signal.SIGINT)) from None
         if self.run_folder and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             print(f"Pictures: {self.run_folder}/samples and {self.run_folder}/curves.png")
-            is_there = Path(self._last_checkpoint()).is_file()
-            print(f"Checkpoint: {self._last_checkpoint() if is_there else 'none, since none could be written'}")
+            last = Path(self._checkpoints().last_model_path)
+            print(f"Checkpoint: {last if last.is_file() else 'none, since none could be written'}")
 
-    def _last_checkpoint(self) -> str:
-        return next(c.last_model_path for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
+    def _checkpoints(self) -> Checkpoints:
+        return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
 
     def _discard_empty_run(self) -> None:
         if self.run_folder and not self.goes_on and self.trainer.global_step == 0 and self.trainer.is_global_zero:
@@ -240,7 +241,7 @@ class CLI(LightningCLI):
                     folder.rmdir()
 
     def _say_how_to_resume(self) -> None:
-        checkpoint = self._last_checkpoint()
+        checkpoint = self._checkpoints().last_model_path
         if checkpoint and self.trainer.is_global_zero:
             written = max(self.run_folder.glob("config*.yaml"), key=_time_of) if self.run_folder else None
             config = f"--config {written}" if written else "(with the same options)"

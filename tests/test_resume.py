@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import os
 import re
 import resource
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -81,6 +84,37 @@ def test_a_killed_run_goes_on(tmp_path: Path, processes: tuple[str, str]) -> Non
     options = ("--kills", "1", "--processes", first, "--then", then, "--steps", "30", "--out", str(tmp_path / "out"))
     shown = script("kill_test.py", *options)
     assert shown.strip().splitlines()[-1].startswith("1 of 1 runs ended "), shown
+
+
+@pytest.mark.parametrize(("to", "number"), [("second", signal.SIGTERM), ("first", signal.SIGUSR1)])
+def test_a_signal_to_one_process_ends_both_after_the_same_alternation(
+    tmp_path: Path, to: str, number: signal.Signals
+) -> None:
+    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.log_every_n_steps", "1"]
+    options += ["--trainer.max_steps", "100000", "--model.generator_scheduler", "null", "--scores.images", "0"]
+    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+        _wait(first, lambda: any(len(rows_of(file.parent)) > 5 for file in tmp_path.glob("runs/digits/*/metrics.csv")))
+        (second,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        os.kill(first.pid if to == "first" else int(second), number)
+        shown, _ = first.communicate(timeout=60)
+    assert first.returncode == 128 + number, shown
+    assert "Traceback" not in shown
+    _wait(None, lambda: not Path(f"/proc/{second}").exists())
+    (folder,) = tmp_path.glob("runs/digits/*")
+    checkpoint = last_of(folder)
+    assert f"Stopped at alternation {checkpoint['global_step']:,}. To go on:" in shown
+    assert checkpoint["global_step"] % 10 == 0
+    updates = [int(optimizer["state"][0]["step"]) for optimizer in checkpoint["optimizer_states"]]
+    assert updates == [checkpoint["global_step"]] * 2
+
+
+def _wait(process: subprocess.Popen[str] | None, condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None
+        time.sleep(0.1)
 
 
 def _small_files() -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints on the clock of alternations, and a clean end on Ctrl-C."""
+"""Checkpoints on the clock of alternations, and a clean end for who asks for one."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ import threading
 from types import FrameType
 from typing import Any, cast
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import distributed
 
 from lightning_cgan.errors import check_positive
 from lightning_cgan.metrics_file import MetricsFile
+
+_SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+_AGREE_EVERY = 10  # alternations: what processes tell one another each time costs as much as a small network's update
 
 
 class Checkpoints(ModelCheckpoint):
     """Lightning's `ModelCheckpoint`, with `last.ckpt` of the very last alternation, however the run ends.
 
-    Lightning's own saves at multiples of `every_n_train_steps` only, and on Ctrl-C stops wherever it is, also between
-    the update of the discriminator and that of the generator. Here the first Ctrl-C waits for the end of the
-    alternation, saves, and then stops; a second one stops at once.
+    Lightning's own saves at multiples of `every_n_train_steps` only, and on a signal stops wherever it is, also between
+    the update of the discriminator and that of the generator, and in one process before the others. Here Ctrl-C,
+    SIGTERM and SIGUSR1, which clusters send before they take a machine away, wait for the end of an alternation, save,
+    and then stop; a second Ctrl-C stops at once. With several processes, a signal to one of them stops all after the
+    same alternation, of at most the next ten.
 
     Args:
         every_n_train_steps: The number of alternations from one checkpoint to the next.
@@ -46,9 +53,10 @@ class Checkpoints(ModelCheckpoint):
             save_last=True,
             enable_version_counter=False,  # a run that goes on has one `last.ckpt`
         )
-        self._interrupted = False
+        self.stopped_by: signal.Signals | None = None
+        self._control_group: Any = None
         self._waits = False  # for a validation
-        self._previous_handler: Any = None
+        self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Notes how far the table of scalars has got."""
@@ -62,15 +70,29 @@ class Checkpoints(ModelCheckpoint):
                 logger.go_on_from(checkpoint.get("lightning_cgan_rows", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over Ctrl-C."""
+        """Takes over the signals that ask for an end."""
         super().on_train_start(trainer, pl_module)
+        if trainer.world_size > 1 and self._control_group is None:
+            # On the CPU, where it does not wait for a GPU.
+            self._control_group = distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
-            self._previous_handler = signal.signal(signal.SIGINT, self._on_interrupt)
+            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
 
-    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        if self._interrupted:
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.stopped_by == signal.SIGINT:
             raise KeyboardInterrupt
-        self._interrupted = True
+        self.stopped_by = signal.Signals(number)
+
+    def _must_stop(self, trainer: Trainer) -> bool:
+        """Whether a process was asked to stop; all of them get the same answer."""
+        if self._control_group is None:
+            return self.stopped_by is not None
+        if trainer.global_step % _AGREE_EVERY:
+            return False
+        asked = torch.tensor([int(self.stopped_by or 0)])
+        distributed.all_reduce(asked, distributed.ReduceOp.MAX, self._control_group)
+        self.stopped_by = signal.Signals(int(asked)) if asked else None
+        return self.stopped_by is not None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -93,9 +115,10 @@ class Checkpoints(ModelCheckpoint):
             self._finish_alternation(trainer)
 
     def _finish_alternation(self, trainer: Trainer) -> None:
-        if self._interrupted or _is_over(trainer):
+        must_stop = self._must_stop(trainer)
+        if must_stop or _is_over(trainer):
             self._save_end(trainer)
-        if self._interrupted:
+        if must_stop:
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -104,7 +127,7 @@ class Checkpoints(ModelCheckpoint):
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives Ctrl-C back."""
+        """Gives the signals back."""
         super().on_exception(trainer, pl_module, exception)
         self._give_back()
 
@@ -113,9 +136,9 @@ class Checkpoints(ModelCheckpoint):
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def _give_back(self) -> None:
-        if self._previous_handler is not None:
-            signal.signal(signal.SIGINT, self._previous_handler)
-            self._previous_handler = None
+        for number, handler in self._previous_handlers.items():
+            signal.signal(number, handler)
+        self._previous_handlers = {}
 
 
 def _validation_is_due(trainer: Trainer) -> bool:
