@@ -17,6 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Adam, AdamW, Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_cgan.gradients import are_finite
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.objectives import Means, Objectives, Penalties
 from lightning_cgan.rounds import Dealer, Round
@@ -38,6 +39,7 @@ class CapturedAlternation:
         dealer: Augments the generated images.
         generator_optimizer: See `is_plain_adam`.
         discriminator_optimizer: The same.
+        skipped_steps: Count the updates of each network that are left out, because a gradient is not finite.
         compiles: Whether `torch.compile` fuses each graph.
 
     Attributes:
@@ -52,13 +54,14 @@ class CapturedAlternation:
         dealer: Dealer,
         generator_optimizer: Optimizer,
         discriminator_optimizer: Optimizer,
+        skipped_steps: Mapping[Any, Tensor],
         compiles: bool,
     ) -> None:
         self.pair = _Pair(generator, discriminator)
         self.objectives = objectives
         self.dealer = dealer
-        self.generator_adam = _Adam(generator_optimizer, self.pair)
-        self.discriminator_adam = _Adam(discriminator_optimizer, self.pair)
+        self.generator_adam = _Adam(generator_optimizer, self.pair, skipped_steps["generator"])
+        self.discriminator_adam = _Adam(discriminator_optimizer, self.pair, skipped_steps["discriminator"])
         self.compiles = compiles
         # What lasts from one alternation to the next: graphs hold on to its places in memory.
         self.lasting = (
@@ -163,57 +166,64 @@ class _Adam:
     go on from it at any time.
     """
 
-    def __init__(self, optimizer: Optimizer, pair: _Pair) -> None:
+    def __init__(self, optimizer: Optimizer, pair: _Pair, skipped: Tensor) -> None:
         self.groups = optimizer.param_groups
         self.is_decoupled = isinstance(optimizer, AdamW)
         names = {parameter: name for name, parameter in pair.named_parameters()}
-        self.tensors: list[dict[str, Any]] = [
+        groups = [
             {
                 "rate": torch.tensor(float(group["lr"]), device=group["params"][0].device, dtype=torch.float64),
                 "moments": {names[p]: _moments(optimizer, p) for p in group["params"] if p.requires_grad},
             }
             for group in self.groups
         ]
+        self.tensors: dict[str, Any] = {"groups": groups, "skipped": skipped}
 
     def take_up_rates(self) -> None:
         """Looks at the learning rates, which a schedule may have changed."""
-        for group, tensors in zip(self.groups, self.tensors, strict=True):
+        for group, tensors in zip(self.groups, self.tensors["groups"], strict=True):
             tensors["rate"].fill_(group["lr"])
 
     def step(
-        self, tensors: Sequence[Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor
+        self, tensors: Mapping[str, Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor
     ) -> None:
         """Moves the weights, which share their memory with the leaves that the objective was computed from."""
-        names = [name for group in tensors for name in group["moments"]]
+        names = [name for group in tensors["groups"] for name in group["moments"]]
         found = torch.autograd.grad(objective, [leaves[name] for name in names], allow_unused=True)
-        gradients = dict(zip(names, found, strict=True))
+        gradients = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
         with torch.no_grad():
-            for group, state in zip(self.groups, tensors, strict=True):
+            is_good = are_finite(list(gradients.values()))
+            tensors["skipped"].add_(~is_good)
+            for group, state in zip(self.groups, tensors["groups"], strict=True):
                 for name, moments in state["moments"].items():
-                    if gradients[name] is not None:
-                        self._move(group, state["rate"], weights[name], gradients[name], **moments)
+                    if name in gradients:
+                        # Nothing moves where no part of a step is taken, and nothing times infinity would be NaN.
+                        gradient = torch.where(is_good, gradients[name], 0.0)
+                        self._move(group, state["rate"], is_good.double(), weights[name], gradient, **moments)
 
     def _move(
         self,
         group: Mapping[str, Any],
         rate: Tensor,
+        share: Tensor,
         weight: Tensor,
         gradient: Tensor,
         step: Tensor,
         exp_avg: Tensor,
         exp_avg_sq: Tensor,
     ) -> None:
+        """Takes a share of a step, all of it or nothing."""
         beta1, beta2 = group["betas"]
         if group["weight_decay"] and self.is_decoupled:
-            weight.mul_(1 - rate * group["weight_decay"])
+            weight.mul_(1 - share * rate * group["weight_decay"])
         elif group["weight_decay"]:
             gradient = gradient + group["weight_decay"] * weight
-        step.add_(1)
-        exp_avg.lerp_(gradient, 1 - beta1)
-        exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        at = step.double()  # single numbers, as PyTorch's are Python's
+        step.add_(share)
+        exp_avg.lerp_(gradient, (share * (1 - beta1)).to(gradient.dtype))
+        exp_avg_sq.lerp_(gradient * gradient, (share * (1 - beta2)).to(gradient.dtype))
+        at = step.double().clamp(min=1)  # single numbers, as PyTorch's are Python's
         deviation = exp_avg_sq.sqrt() / (1 - beta2**at).sqrt() + group["eps"]
-        weight.sub_(rate / (1 - beta1**at) * exp_avg / deviation)
+        weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
 
 
 def is_plain_adam(optimizer: Optimizer) -> bool:

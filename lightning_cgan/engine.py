@@ -1,7 +1,8 @@
 """How two networks move: two optimizers under every strategy and precision of Lightning.
 
 The order is always backward, average over processes, un-scale, clip, step, for one network after the other: with
-float16 the loss scale may change in each step, so gradients of both must never wait together.
+float16 the loss scale may change in each step, so gradients of both must never wait together. A step whose gradient is
+not finite is left out.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_cgan.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.errors import UsageError
+from lightning_cgan.gradients import leave_out_unless_finite, take_back
 from lightning_cgan.networks.base import Discriminator, Generator
 
 Role = Literal["generator", "discriminator"]
@@ -39,7 +41,7 @@ class Engine(LightningModule):
         optimizer_factories: What builds the optimizer of each network.
         scheduler_factories: What builds the learning-rate scheduler of each network, if it has one.
         clip_norms: The largest norm of each network's gradient, if there is one.
-        skipped_steps: The number of updates of each network that were left out, because float16 overflowed.
+        skipped_steps: The number of updates of each network that were left out, because a gradient was not finite.
     """
 
     generator: Generator
@@ -120,15 +122,18 @@ class Engine(LightningModule):
             # Still scaled: an overflow in one process must reach all before they decide whether to skip the step.
             average_gradients(_parameters(optimizer.optimizer))
         scale = self._loss_scale()
+        skipped = leave_out_unless_finite(optimizer.optimizer) if scale is None else None
         if role == "generator":
             optimizer.step()  # counted: one alternation is one step
         else:
             # Through the precision plugin, as every step, but past Lightning's counter.
             self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
-        if scale is not None:
+        if skipped is None:
             # The scaler backs off when it skips a step, and only then.
-            skipped = cast(Tensor, self._loss_scale()) < scale
-            self.skipped_steps[role] = self.skipped_steps[role].to(self.device) + skipped
+            skipped = cast(Tensor, self._loss_scale()) < cast(Tensor, scale)
+        else:
+            take_back(optimizer.optimizer)
+        self.skipped_steps[role] += skipped
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to move, by its true norm.
@@ -155,20 +160,23 @@ class Engine(LightningModule):
             for role in ROLES:
                 average_buffers(getattr(self, role))
 
+    def on_train_start(self) -> None:
+        """Puts the counts where gradients are, so that nothing waits for a GPU."""
+        self.skipped_steps = {role: skipped.to(self.device) for role, skipped in self.skipped_steps.items()}
+
     def on_train_end(self) -> None:
         """Tells how many updates were skipped."""
+        normal = "; a few are normal, while float16's loss scale is being found" if self.scaler() is not None else ""
         for role, skipped in self.skipped_steps.items():
             if skipped:
                 rank_zero_info(
-                    f"{int(skipped)} updates of the {role} were skipped, because its gradients overflowed in float16; "
-                    "a few are normal, while the loss scale is being found"
+                    f"{int(skipped)} updates of the {role} were skipped, because gradients were not finite{normal}"
                 )
 
     def skipped_scalars(self) -> dict[str, Tensor]:
-        """The counts of skipped updates as scalars to log, where there can be any."""
-        if self.scaler() is None:
-            return {}
-        return {f"{role}_skipped_steps": skipped for role, skipped in self.skipped_steps.items()}
+        """The counts of skipped updates as scalars to log, if there are any, and always with float16."""
+        counts = {f"{role}_skipped_steps": skipped.clone() for role, skipped in self.skipped_steps.items()}
+        return counts if self.scaler() is not None or any(counts.values()) else {}
 
     def scaler(self) -> torch.amp.GradScaler | None:
         """What scales float16 losses, if they are."""

@@ -74,7 +74,13 @@ class GraphEngine(Engine, Reporter):
             compiles = False
         optimizers = {f"{role}_optimizer": self.optimizer_of(role).optimizer for role in ROLES}
         self.captured = CapturedAlternation(
-            self.generator, self.discriminator, self.objectives, self.dealer, **optimizers, compiles=compiles
+            self.generator,
+            self.discriminator,
+            self.objectives,
+            self.dealer,
+            **optimizers,
+            skipped_steps=self.skipped_steps,
+            compiles=compiles,
         )
 
     def why_not_captured(self) -> str | None:

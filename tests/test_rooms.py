@@ -12,10 +12,11 @@ import lightning_cgan
 PACKAGE = Path(lightning_cgan.__file__).parent
 
 # What each room may import of the package, beside itself; the ground floor is open to all.
-GROUND = {"errors", "chance", "rebuildable", "images", "keeping"}
+GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping"}
 MAY_IMPORT = {
     "errors": set(),
     "chance": set(),
+    "gradients": set(),
     "images": set(),
     "rebuildable": set(),
     "averaging": set(),
