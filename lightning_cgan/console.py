@@ -11,23 +11,26 @@ from contextlib import contextmanager
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import TrainingError, UsageError
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Tells a mistake of the user's, or of the Trainer's options, in one line, and ends with exit code 2."""
+    """Tells a mistake of the user's, or of the Trainer's options, in one line, and ends with exit code 2.
+
+    A run that cannot go on ends with exit code 1.
+    """
     try:
         yield
     except Exception as error:
         cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException)):
+        while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException, TrainingError)):
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
         if cause is None:
             raise
         if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of this machine fail alike
             print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
-        raise SystemExit(2) from error
+        raise SystemExit(1 if isinstance(cause, TrainingError) else 2) from error
 
 
 @contextmanager

@@ -15,6 +15,10 @@ class UsageError(ValueError):
     """
 
 
+class TrainingError(RuntimeError):
+    """A run that cannot go on, through nobody's mistake; the command line says so in one line, with exit code 1."""
+
+
 def check_positive(option: str, value: float | None) -> None:
     """Refuses a number below 1; none at all is fine.
 

@@ -10,12 +10,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cgan.errors import check_positive
+from lightning_cgan.errors import TrainingError, check_positive
 
 _REMEDIES = {
     "loss": (
-        "The run will not recover: begin again from an earlier checkpoint with a smaller learning rate, a clip_norm "
-        "for each network, or --trainer.precision 32-true"
+        "Updates with such gradients are left out. If it lasts, go on from an earlier checkpoint with a smaller "
+        "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
     ),
     "gap": (
         "The generator learns little from it: try a gradient penalty (--model.penalties R1), a smaller learning rate "
@@ -32,13 +32,17 @@ _REMEDIES = {
 class Monitor(Callback):
     """Warns of runs that go wrong, on the log and in Weights & Biases, once for each kind until it is over.
 
-    It looks at the scalars whenever they are logged, and costs nothing in between.
+    It looks at the scalars whenever they are logged, and costs nothing in between. A run in which a network is not
+    updated any more, since its gradients are never finite, is ended.
 
     Args:
         smallest_diversity: Generated images of a class must be as far apart as this share of the distance between real
             ones (`val_diversity`).
         largest_logit_gap: The mean logits of real and of generated images may be as far apart as this.
         patience: How many times in a row the gap, and skipped updates, must be seen.
+
+    Raises:
+        TrainingError: So many times in a row, not one update of a network was made.
     """
 
     def __init__(self, smallest_diversity: float = 0.5, largest_logit_gap: float = 12.0, patience: int = 5) -> None:
@@ -48,6 +52,7 @@ class Monitor(Callback):
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
         self._skipped: dict[str, float] = {}
+        self._looked_at = 0  # the alternation
         self._ringing: set[str] = set()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -55,7 +60,25 @@ class Monitor(Callback):
         reported = getattr(pl_module, "reported", None)
         every_n_steps = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if reported and every_n_steps and trainer.global_step % every_n_steps == 0:
+            self._end_if_stuck(trainer, reported)
             self._ring(trainer, dict(self._faults_of_training(reported)), ("loss", "gap", "skipped"))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begins to count."""
+        self._looked_at = trainer.global_step
+
+    def _end_if_stuck(self, trainer: Trainer, scalars: Mapping[str, float]) -> None:
+        since, self._looked_at = self._looked_at, trainer.global_step
+        for name in ("discriminator", "generator"):
+            grown = scalars.get(f"{name}_skipped_steps", 0.0) - self._skipped.get(f"{name}_skipped_steps", 0.0)
+            if self._lasts(f"{name} is stuck", grown >= trainer.global_step - since > 0):
+                begun = trainer.global_step - self.patience * (trainer.global_step - since)
+                raise TrainingError(
+                    f"Alternation {trainer.global_step:,}: no update of the {name} was made since alternation "
+                    f"{begun:,}: its gradients are not finite. Go on from an earlier checkpoint with a smaller "
+                    "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
+                    + _last_checkpoint(trainer)
+                )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Looks at the scores."""
@@ -73,7 +96,7 @@ class Monitor(Callback):
         grown = [f"{name} {value:.0f}" for name, value in counts.items() if value > self._skipped.get(name, 0.0)]
         self._skipped = counts
         if self._lasts("skipped", bool(grown)):
-            yield "skipped", f"Updates are still being skipped, since float16 overflows: {', '.join(grown)}"
+            yield "skipped", f"Updates are still being skipped, since gradients are not finite: {', '.join(grown)}"
 
     def _faults_of_scores(self, scores: Mapping[str, float]) -> Iterator[tuple[str, str]]:
         diversity = scores.get("val_diversity", math.inf)
@@ -100,3 +123,8 @@ class Monitor(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                 logger.experiment.alert(title=f"lightning_cgan: {kind}", text=message)
+
+
+def _last_checkpoint(trainer: Trainer) -> str:
+    saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
+    return next((f"; {path} is the last good one" for path in saved if path), "")
