@@ -20,7 +20,7 @@ def test_every_clock_counts_alternations(run: Run, discriminator_steps: int) -> 
         *("--checkpoints.every_n_train_steps", "5", "--checkpoints.save_top_k", "-1"),
         *("--trainer.check_val_every_n_epoch", "1"),
     )
-    checkpoints = {file.name: torch.load(file, weights_only=True) for file in (folder / "checkpoints").iterdir()}
+    checkpoints = {file.name: torch.load(file, weights_only=True) for file in (folder / "checkpoints").glob("*.ckpt")}
     best = checkpoints.pop("best.ckpt", None)  # of a validation: see below
     assert sorted(checkpoints) == ["last.ckpt", *(f"step_{step:08d}.ckpt" for step in (5, 10, 15, 20))]
     for name, checkpoint in checkpoints.items():

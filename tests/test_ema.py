@@ -105,7 +105,8 @@ def test_checkpoints_max_steps_and_average_share_a_clock(run: Callable[..., Path
         return loaded
 
     half = run(*options, "--trainer.max_steps", "4")
-    resumed = run(*options, "--trainer.max_steps", "6", "--ckpt_path", str(half / "checkpoints" / "last.ckpt"))
+    go_on = ("--name", "resumed", "--ckpt_path", str(half / "checkpoints" / "last.ckpt"))
+    resumed = run(*options, "--trainer.max_steps", "6", *go_on)
     for step, folder, name in ((4, half, "last.ckpt"), (6, resumed, "last.ckpt"), (6, whole, "last.ckpt")):
         expected, got = saved(whole, f"step_{step:08d}.ckpt"), saved(folder, name)
         assert got["global_step"] == step
