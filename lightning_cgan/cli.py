@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.plugins import CheckpointIO, ClusterEnvironment
 from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_cgan.augmentations
@@ -39,6 +39,7 @@ from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.console import one_line_errors, quiet
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
+from lightning_cgan.launchers import cluster_plugins, started_processes
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
@@ -134,6 +135,7 @@ class CLI(LightningCLI):
         check_positive("--threads", config.threads)
         self._refuse_options_of_one_optimizer()
         self._choose_precision()
+        self._count_processes()
         for network in ("generator", "discriminator"):
             for attribute in _LINKED:
                 given = config.get(f"model.{network}.init_args.{attribute}")
@@ -163,6 +165,12 @@ class CLI(LightningCLI):
                 accelerator = "cuda" if torch.cuda.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
             trainer.precision, reason = fastest_precision(str(accelerator))
             rank_zero_info(f"Precision {trainer.precision}, since {reason}; --trainer.precision chooses another")
+
+    def _count_processes(self) -> None:
+        """Takes as many processes as torchrun or SLURM have started, unless the user has said how many."""
+        trainer, started = self.config[self.subcommand].trainer, started_processes()
+        if started and trainer.devices == "auto":
+            trainer.num_nodes, trainer.devices = started
 
     def _choose_threads(self) -> None:
         """Takes as many CPU threads as are of use, unless the user or the launcher has said how many.
@@ -205,8 +213,12 @@ class CLI(LightningCLI):
             kwargs["logger"] = [MetricsFile(self.run_folder), *([wandb] if wandb else [])]
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
+        ours: list[Any] = (
+            [] if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) else [*cluster_plugins()]
+        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
+            ours.append(AtomicCheckpointIO())
+        kwargs["plugins"] = [*plugins, *ours]
         try:
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # Lightning about its own options

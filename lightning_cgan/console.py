@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_cgan.errors import TrainingError, UsageError
+from lightning_cgan.launchers import is_first_process
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def one_line_errors() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
         if cause is None:
             raise
-        if os.environ.get("LOCAL_RANK", "0") == "0":  # the other processes of this machine fail alike
+        if is_first_process():  # the others fail alike
             print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
         raise SystemExit(1 if isinstance(cause, TrainingError) else 2) from error
 

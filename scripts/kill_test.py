@@ -17,6 +17,7 @@ import csv
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,34 +90,32 @@ def _finish(process: subprocess.Popen[bytes], options: argparse.Namespace) -> No
 
 def _kill(name: str, changes: list[str], options: argparse.Namespace, chance: random.Random) -> str:
     """Kills all processes of a run at once, at a moment of its alternations; now and then before the first."""
-    process = _fit(name, changes, options.processes)
-    folder = options.out / name
-    if chance.random() < 0.9:  # else while it starts
-        _wait_for_checkpoint(process, folder)
-        # an undisturbed run takes this long from its first checkpoint to its end
-        time.sleep(chance.random() * _duration(options.out / "whole"))
-    else:
-        time.sleep(chance.random() * 5)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    rows = max((len(file.read_text().splitlines()) - 1 for file in folder.glob("*/metrics.csv")), default=0)
+    while True:
+        process = _fit(name, changes, options.processes)
+        folder = options.out / name
+        if chance.random() < 0.9:  # else while it starts
+            _wait_for_rows(process, folder, chance.randrange(_count_rows(options.out / "whole")))
+            time.sleep(chance.random() * 0.3)
+        else:
+            time.sleep(chance.random() * 5)
+        is_over = process.poll() is not None
+        if not is_over:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        if not is_over:
+            break
+        shutil.rmtree(folder)  # it was faster: once more
     leftovers = len(list(folder.glob("*/checkpoints/.*.unfinished")))
-    return f"after {rows} rows{', while saving' if leftovers else ''}"
+    return f"after {_count_rows(folder)} rows{', while saving' if leftovers else ''}"
 
 
-def _wait_for_checkpoint(process: subprocess.Popen[bytes], folder: Path) -> None:
-    while not list(folder.glob("*/checkpoints/last.ckpt")):
-        if process.poll() is not None:
-            sys.exit(f"error: a run ended with {process.returncode} before its first checkpoint")
-        time.sleep(0.02)
+def _wait_for_rows(process: subprocess.Popen[bytes], folder: Path, rows: int) -> None:
+    while process.poll() is None and not (list(folder.glob("*/checkpoints/last.ckpt")) and _count_rows(folder) >= rows):
+        time.sleep(0.01)
 
 
-def _duration(name: Path) -> float:
-    """The seconds from the first picture of a run to its last checkpoint."""
-    (folder,) = name.iterdir()
-    return (folder / "checkpoints" / "last.ckpt").stat().st_mtime - (
-        folder / "samples" / "00000000.png"
-    ).stat().st_mtime
+def _count_rows(name: Path) -> int:
+    return max((len(file.read_bytes().splitlines()) - 1 for file in name.glob("*/metrics.csv")), default=0)
 
 
 def _differences(expected: Path, got: Path, tolerance: float) -> list[str]:

@@ -1,0 +1,41 @@
+"""What torchrun or SLURM have started, so that a command line need not say it again."""
+
+from __future__ import annotations
+
+import os
+
+from lightning.pytorch.plugins import ClusterEnvironment
+from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+
+
+def started_processes() -> tuple[int, int] | None:
+    """The number of nodes, and that of processes on each; none if this process was started alone.
+
+    torchrun may start another number of them after a restart, so no config could hold it.
+    """
+    if TorchElasticEnvironment.detect():
+        return int(os.environ["GROUP_WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    if _is_step_of_slurm():
+        nodes = int(os.environ["SLURM_NNODES"])
+        return nodes, int(os.environ["SLURM_NTASKS"]) // nodes
+    return None
+
+
+def cluster_plugins() -> list[ClusterEnvironment]:
+    """What a Trainer needs to know of SLURM, if that has started the process.
+
+    Lightning would requeue the job itself, from inside a handler of the signal, wherever the run is at that moment, and
+    with a checkpoint that is found before all others for ever after. The batch script does it here, once the run ended.
+    """
+    return [SLURMEnvironment(auto_requeue=False)] if _is_step_of_slurm() else []
+
+
+def is_first_process() -> bool:
+    """Whether a message of all processes is this one's to tell."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+
+
+def _is_step_of_slurm() -> bool:
+    # Lightning's own question warns wherever SLURM is installed, and not used.
+    is_interactive = SLURMEnvironment.job_name() in ("bash", "interactive")
+    return not TorchElasticEnvironment.detect() and "SLURM_NTASKS" in os.environ and not is_interactive
