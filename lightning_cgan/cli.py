@@ -17,7 +17,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.plugins import CheckpointIO, ClusterEnvironment
+from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 import lightning_cgan.augmentations
@@ -39,7 +39,7 @@ from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.console import one_line_errors, quiet
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
-from lightning_cgan.launchers import cluster_plugins, started_processes
+from lightning_cgan.launchers import started_processes, with_cluster
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
@@ -213,12 +213,9 @@ class CLI(LightningCLI):
             kwargs["logger"] = [MetricsFile(self.run_folder), *([wandb] if wandb else [])]
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
-        ours: list[Any] = (
-            [] if any(isinstance(plugin, ClusterEnvironment) for plugin in plugins) else [*cluster_plugins()]
-        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            ours.append(AtomicCheckpointIO())
-        kwargs["plugins"] = [*plugins, *ours]
+            plugins = [*plugins, AtomicCheckpointIO()]
+        kwargs["plugins"] = with_cluster(plugins)
         try:
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # Lightning about its own options

@@ -50,6 +50,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
         # a resumed run has a folder of its own, and such a command has none
         warnings.filterwarnings("ignore", message="The dirpath has changed from")
+        # the first process scores for all
+        warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
         # the loaders cut batches out of memory: there is nothing for workers to do
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from lightning.pytorch.plugins import ClusterEnvironment
-from lightning.pytorch.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
 
 def started_processes() -> tuple[int, int] | None:
@@ -21,13 +23,17 @@ def started_processes() -> tuple[int, int] | None:
     return None
 
 
-def cluster_plugins() -> list[ClusterEnvironment]:
-    """What a Trainer needs to know of SLURM, if that has started the process.
+def with_cluster(plugins: list[Any]) -> list[Any]:
+    """Adds to the plugins of a Trainer what it needs to know of SLURM, if that has started the process.
 
     Lightning would requeue the job itself, from inside a handler of the signal, wherever the run is at that moment, and
     with a checkpoint that is found before all others for ever after. The batch script does it here, once the run ended.
+
+    Args:
+        plugins: Those that are given; one of a cluster among them stays the only one.
     """
-    return [SLURMEnvironment(auto_requeue=False)] if _is_step_of_slurm() else []
+    is_given = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+    return [*plugins, SLURMEnvironment(auto_requeue=False)] if _is_step_of_slurm() and not is_given else plugins
 
 
 def is_first_process() -> bool:

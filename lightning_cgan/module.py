@@ -328,7 +328,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
-        self.running_means.load_state_dict(state["running_means"])
+        self.running_means.load_state_dict(state["running_means"], self.dealer.rank, self.dealer.world_size)
 
 
 def _check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:

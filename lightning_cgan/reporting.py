@@ -52,9 +52,17 @@ class RunningMeans:
         """What waits to be logged, in plain values and tensors."""
         return {"sums": {name: total.clone() for name, total in self.sums.items()}, "counts": dict(self.counts)}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what waited to be logged."""
-        self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
+    def load_state_dict(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
+        """Takes up what waited to be logged: a process its own sums, or the mean where their number has changed.
+
+        Args:
+            state: From `state_dict`, or from `Reporter.waiting_means`.
+            rank: The number of this process.
+            world_size: How many there are.
+        """
+        shares = {name: total.reshape(-1) for name, total in state["sums"].items()}
+        self.sums = {name: share[rank] if len(share) == world_size else share.mean() for name, share in shares.items()}
+        self.counts = dict(state["counts"])
 
 
 class Reporter(LightningModule):
@@ -111,6 +119,10 @@ class Reporter(LightningModule):
         return self.trainer.state.fn == TrainerFn.FITTING
 
     def waiting_means(self) -> dict[str, Any]:
-        """What waits to be logged, over all processes, for a checkpoint; every process must ask."""
+        """What waits to be logged, with the sums (world_size,) of all processes, for a checkpoint; all must ask."""
         state = self.running_means.state_dict()
-        return {**state, "sums": self._over_processes(state["sums"])}
+        if not state["sums"]:
+            return state
+        own = torch.stack([total.to(self.device) for total in state["sums"].values()])
+        shares = self.trainer.strategy.all_gather(own).reshape(-1, len(own))
+        return {**state, "sums": dict(zip(state["sums"], shares.T.clone(), strict=True))}

@@ -112,7 +112,7 @@ def train(name: str, devices: int, **options: Any) -> dict[str, Any]:
     strategy = strategies.get(name, name if name.startswith("ddp_") else "ddp")
     means: dict[str, float] = {}
     module.on_train_end = lambda: means.update(  # type: ignore[method-assign]
-        (key, float(value)) for key, value in module.waiting_means()["sums"].items()
+        (key, float(value.mean())) for key, value in module.waiting_means()["sums"].items()
     )
     if name == "float16":
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)

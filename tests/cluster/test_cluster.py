@@ -1,0 +1,136 @@
+"""Jobs that are stopped from outside go on by themselves, and end like one that nobody disturbed."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_resume import last_of, rows_of
+
+ROOT = Path(__file__).parent.parent.parent
+SLURM = ROOT / "tests" / "cluster" / "slurm.sh"
+OPTIONS = ["--config", str(ROOT / "configs" / "digits.yaml"), "--trainer.accelerator", "cpu"]
+# 1,317 images: no multiple of 10 below 410 ends an epoch
+OPTIONS += ["--data.batch_size", "32", "--trainer.max_steps", "400", "--trainer.check_val_every_n_epoch", "2"]
+OPTIONS += ["--trainer.log_every_n_steps", "20", "--checkpoints.every_n_train_steps", "20"]
+SLOWLY = ["--trainer.callbacks", "slow.Slow"]
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """The environment of a shell whose `python` is this one; a callback there makes alternations slow."""
+    (tmp_path / "slow.py").write_text(
+        "import time\n"
+        "from lightning.pytorch import Callback\n\n\n"
+        "class Slow(Callback):\n"
+        "    def on_train_batch_end(self, *arguments):\n"
+        "        time.sleep(0.2)\n"
+    )
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path), "MASTER_ADDR": "127.0.0.1"}
+
+
+def wait(condition: Callable[[], Any], seconds: float = 180) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    return found
+
+
+def check_same(expected: Path, got: Path) -> None:
+    left, right = last_of(expected), last_of(got)
+    assert left["global_step"] == right["global_step"] == 400
+    assert all(torch.equal(value, right["state_dict"][name]) for name, value in left["state_dict"].items())
+    assert str(left["optimizer_states"]) == str(right["optimizer_states"])
+    assert rows_of(expected) == rows_of(got)
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..., str]]:
+    """Runs a command of a SLURM with two nodes, and returns what it prints."""
+    if os.name == "nt" or os.geteuid() != 0 or not shutil.which("slurmctld"):
+        pytest.skip("needs root, and slurm-wlm and munge of Debian or Ubuntu")
+    folder = tmp_path / "slurm"
+    environment["SLURM_CONF"] = str(folder / "slurm.conf")
+    subprocess.run([SLURM, "start", folder], check=True, env=environment, timeout=60)
+
+    def command(*arguments: str) -> str:
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.strip()
+
+    yield command
+    subprocess.run([SLURM, "stop", folder], check=True, env=environment, timeout=60)
+
+
+def submit(cluster: Callable[..., str], name: str, limit: str, *options: str) -> str:
+    """Submits a job for two nodes, with a time limit of which SLURM tells it a minute before."""
+    job = ["sbatch", "--parsable", "--nodes", "2", "--time", limit, "--signal", "USR1@60", "--output", f"{name}.txt"]
+    return cluster(*job, str(ROOT / "scripts" / "slurm.sbatch"), *OPTIONS, "--name", name, *options)
+
+
+def wait_for_end(cluster: Callable[..., str], job: str) -> str:
+    """Waits until a job has ended, with no pause before it begins again, and returns SLURM's account of it."""
+    seen = 0  # a job that is being put back into the queue looks for a moment as if it had ended
+
+    def account() -> str | None:
+        nonlocal seen
+        text = cluster("scontrol", "show", "job", job)
+        if "Reason=BeginTime" in text:
+            cluster("scontrol", "update", f"job={job}", "StartTime=now")
+        seen = seen + 1 if re.search("JobState=(COMPLETED|FAILED|TIMEOUT|CANCELLED)", text) else 0
+        return text if seen > 20 else None
+
+    return str(wait(account, 400))
+
+
+def test_slurm_job_is_preempted_and_meets_its_time_limit(tmp_path: Path, cluster: Callable[..., str]) -> None:
+    whole = submit(cluster, "whole", "10")
+    assert "JobState=COMPLETED" in wait_for_end(cluster, whole), Path("whole.txt").read_text()
+    job = submit(cluster, "disturbed", "2", *SLOWLY)  # a minute is not enough
+    wait(lambda: list(tmp_path.glob("runs/disturbed/*/checkpoints/last.ckpt")))
+    cluster("scontrol", "requeue", job)
+    account = wait_for_end(cluster, job)
+    said = Path("disturbed.txt").read_text()
+    assert "JobState=COMPLETED" in account, said
+    restarts = int(re.findall("Restarts=([0-9]+)", account)[0])
+    assert restarts >= 2  # all but the first by the script itself
+    assert "exit code 143" in said
+    assert "exit code 138" in said
+    stops = [int(step.replace(",", "")) for step in re.findall("Stopped at alternation ([0-9,]+)", said)]
+    assert len(stops) == restarts
+    assert stops == sorted(stops)
+    assert all(step % 41 for step in stops)  # in mid-epoch
+    (expected,), (got,) = tmp_path.glob("runs/whole/*"), tmp_path.glob("runs/disturbed/*")
+    check_same(expected, got)
+
+
+def test_torchrun_restarts_when_a_process_dies(tmp_path: Path, environment: dict[str, str]) -> None:
+    script = [str(ROOT / "scripts" / "torchrun.sh"), *OPTIONS]
+    environment["PROCESSES"] = "2"
+    subprocess.run([*script, "--name", "whole"], env=environment, check=True, capture_output=True, timeout=300)
+    shown = tmp_path / "shown.txt"
+    with shown.open("w") as out:
+        agent = subprocess.Popen(
+            [*script, "--name", "disturbed", *SLOWLY], env=environment, stdout=out, stderr=subprocess.STDOUT
+        )
+    wait(lambda: list(tmp_path.glob("runs/disturbed/*/checkpoints/last.ckpt")))
+    workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+    assert len(workers) == 2
+    os.kill(int(workers[1]), signal.SIGKILL)
+    assert agent.wait(300) == 0, shown.read_text()
+    assert "Restored all states" in shown.read_text()
+    (expected,), (got,) = tmp_path.glob("runs/whole/*"), tmp_path.glob("runs/disturbed/*")
+    check_same(expected, got)
