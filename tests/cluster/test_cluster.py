@@ -105,12 +105,11 @@ def test_slurm_job_is_preempted_and_meets_its_time_limit(tmp_path: Path, cluster
     account = wait_for_end(cluster, job)
     said = Path("disturbed.txt").read_text()
     assert "JobState=COMPLETED" in account, said
-    restarts = int(re.findall("Restarts=([0-9]+)", account)[0])
-    assert restarts >= 2  # all but the first by the script itself
     assert "exit code 143" in said
     assert "exit code 138" in said
     stops = [int(step.replace(",", "")) for step in re.findall("Stopped at alternation ([0-9,]+)", said)]
-    assert len(stops) == restarts
+    # All restarts but the first are the script's own. SLURM may send the signal up to a minute early, before Python listens.
+    assert 2 <= len(stops) <= int(re.findall("Restarts=([0-9]+)", account)[0])
     assert stops == sorted(stops)
     assert all(step % 41 for step in stops)  # in mid-epoch
     (expected,), (got,) = tmp_path.glob("runs/whole/*"), tmp_path.glob("runs/disturbed/*")
