@@ -14,6 +14,7 @@ from torch.optim import Adam
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import decay_of, update_average
 from lightning_cgan.chance import Distribution, generator_at, move_global_generator
+from lightning_cgan.checkpoint_state import state_of, take_up
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.graphs import Compiled, GraphEngine
@@ -22,7 +23,6 @@ from lightning_cgan.networks.base import (
     Discriminator,
     Generator,
     check_agreement,
-    check_same_shapes,
     frozen,
     judge,
     uses_batch_statistics,
@@ -33,8 +33,6 @@ from lightning_cgan.rebuildable import Rebuildable
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
 from lightning_cgan.sampling import SamplingModule, check_labels
-
-FORMAT_VERSION = 3
 
 # The purposes of random numbers, a part of their address.
 _TRAINING, _VALIDATION, _TEST, _PREDICTION, _NETWORKS = range(5)
@@ -302,13 +300,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the seed, the counts, and the means that wait to be logged."""
-        checkpoint["lightning_cgan"] = {
-            "format": FORMAT_VERSION,
-            "seed": self.seed,
-            "images_seen": self.images_seen,
-            "skipped_steps": {role: int(skipped) for role, skipped in self.skipped_steps.items()},
-            "running_means": self.waiting_means(),
-        }
+        checkpoint["lightning_cgan"] = state_of(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the seed of the run, its counts and its means.
@@ -316,19 +308,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
         Raises:
             UsageError: The checkpoint is of another kind of model, or of another version of the package.
         """
-        state = checkpoint.get("lightning_cgan")
-        if state is None:
-            raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
-        if state["format"] != FORMAT_VERSION:
-            raise UsageError(
-                f"the checkpoint: expected format {FORMAT_VERSION}, got {state['format']}; use the version of "
-                "lightning_cgan that wrote it"
-            )
-        check_same_shapes(self, checkpoint["state_dict"])
-        self.seed = state["seed"]
-        self.images_seen = state["images_seen"]
-        self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
-        self.running_means.load_state_dict(state["running_means"], self.dealer.rank, self.dealer.world_size)
+        take_up(self, checkpoint)
 
 
 def _check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:

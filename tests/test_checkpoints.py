@@ -224,3 +224,30 @@ def test_loading_another_model_in_python() -> None:
     state["lightning_cgan"]["format"] = 1
     with pytest.raises(UsageError, match="the checkpoint: expected format 3, got 1; use the version of lightning_cgan"):
         module.on_load_checkpoint(state)
+
+
+# Written by version 0.1.0 before a checkpoint described its data, after three alternations; `images` is what its
+# generator made then, of latents from -2 to 2 in equal steps.
+OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
+
+
+def test_an_older_checkpoint_makes_the_same_images() -> None:
+    module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
+    images = module.generate(torch.arange(10), torch.linspace(-2, 2, 40).reshape(10, 4))
+    assert torch.allclose(images, torch.load(OLD, weights_only=True)["images"], atol=1e-6)
+
+
+def test_an_older_checkpoint_goes_on(run: Run) -> None:
+    small = (
+        "--model.generator",
+        "MLPGenerator",
+        "--model.generator.latent_dim",
+        "4",
+        "--model.generator.hidden",
+        "[8]",
+    )
+    small += ("--model.discriminator", "MLPDiscriminator", "--model.discriminator.hidden", "[8]")
+    folder = run(*small, "--data.image_size", "8", "--trainer.max_steps", "5", "--ckpt_path", str(OLD))
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["lightning_cgan"]["images_seen"] == 5 * 64
+    assert [int(state["state"][0]["step"]) for state in checkpoint["optimizer_states"]] == [5, 5]

@@ -69,6 +69,17 @@ def test_last_of_no_run_begins_one(run: Run, tmp_path: Path, fails: Callable[...
     main(["validate", "--config", DIGITS, "--ckpt_path", "last", "--trainer.accelerator", "cpu"])
 
 
+def test_other_data_is_told(run: Run) -> None:
+    folder = run("--trainer.max_steps", "2", "--data.classes", "[4, 9]")
+    expected = (
+        r"--data: expected what the checkpoint was trained with, classes \['4', '9'\], got \['3', '8'\]; "
+        r"training images \d+, got \d+; batch size 64, got 32; going on anyway"
+    )
+    with pytest.warns(UserWarning, match=expected):
+        run("--trainer.max_steps", "3", "--data.classes", "[3, 8]", "--data.batch_size", "32", "--ckpt_path", "last")
+    assert last_of(folder)["global_step"] == 3
+
+
 def test_a_mistake_in_going_on_leaves_the_run_as_it_was(run: Run, fails: Callable[..., str]) -> None:
     folder = run("--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1")
     before = (folder / "metrics.csv").read_bytes()

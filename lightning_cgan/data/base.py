@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -176,6 +176,15 @@ class LabelledImages(LightningDataModule, ABC):
     def in_order(self, split: str) -> OrderedLoader:
         """All images of a split that `setup` has read (`train`, `validation` or `test`), in one process."""
         return OrderedLoader(*self._on_device(split), self._large_batch_size())
+
+    def about_training(self) -> dict[str, Any]:
+        """What the order of the training images depends on, beside the seed, and what they show."""
+        return {
+            "data set": type(self).__name__,
+            "classes": list(self.class_names),
+            "training images": len(self.splits["train"][1]),
+            "batch size": self.batch_size,
+        }
 
     def _large_batch_size(self) -> int:
         """The size of batches that no gradients are computed of: many small images cost little more than a few."""
