@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -14,10 +13,9 @@ from torch.optim import Adam
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import decay_of, update_average
 from lightning_cgan.chance import Distribution, generator_at, move_global_generator
-from lightning_cgan.checkpoint_state import state_of, take_up
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
-from lightning_cgan.graphs import Compiled, GraphEngine
+from lightning_cgan.graphs import Compiled
 from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.networks.base import (
     Discriminator,
@@ -30,7 +28,7 @@ from lightning_cgan.networks.base import (
 from lightning_cgan.objectives import Objectives, Penalties
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import Rebuildable
-from lightning_cgan.reporting import Reporter
+from lightning_cgan.resuming import Resumable
 from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
 from lightning_cgan.sampling import SamplingModule, check_labels
 
@@ -38,7 +36,7 @@ from lightning_cgan.sampling import SamplingModule, check_labels
 _TRAINING, _VALIDATION, _TEST, _PREDICTION, _NETWORKS = range(5)
 
 
-class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
+class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -148,7 +146,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
         self.objectives = Objectives(loss, self.penalties, auxiliary_classifier, joint_pass)
         self.compiled = compile
         self.cuda_graph = cuda_graph
-        self.seed: int | None = None
+        self.seed = None
         self.images_seen = 0
         self.prediction_latent_scale = 1.0
         self._has_seen_labels = False
@@ -297,18 +295,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, GraphEngine, Reporter):
             )
         instantiator = "lightning.pytorch.cli.instantiate_module"
         self.save_hyperparameters({"_instantiator": instantiator, **self.init_args}, logger=False)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the seed, the counts, and the means that wait to be logged."""
-        checkpoint["lightning_cgan"] = state_of(self)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the seed of the run, its counts and its means.
-
-        Raises:
-            UsageError: The checkpoint is of another kind of model, or of another version of the package.
-        """
-        take_up(self, checkpoint)
 
 
 def _check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:

@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "keeping": set(),
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,
-    "console": GROUND,
+    "launchers": set(),
+    "console": GROUND | {"launchers"},
     "losses": GROUND,
     "augmentations": GROUND,
     "networks": GROUND,
@@ -40,9 +41,10 @@ MAY_IMPORT = {
     "engine": GROUND | {"distributed", "networks"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
+    "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"reporting", "rounds", "sampling"},
+    | {"resuming", "rounds", "sampling"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file"},
     "__init__": None,
