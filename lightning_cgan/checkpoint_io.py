@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import traceback
 import zipfile
 from collections.abc import Callable
 from io import BytesIO
@@ -98,6 +99,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             previous_of(Path(path)).unlink(missing_ok=True)
 
 
+def fails_to_restore(error: BaseException) -> bool:
+    """Whether an error was raised while Lightning took up a checkpoint, and so is most likely the file's fault."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(
+        "checkpoint_connector" in frame.filename and frame.name.lstrip("_").startswith(("resume", "restore"))
+        for frame in frames
+    )
+
+
 class _DamageError(Exception):
     """What is wrong with a file, as the end of a sentence that begins with its name."""
 
@@ -118,7 +128,7 @@ def _read(file: Path, map_location: Any) -> dict[str, Any]:
             f"--ckpt_path: expected a checkpoint of plain weights, got {file}, which would run code ({reason}); "
             "nothing of it was run: take a file whose origin you know"
         ) from error
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, OSError, RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise _DamageError(f"is damaged, or no checkpoint ({reason})") from error
     if not isinstance(loaded, dict):

@@ -35,7 +35,7 @@ from lightning_cgan.callbacks import (
     SampleGrid,
     Scores,
 )
-from lightning_cgan.checkpoint_io import AtomicCheckpointIO
+from lightning_cgan.checkpoint_io import AtomicCheckpointIO, fails_to_restore
 from lightning_cgan.console import one_line_errors, quiet
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
@@ -221,12 +221,23 @@ class CLI(LightningCLI):
         except (TypeError, ValueError) as error:  # Lightning about its own options
             raise UsageError(f"--trainer: {error}") from error
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except Exception as error:
+            if isinstance(error, UsageError) or not fails_to_restore(error):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            checkpoint = self.config[subcommand].ckpt_path
+            message = f"expected a checkpoint of this run, got {checkpoint}, which is none ({reason}); name another"
+            raise UsageError(f"--ckpt_path: {message}") from error
+
     def fit(self, **kwargs: Any) -> None:
         """Trains, and says where the results are, or after a signal, how to go on."""
         try:
             self._choose_threads()
             self.trainer.fit(**kwargs)
-        except UsageError:
+        except Exception:
             self._discard_empty_run()
             raise
         except SystemExit:  # Lightning's answer to Ctrl-C
@@ -241,7 +252,7 @@ class CLI(LightningCLI):
         return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
 
     def _discard_empty_run(self) -> None:
-        if self.run_folder and not self.goes_on and self.trainer.global_step == 0 and self.trainer.is_global_zero:
+        if self.run_folder and not self.goes_on and not self._checkpoints().has_begun and self.trainer.is_global_zero:
             for logger in self.trainer.loggers:
                 logger.finalize("failed")
             shutil.rmtree(self.run_folder, ignore_errors=True)

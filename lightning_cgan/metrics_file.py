@@ -95,6 +95,7 @@ class MetricsFile(Logger):
         """
         if not self.file.exists():
             return
-        with self.file.open(newline="") as file:
-            self.rows = [{name: value for name, value in row.items() if name} for row in csv.DictReader(file)][:count]
+        text = self.file.read_text(errors="replace").replace("\0", "")  # somebody may have written to it
+        reader = csv.DictReader(StringIO(text, newline=""))
+        self.rows = [{name: value for name, value in row.items() if name} for row in reader][:count]
         self._columns, self._on_disk = [], 0  # written anew with the next row

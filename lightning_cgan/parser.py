@@ -22,6 +22,13 @@ class OneLineParser(LightningArgumentParser):
         # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parses as Lightning's parser does, and takes a config that is no text for the user's mistake."""
+        try:
+            return super().parse_args(*args, **kwargs)
+        except UnicodeDecodeError as error:
+            self.error(f"Problems parsing config: {error}", error)
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong, and ends the program."""
         if not self.exit_on_error:

@@ -116,7 +116,7 @@ class Reporter(LightningModule):
             self._hand_to_loggers({name: losses[name] for name in losses if name.startswith("val_")})
 
     def _is_fitting(self) -> bool:
-        return self.trainer.state.fn == TrainerFn.FITTING
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
     def waiting_means(self) -> dict[str, Any]:
         """What waits to be logged, with the sums (world_size,) of all processes, for a checkpoint; all must ask."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError
 from lightning_cgan.graphs import GraphEngine
+from lightning_cgan.kinds import check_kinds, check_optimizer_state
 from lightning_cgan.networks.base import check_same_shapes
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer
@@ -51,7 +52,7 @@ class Resumable(GraphEngine, Reporter):
                 package.
         """
         state = checkpoint.get("lightning_cgan")
-        if not isinstance(state, dict):
+        if not isinstance(state, dict) or not isinstance(checkpoint.get("state_dict"), dict):
             raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
         if state.get("format") != _FORMAT:
             raise UsageError(
@@ -59,19 +60,52 @@ class Resumable(GraphEngine, Reporter):
                 "lightning_cgan that wrote it"
             )
         check_same_shapes(self, checkpoint["state_dict"])
-        _compare_data(state.get("data") or {}, self._about_data() or {})
+        _check_state(state)
+        if self._is_fitting():
+            self._check_progress(checkpoint)
+            _compare_data(state.get("data") or {}, self._about_data() or {})
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
         self.running_means.load_state_dict(state["running_means"], self.dealer.rank, self.dealer.world_size)
 
+    def _check_progress(self, checkpoint: dict[str, Any]) -> None:
+        """Looks at what Lightning, PyTorch and callbacks take up without a look."""
+        trainer = self.trainer
+        configured: Any = self.configure_optimizers()
+        optimizers = [one["optimizer"] for one in configured]
+        schedulers = [one["lr_scheduler"]["scheduler"].state_dict() for one in configured if "lr_scheduler" in one]
+        expected = {
+            "epoch": 1,
+            "global_step": 1,
+            "loops": {"fit_loop": trainer.fit_loop.state_dict()},
+            "optimizer_states": [optimizer.state_dict() for optimizer in optimizers],
+            "lr_schedulers": schedulers,
+        }
+        for key, value in expected.items():
+            check_kinds(value, checkpoint.get(key), key, exact=key not in ("optimizer_states", "lr_schedulers"))
+        for number, optimizer in enumerate(optimizers):
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            state = checkpoint["optimizer_states"][number]["state"]
+            check_optimizer_state(parameters, state, f"optimizer_states.{number}")
+
     def _about_data(self) -> dict[str, Any] | None:
         """The training data of a fit by one of the package's data modules, else nothing."""
-        trainer = self._trainer
-        if trainer is None or trainer.state.fn != TrainerFn.FITTING:
+        if not self._is_fitting():
             return None
-        about = getattr(getattr(trainer, "datamodule", None), "about_training", None)
+        about = getattr(getattr(self.trainer, "datamodule", None), "about_training", None)
         return about() if about is not None else None
+
+
+def _check_state(state: dict[str, Any]) -> None:
+    counts = dict.fromkeys(ROLES, 1)
+    expected = {"seed": 1, "images_seen": 1, "skipped_steps": counts, "running_means": {"sums": {}, "counts": {}}}
+    check_kinds({**expected, "data": {}}, state, "lightning_cgan")
+    means = state["running_means"]
+    check_kinds(dict.fromkeys(means["sums"], 1), means["counts"], "lightning_cgan.running_means.counts")
+    for name, sums in means["sums"].items():
+        shape = sums.shape if isinstance(sums, Tensor) and sums.ndim < 2 else (1,)
+        check_kinds(torch.zeros(shape), sums, f"lightning_cgan.running_means.sums.{name}")
 
 
 def _compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "distributed": set(),
     "run": GROUND,
     "keeping": set(),
+    "kinds": {"errors"},
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,
     "launchers": set(),
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "engine": GROUND | {"distributed", "networks"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
+    "resuming": GROUND | {"engine", "graphs", "kinds", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},

@@ -53,6 +53,7 @@ class Checkpoints(ModelCheckpoint):
             save_last=True,
             enable_version_counter=False,  # a run that goes on has one `last.ckpt`
         )
+        self.has_begun = False  # an alternation has been made, in this process
         self.stopped_by: signal.Signals | None = None
         self._control_group: Any = None
         self._waits = False  # for a validation
@@ -101,6 +102,7 @@ class Checkpoints(ModelCheckpoint):
 
         A run that goes on from between the last alternation of an epoch and its validation would leave that out.
         """
+        self.has_begun = True
         self._waits = _validation_is_due(trainer)
         if not self._waits:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

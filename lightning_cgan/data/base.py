@@ -114,7 +114,7 @@ class LabelledImages(LightningDataModule, ABC):
         if stage != "predict" and "train" not in self.splits:
             pixels, labels = self._checked(*self.read("train"))
             order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
-            held_out = round(len(labels) * self.validation_fraction)
+            held_out = max(1, round(len(labels) * self.validation_fraction))
             self.splits["validation"] = self._prepared(pixels, labels, order[:held_out])
             self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
         if stage == "test" and "test" not in self.splits:
@@ -138,6 +138,12 @@ class LabelledImages(LightningDataModule, ABC):
         renumbered = torch.full((len(self.all_class_names),), -1)
         renumbered[torch.tensor(self.kept)] = torch.arange(self.num_classes)
         chosen = chosen[renumbered[labels[chosen]] >= 0]
+        if not len(chosen):
+            raise UsageError(
+                f"{type(self).__name__}: expected images of {', '.join(self.class_names)} in each of the training, "
+                f"validation and test splits, got none in one of them; put more images into {self.data_dir}, given by "
+                "--data.data_dir"
+            )
         images, labels = images.index_select(0, chosen), renumbered[labels[chosen]]
         if isinstance(images, ImageFiles):
             return (images.load() if self._fits(images) else images), labels

@@ -58,19 +58,31 @@ class FolderData(LabelledImages):
         )
 
     def prepare_data(self) -> None:
-        """Looks whether both splits have the same classes.
+        """Looks whether both splits have the same classes, and images of each.
 
         Raises:
             UsageError: They have not, or there is no such folder.
         """
         for split in SPLITS:
-            self._classes(split)
+            self._images(split)
 
     def read(self, split: Split) -> tuple[ImageFiles, Tensor]:
         """Lists the files of a split."""
-        found = make_dataset(str(self.root / split), self._classes(split), IMG_EXTENSIONS)
+        found = self._images(split)
         files = ImageFiles([path for path, _ in found], self.image_channels, self.image_size, self.workers)
         return files, torch.tensor([label for _, label in found])
+
+    def _images(self, split: Split) -> list[tuple[str, int]]:
+        """The files of a split, with their classes."""
+        numbers = self._classes(split)
+        found: list[tuple[str, int]] = make_dataset(str(self.root / split), numbers, IMG_EXTENSIONS, allow_empty=True)
+        empty = sorted(numbers.keys() - {self.all_class_names[number] for _, number in found})
+        if empty:
+            raise UsageError(
+                f"--data.data_dir: expected images of each class in {self.root / split}, got none of "
+                f"{', '.join(empty)}; put some there ({', '.join(IMG_EXTENSIONS)}), or take the folder away"
+            )
+        return found
 
     def _classes(self, split: Split) -> dict[str, int]:
         """The number of each class of a split."""
@@ -86,7 +98,7 @@ class FolderData(LabelledImages):
     def _found(self, split: Split) -> tuple[tuple[str, ...], dict[str, int]]:
         try:
             names, numbers = find_classes(str(self.root / split))
-        except FileNotFoundError:
+        except OSError:  # nothing there, or nothing that could be looked into
             raise UsageError(
                 f"--data.data_dir: expected {self.root / split} with a folder of images for each class, got none; put "
                 "the images there"

@@ -1,0 +1,77 @@
+"""Whether nested values of a file are of the kinds that the program expects there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from lightning_cgan.errors import UsageError
+
+
+def check_kinds(expected: Any, got: Any, name: str, exact: bool = True) -> None:
+    """Compares a nested value of a checkpoint with one that the program would write.
+
+    Numbers stand for numbers, texts for texts, tensors for tensors of the same shape, containers for such with the same
+    keys or length. Where nothing is expected, or an empty container, its content may be anything; what is switched off
+    where it is expected may be missing, since newer releases of PyTorch have options that older ones did not write.
+
+    Args:
+        expected: What the program would write.
+        got: What the file holds.
+        name: Where that is.
+        exact: Whether whole numbers must be whole.
+
+    Raises:
+        UsageError: They differ; the message names the first place.
+    """
+    if isinstance(expected, dict) and isinstance(got, dict):
+        for key, value in expected.items():
+            if key in got or value:
+                check_kinds(value, got.get(key), f"{name}.{key}", exact)
+    elif isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
+        if expected and len(expected) != len(got):
+            raise _refusal(name, f"{len(expected)} values", str(len(got)))
+        for place, pair in enumerate(zip(expected, got, strict=False)):
+            check_kinds(*pair, f"{name}.{place}", exact)
+    elif isinstance(expected, Tensor):
+        if not isinstance(got, Tensor) or got.shape != expected.shape:
+            raise _refusal(name, f"a tensor of shape {tuple(expected.shape)}", _described(got))
+    elif expected is not None and not _are_alike(expected, got, exact):
+        raise _refusal(name, f"a value such as {expected!r}", _described(got))
+
+
+def check_optimizer_state(parameters: Iterable[Tensor], state: Any, name: str) -> None:
+    """Looks whether what an optimizer has gathered, a number or a tensor for each, fits its parameters.
+
+    Raises:
+        UsageError: It does not; the message names the first place.
+    """
+    shapes = [parameter.shape for parameter in parameters]
+    for place, values in state.items() if isinstance(state, dict) else [(-1, state)]:
+        if place not in range(len(shapes)) or not isinstance(values, dict):
+            raise _refusal(name, f"values for parameters 0 to {len(shapes) - 1}", f"{_described(values)} for {place}")
+        for key, value in values.items():
+            is_tensor = isinstance(value, Tensor) and (value.numel() == 1 or value.shape == shapes[place])
+            if not is_tensor and not _are_alike(0.0, value, exact=False):
+                expected = f"a number, or a tensor of shape {tuple(shapes[place])}"
+                raise _refusal(f"{name}.{place}.{key}", expected, _described(value))
+
+
+def _are_alike(expected: Any, got: Any, exact: bool) -> bool:
+    if isinstance(expected, bool):
+        return got is None or isinstance(got, bool)
+    if isinstance(expected, int) and exact:
+        return isinstance(got, int) and 0 <= got < 2**63
+    if isinstance(expected, (int, float)):
+        return isinstance(got, (int, float)) and abs(got) < 2**63
+    return isinstance(got, type(expected))
+
+
+def _described(got: Any) -> str:
+    return f"a tensor of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)[:40]
+
+
+def _refusal(name: str, expected: str, got: str) -> UsageError:
+    return UsageError(f"the checkpoint: expected {expected} for {name}, got {got}; it is damaged: take another")
