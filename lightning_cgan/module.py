@@ -27,7 +27,7 @@ from lightning_cgan.networks.base import (
 )
 from lightning_cgan.objectives import Objectives, Penalties
 from lightning_cgan.penalties import GradientPenalty
-from lightning_cgan.rebuildable import Rebuildable
+from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
 from lightning_cgan.resuming import Resumable
 from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
 from lightning_cgan.sampling import SamplingModule, check_labels
@@ -293,8 +293,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
                 "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
                 "lr=1e-3) for an optimizer"
             )
-        instantiator = "lightning.pytorch.cli.instantiate_module"
-        self.save_hyperparameters({"_instantiator": instantiator, **self.init_args}, logger=False)
+        self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
 
 
 def _check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from typing_extensions import Self
+
+
+# What Lightning calls with a description, and the only thing that it should.
+INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 class Rebuildable:
@@ -69,6 +74,20 @@ def describe(value: Any) -> Any:
         if len(classes) == 1:
             return {"class_path": class_path(classes[0]), "init_args": describe(value.keywords)}
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
+
+
+def first_to_import(description: Any) -> str | None:
+    """The first dotted path in a description whose module would have to be imported, which runs that module's code.
+
+    PyTorch and this package do not count.
+    """
+    if isinstance(description, (Mapping, list, tuple)):
+        parts = description.values() if isinstance(description, Mapping) else description
+        return next((found for found in map(first_to_import, parts) if found), None)
+    if not isinstance(description, str) or not re.fullmatch(r"\w+(\.\w+)+", description):
+        return None
+    root, module = description.partition(".")[0], description.rpartition(".")[0]
+    return None if root in ("torch", "lightning_cgan") or module in sys.modules else description
 
 
 def class_path(cls: type) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import resource
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from lightning_cgan.errors import UsageError
 from lightning_cgan.keeping import previous_of, write_whole
 
 Run = Callable[..., Path]
+OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
 
 
 class Hostile:
@@ -111,6 +113,42 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, run: Run, 
     assert not trace.exists()
     torch.load(hostile, weights_only=False)
     assert trace.exists()  # it would have
+
+
+POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trace"]}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"loss": {"class_path": "hostile_module.Loss", "init_args": {}}},
+            "got hostile_module.Loss; import its module",
+        ),
+        ({"generator_optimizer": "hostile_module.Loss"}, "got hostile_module.Loss; import its module first"),
+        (
+            {"penalties": [{"class_path": "hostile_module.Loss"}]},
+            "got hostile_module.Loss; import its module first",
+        ),
+        ({"_instantiator": "os.system"}, "got os.system; import its module first"),
+        ({"_class_path": "subprocess.Popen"}, "subprocess.Popen"),
+        ({"generator": POPEN}, "does not correspond to a subclass of Generator"),
+        ({"generator_optimizer": POPEN}, "expects a function or a c"),
+        ({"generator_scheduler": POPEN}, "Does not validate"),
+        ({"penalties": [POPEN]}, "Does not validate"),
+    ],
+)
+def test_a_description_that_names_other_code_runs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], message: str
+) -> None:
+    """A checkpoint says how its module is built: it must not be a way to choose what is imported or called."""
+    (tmp_path / "hostile_module.py").write_text("open('trace', 'w').close()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    checkpoint = torch.load(OLD, weights_only=True)
+    torch.save({**checkpoint, "hyper_parameters": {**checkpoint["hyper_parameters"], **changed}}, "hostile.ckpt")
+    with pytest.raises(Exception, match=re.escape(message)):  # some are Lightning's own
+        ConditionalGAN.load_from_checkpoint("hostile.ckpt")
+    assert not (tmp_path / "trace").exists()
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
