@@ -16,7 +16,6 @@ from typing import Any
 
 from typing_extensions import Self
 
-
 # What Lightning calls with a description, and the only thing that it should.
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 

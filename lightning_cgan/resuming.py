@@ -119,9 +119,8 @@ def _check_description(description: Any) -> None:
     instantiator = described.pop("_instantiator", INSTANTIATOR)
     found = first_to_import(described) if instantiator == INSTANTIATOR else instantiator
     if found:
-        raise UsageError(
-            f"the checkpoint: expected classes of imported modules, got {found}; import its module first, if you trust it"
-        )
+        expected = "expected classes of imported modules"
+        raise UsageError(f"the checkpoint: {expected}, got {found}; import its module first, if you trust it")
 
 
 def _check_state(state: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 import torch
 from test_scripts import script
 
+from lightning_cgan import AtomicCheckpointIO
 from lightning_cgan.cli import main
 from lightning_cgan.metrics_file import MetricsFile
 
@@ -146,6 +147,55 @@ def test_training_goes_on_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert "metrics.csv was not written: [Errno 27] File too large. Training goes on; its rows wait in memory" in said
     assert "The picture of samples was not written: " in said
     assert "Checkpoint: none, since none could be written" in done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 16 MiB, which has room for six checkpoints."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(disk)], capture_output=True, check=False
+    )
+    if made.returncode:
+        pytest.skip("needs the right to mount")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def _fit_on(disk: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
+    options = ["--trainer.max_steps", "200", "--trainer.log_every_n_steps", "1", "--scores.images", "0"]
+    options += ["--checkpoints.every_n_train_steps", "10", "--runs_dir", str(disk)]
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _good_checkpoint(disk: Path) -> dict[str, Any]:
+    (folder,) = disk.glob("digits/*/checkpoints")
+    assert not list(folder.glob(".*")), "nothing unfinished stays"
+    return AtomicCheckpointIO().load_checkpoint(folder / "last.ckpt")
+
+
+def test_training_goes_on_while_a_disk_is_full(small_disk: Path) -> None:
+    (small_disk / "other").write_bytes(bytes(11 * 2**20))
+    process = _fit_on(small_disk)
+    shown, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, shown
+    assert re.search(
+        "ckpt was not written: .*No space left on device.* Training goes on; the last good one stays", shown
+    )
+    assert 0 < _good_checkpoint(small_disk)["global_step"] < 200
+
+
+def test_training_goes_on_in_a_folder_that_became_read_only(small_disk: Path) -> None:
+    process = _fit_on(small_disk)
+    _wait(process, lambda: list(small_disk.glob("digits/*/checkpoints/last.ckpt")))
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    shown, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, shown
+    assert re.search("ckpt was not written: .*Read-only file system.* Training goes on; the last good one stays", shown)
+    assert "metrics.csv was not written: [Errno 30] Read-only file system" in shown
+    assert 0 < _good_checkpoint(small_disk)["global_step"] < 200
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, fails: Callable[..., str]) -> None:
