@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
@@ -36,27 +35,11 @@ def check_kinds(expected: Any, got: Any, name: str, exact: bool = True) -> None:
         for place, pair in enumerate(zip(expected, got, strict=False)):
             check_kinds(*pair, f"{name}.{place}", exact)
     elif isinstance(expected, Tensor):
-        if not isinstance(got, Tensor) or got.shape != expected.shape:
+        is_number = expected.numel() == 1 and _are_alike(0.0, got, exact=False)
+        if not is_number and (not isinstance(got, Tensor) or got.shape != expected.shape):
             raise _refusal(name, f"a tensor of shape {tuple(expected.shape)}", _described(got))
     elif expected is not None and not _are_alike(expected, got, exact):
         raise _refusal(name, f"a value such as {expected!r}", _described(got))
-
-
-def check_optimizer_state(parameters: Iterable[Tensor], state: Any, name: str) -> None:
-    """Looks whether what an optimizer has gathered, a number or a tensor for each, fits its parameters.
-
-    Raises:
-        UsageError: It does not; the message names the first place.
-    """
-    shapes = [parameter.shape for parameter in parameters]
-    for place, values in state.items() if isinstance(state, dict) else [(-1, state)]:
-        if place not in range(len(shapes)) or not isinstance(values, dict):
-            raise _refusal(name, f"values for parameters 0 to {len(shapes) - 1}", f"{_described(values)} for {place}")
-        for key, value in values.items():
-            is_tensor = isinstance(value, Tensor) and (value.numel() == 1 or value.shape == shapes[place])
-            if not is_tensor and not _are_alike(0.0, value, exact=False):
-                expected = f"a number, or a tensor of shape {tuple(shapes[place])}"
-                raise _refusal(f"{name}.{place}.{key}", expected, _described(value))
 
 
 def _are_alike(expected: Any, got: Any, exact: bool) -> bool:

@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError
 from lightning_cgan.graphs import GraphEngine
-from lightning_cgan.kinds import check_kinds, check_optimizer_state
+from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
 from lightning_cgan.rebuildable import INSTANTIATOR, first_to_import
 from lightning_cgan.reporting import Reporter
@@ -87,23 +88,19 @@ class Resumable(GraphEngine, Reporter):
 
     def _check_progress(self, checkpoint: dict[str, Any]) -> None:
         """Looks at what Lightning, PyTorch and callbacks take up without a look."""
-        trainer = self.trainer
         configured: Any = self.configure_optimizers()
-        optimizers = [one["optimizer"] for one in configured]
         schedulers = [one["lr_scheduler"]["scheduler"].state_dict() for one in configured if "lr_scheduler" in one]
-        expected = {
-            "epoch": 1,
-            "global_step": 1,
-            "loops": {"fit_loop": trainer.fit_loop.state_dict()},
-            "optimizer_states": [optimizer.state_dict() for optimizer in optimizers],
-            "lr_schedulers": schedulers,
-        }
-        for key, value in expected.items():
-            check_kinds(value, checkpoint.get(key), key, exact=key not in ("optimizer_states", "lr_schedulers"))
-        for number, optimizer in enumerate(optimizers):
-            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            state = checkpoint["optimizer_states"][number]["state"]
-            check_optimizer_state(parameters, state, f"optimizer_states.{number}")
+        loops = {"fit_loop": self.trainer.fit_loop.state_dict()}
+        check_kinds({"epoch": 1, "global_step": 1, "loops": loops}, checkpoint, "its content")
+        check_kinds(schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", exact=False)
+        states = [_state_after_a_step(self.optimizer_factories[role], getattr(self, role)) for role in ROLES]
+        check_kinds([{"param_groups": []}] * 2, checkpoint.get("optimizer_states"), "optimizer_states")
+        for number, expected in enumerate(states):
+            saved, name = checkpoint["optimizer_states"][number], f"optimizer_states.{number}"
+            check_kinds(expected["param_groups"], saved["param_groups"], f"{name}.param_groups", exact=False)
+            check_kinds({}, saved.get("state"), f"{name}.state")
+            for place, values in saved["state"].items():  # a parameter that never had a gradient has none
+                check_kinds(expected["state"].get(place, "nothing"), values, f"{name}.state.{place}", exact=False)
 
     def _about_data(self) -> dict[str, Any] | None:
         """The training data of a fit by one of the package's data modules, else nothing."""
@@ -111,6 +108,16 @@ class Resumable(GraphEngine, Reporter):
             return None
         about = getattr(getattr(self.trainer, "datamodule", None), "about_training", None)
         return about() if about is not None else None
+
+
+def _state_after_a_step(factory: OptimizerCallable, network: nn.Module) -> dict[str, Any]:
+    """What an optimizer keeps once it has moved all parameters: those of a network of zeros, which stays there."""
+    parameters = [torch.zeros(parameter.shape, requires_grad=True) for parameter in network.parameters()]
+    optimizer = factory(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
 
 
 def _check_description(description: Any) -> None:

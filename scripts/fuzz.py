@@ -1,0 +1,38 @@
+r"""Looks for inputs that a reader stumbles over, led by which lines of the package they reach.
+
+    pip install atheris hypothesis
+    python scripts/fuzz.py tables -runs=20000
+    python scripts/fuzz.py bytes_of_checkpoints -max_total_time=600
+
+The inputs are those of `tests/fuzz/test_fuzz.py`; options behind the name are libFuzzer's. An input that is found is
+printed with its traceback, and the exit code is not 0.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+TESTS = Path(__file__).resolve().parent.parent / "tests"
+
+
+def main() -> None:
+    """Hands the bytes of libFuzzer to the test of a reader."""
+    if len(sys.argv) < 2:
+        sys.exit("error: expected the name of a reader, such as tables; see tests/fuzz/test_fuzz.py")
+    sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
+    with atheris.instrument_imports(include=["lightning_cgan"]):
+        import test_fuzz
+    test = getattr(test_fuzz, f"test_{sys.argv.pop(1)}")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        atheris.Setup(sys.argv, test.hypothesis.fuzz_one_input)
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
