@@ -241,6 +241,7 @@ class CLI(LightningCLI):
             self._discard_empty_run()
             raise
         except SystemExit:  # Lightning's answer to Ctrl-C
+            self._discard_empty_run()
             self._say_how_to_resume()
             raise SystemExit(128 + (self._checkpoints().stopped_by or signal.SIGINT)) from None
         if self.run_folder and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
