@@ -14,6 +14,7 @@ commands:
   validate   losses of a checkpoint on held-out images
   test       losses of a checkpoint on the test split
   predict    make labelled images in bulk from a checkpoint
+  generate   make images of chosen classes from a checkpoint: a sheet, a folder, arrays, a walk
 
 options:
   -h, --help  this help; `COMMAND --help` lists the options of a command

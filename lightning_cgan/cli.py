@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import lightning_cgan.augmentations
 import lightning_cgan.losses
 import lightning_cgan.networks
 import lightning_cgan.penalties
+from lightning_cgan import generating
 from lightning_cgan.callbacks import (
     BestCheckpoint,
     Checkpoints,
@@ -59,7 +61,12 @@ def main(args: ArgsType = None) -> None:
         SystemExit: With code 2 after a mistake of the user's, which is told in one line on stderr; with code 130 after
             Ctrl-C, 143 after SIGTERM and 138 after SIGUSR1.
     """
-    run(args, CLI)
+    arguments = sys.argv[1:] if args is None else args
+    if isinstance(arguments, list) and arguments[:1] == ["generate"]:
+        with quiet(), one_line_errors():
+            generating.main(arguments[1:])
+    else:
+        run(args, CLI)
 
 
 def run(args: ArgsType, cli: type[CLI]) -> CLI:
@@ -294,7 +301,6 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _check_file(option: str, path: str | None) -> None:
-    """Refuses a file that does not exist; `last`, `best` and other words of Lightning's are no files."""
-    if path is None or path in ("last", "best", "hpc") or "://" in path or Path(path).exists():
-        return
-    raise UsageError(no_such_file(option, path))
+    """Refuses what is no file; Lightning's `best` means the best of a run that the same process has made."""
+    if path is not None and "://" not in path and not Path(path).is_file():
+        raise UsageError(no_such_file(option, path))

@@ -89,6 +89,8 @@ def _unknown_module(match: re.Match[str], key: str, message: str, parser: Lightn
 
 def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
     names = [re.sub(r"^ *(fit|validate|test|predict)[.]", "", name).strip() for name in match[1].split(",")]
+    if names == ["checkpoint"]:
+        return "checkpoint: expected a file, got none; name one, such as runs/mnist/…/checkpoints/last.ckpt"
     if key:
         return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
     options = ", ".join(f"--{name}" for name in names)
@@ -100,7 +102,7 @@ def _no_file(match: re.Match[str], key: str, message: str, parser: LightningArgu
 
 
 def _wrong_choice(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
-    known = re.findall(r"'?(\w+)'?", match[2])
+    known = [*re.findall(r"'?(\w+)'?", match[2]), "generate"]  # which is no command of Lightning's
     hint = did_you_mean(match[1], known) or f"; choose from {', '.join(known)}"
     return f"{match[1]}: no such command{hint}"
 

@@ -26,15 +26,19 @@ def new_run_folder(runs_dir: str, name: str) -> Path:
     return folder
 
 
-def check_writable(folder: Path) -> None:
-    """Refuses a folder that a run could not write to.
+def check_writable(folder: Path, option: str = "--runs_dir") -> None:
+    """Refuses a folder that could not be written to.
+
+    Args:
+        folder: The folder; it need not exist.
+        option: The option that names it.
 
     Raises:
         UsageError: It, or the nearest folder above that exists, may not be written to, or is a file.
     """
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UsageError(f"--runs_dir: expected a folder to write to, got {existing}, which is not; name another")
+        raise UsageError(f"{option}: expected a folder to write to, got {existing}, which is not; name another")
 
 
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:

@@ -60,7 +60,8 @@ class SamplingModule(LightningModule):
         """Makes an image of each label, with the generator in evaluation mode.
 
         Args:
-            labels: Class numbers, shape (N,), or one number.
+            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
+                whose rows add up to 1, for what lies between classes.
             latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
             seed: Makes the drawn latents reproducible.
             ema: Whether to use the moving average of the generator's weights, where there is one.
@@ -71,8 +72,10 @@ class SamplingModule(LightningModule):
         Raises:
             UsageError: A label is not the number of a class.
         """
-        labels = torch.as_tensor(labels, dtype=torch.int64).reshape(-1)
-        check_labels(labels, self.generator.num_classes)
+        labels = torch.as_tensor(labels)
+        if labels.ndim < 2:
+            labels = labels.to(torch.int64).reshape(-1)
+            check_labels(labels, self.generator.num_classes)
         if latents is None:
             latents = self.sample_latents(len(labels), seed)
         network = self._network(ema)

@@ -48,6 +48,7 @@ MAY_IMPORT = {
     | {"resuming", "rounds", "sampling"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file"},
+    "generating": GROUND | {"checkpoint_io", "module", "parser", "run"},
     "__init__": None,
     "__main__": None,
     "cli": None,  # knows all

@@ -15,6 +15,12 @@ WITH_PROJECTION: tuple[Conditioning, ...] = ("projection", "projection_classifie
 WITH_CLASSIFIER: tuple[Conditioning, ...] = ("classifier", "projection_classifier")
 
 
+def look_up(embedding: nn.Embedding, labels: Tensor) -> Tensor:
+    """The rows of an embedding for labels (N,), or their means for mixtures of classes (N, num_classes)."""
+    rows: Tensor = embedding(labels) if labels.ndim == 1 else labels.to(embedding.weight.dtype) @ embedding.weight
+    return rows
+
+
 class LabelInput(nn.Module):
     """Appends the label to features: its one-hot code (Mirza & Osindero 2014, arXiv:1411.1784), or an embedding.
 
@@ -34,14 +40,19 @@ class LabelInput(nn.Module):
         self.embedding = nn.Embedding(num_classes, embedding_dim) if embedding_dim else None
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Appends to vectors (N, F), or as constant maps to images (N, C, H, W), the labels (N,)."""
-        code = self._one_hot(labels) if self.embedding is None else self.embedding(labels)
+        """Appends to vectors (N, F), or as constant maps to images (N, C, H, W), the labels (N,).
+
+        Here and in what follows, labels (N, num_classes) are mixtures of classes.
+        """
+        code = self._one_hot(labels) if self.embedding is None else look_up(self.embedding, labels)
         code = code.to(features.dtype)
         if features.ndim == 4:
             code = code[:, :, None, None].expand(-1, -1, *features.shape[2:])
         return torch.cat([features, code], dim=1)
 
     def _one_hot(self, labels: Tensor) -> Tensor:
+        if labels.ndim == 2:
+            return labels
         # PyTorch's own looks for labels out of range, which waits for the device.
         return labels[:, None] == torch.arange(self.num_classes, device=labels.device)
 
@@ -67,8 +78,8 @@ class ConditionalBatchNorm2d(nn.Module):
         """Normalises features, shape (N, C, H, W), and scales them as their labels, shape (N,), say."""
         normalized: Tensor = self.normalize(features)
         # In the precision of the features, or half precision would turn to float32 here and back at the next layer.
-        scale = self.scale(labels).to(normalized.dtype)[:, :, None, None]
-        shift = self.shift(labels).to(normalized.dtype)[:, :, None, None]
+        scale = look_up(self.scale, labels).to(normalized.dtype)[:, :, None, None]
+        shift = look_up(self.shift, labels).to(normalized.dtype)[:, :, None, None]
         return torch.addcmul(shift, normalized, scale)
 
 
@@ -116,5 +127,5 @@ class LogitHead(nn.Module):
         """Turns features to logits, or to a `Judgement` with a classifier."""
         logits: Tensor = self.linear(features).squeeze(1)
         if self.embedding is not None:
-            logits = logits + (self.embedding(labels) * features).sum(1)
+            logits = logits + (look_up(self.embedding, labels) * features).sum(1)
         return logits if self.classes is None else Judgement(logits, self.classes(features))

@@ -1,0 +1,272 @@
+"""The command `generate`: images of chosen classes from a checkpoint."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_cgan.chance import generator_at
+from lightning_cgan.checkpoint_io import AtomicCheckpointIO
+from lightning_cgan.errors import UsageError, check_positive, did_you_mean, no_such_file
+from lightning_cgan.images import bytes_from_signed, grid, save_png
+from lightning_cgan.keeping import write_whole
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.parser import OneLineParser
+from lightning_cgan.run import check_writable
+
+Walk = Literal["latents", "classes"]
+
+_SUFFIXES = (".png", ".npz", ".gif")
+_BATCH = 256
+_STOPS = 4  # of a walk through the latents, from one set to the next and back to the first
+_FRAMES_PER_SECOND = 24
+
+
+def main(args: Sequence[str]) -> None:
+    """Runs the command line of `generate`: what stands behind that word."""
+    parser = OneLineParser(prog="python -m lightning_cgan generate", description=None)
+    parser.add_function_arguments(generate, as_positional=True)
+    generate(**parser.instantiate_classes(parser.parse_args(list(args))).as_dict())
+
+
+def generate(
+    checkpoint: str,
+    labels: str | None = None,
+    count: int = 8,
+    out: str = "generated.png",
+    seed: int = 0,
+    ema: bool = True,
+    truncation: float | None = None,
+    walk: Walk | None = None,
+    frames: int = 24,
+    overwrite: bool = False,
+    imports: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Makes images of chosen classes.
+
+    An image depends on the seed, its class and its number within the class alone: it is the same whatever else is made.
+
+    Args:
+        checkpoint: A checkpoint of a run.
+        labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`; all if not given.
+        count: How many images of each class.
+        out: Where they go. A name in `.png` is a sheet with a row for each class, one in `.npz` holds arrays (`images`,
+            uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk; any other is a
+            folder with a folder of PNG files for each class, as torchvision's `ImageFolder` reads them.
+        seed: Chooses other images.
+        ema: Whether the moving average of the generator's weights makes them, where there is one.
+        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones (Brock et
+            al. 2019, arXiv:1809.11096, section 3.1).
+        walk: Moves through the latents, with a row for each class, or from class to class with the same latents.
+        frames: The number of pictures of a walk from one stop to the next, of which 24 are shown in a second.
+        overwrite: Whether what is there already may be replaced.
+        imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
+            names. A checkpoint alone imports nothing, since that would run code.
+        device: Where the generator runs: `cpu`, `cuda`, …, or `auto`.
+
+    Raises:
+        UsageError: There is no such checkpoint, class, module or device, or the place is taken.
+    """
+    for option, number in (("--count", count), ("--frames", frames)):
+        check_positive(option, number)
+    if truncation is not None and not truncation > 0:
+        raise UsageError(f"--truncation: expected a number above 0, got {truncation}; 1 keeps two thirds of latents")
+    place = Path(out)
+    _check_place(place, walk, overwrite)
+    module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
+    chosen = parse_labels(labels, class_names)
+    if walk is not None:
+        _write_gif(_walk(module, chosen, count, seed, ema, truncation, walk, frames), place)
+    else:
+        images = [_make(module, label, draw(module, label, count, seed, truncation), ema) for label in chosen]
+        _write(images, chosen, class_names, place)
+    print(f"{count * len(chosen):,} images of {len(chosen)} classes: {place}")
+
+
+def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
+    """Builds the module of a checkpoint, with the names of its classes: their numbers, where it does not know better.
+
+    Raises:
+        UsageError: There is no such checkpoint, module or device.
+    """
+    if not Path(checkpoint).is_file():
+        raise UsageError(no_such_file("checkpoint", checkpoint))
+    for name in imports:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise UsageError(f"--imports: cannot import {name}: {error}; check that it is installed") from error
+    chosen = _device(device)
+    try:
+        read = AtomicCheckpointIO().load_checkpoint(checkpoint)
+        module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location=chosen)
+    except UsageError as error:
+        raise UsageError(str(error).replace("--ckpt_path: ", "checkpoint: ")) from error
+    except Exception as error:  # what a description names may fail in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        expected = "expected one that a ConditionalGAN wrote and this version can build again"
+        raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason}); name another") from error
+    about = read["lightning_cgan"].get("data") or {}
+    return module, tuple(about.get("classes") or map(str, range(module.num_classes)))
+
+
+def _device(name: str) -> str:
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"--device: expected one of this machine, got {name} ({reason}); cpu always is") from error
+    return chosen
+
+
+def parse_labels(text: str | None, class_names: Sequence[str]) -> list[int]:
+    """The numbers of classes that are given by name, by number or as a range, with commas between them.
+
+    A name comes before a number: of a model of the digits 4 and 9, `9` is the second class.
+
+    Raises:
+        UsageError: There is no such class.
+    """
+    if text is None:
+        return list(range(len(class_names)))
+    return [number for part in text.split(",") for number in _numbers(part.strip(), class_names)]
+
+
+def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
+    ends = [part] if part in class_names else part.split("-")
+    known = {**{str(number): number for number in range(len(class_names))}, **_by_name(class_names)}
+    if len(ends) > 2 or any(end not in known for end in ends):
+        names = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(class_names)]
+        near = "" if part.isdigit() else did_you_mean(part, class_names)
+        hint = near or f"; choose from {', '.join(names[:20])}"
+        raise UsageError(f"--labels: expected names or numbers of classes, got {part or 'nothing'}{hint}")
+    return list(range(known[ends[0]], known[ends[-1]] + 1))
+
+
+def _by_name(class_names: Sequence[str]) -> dict[str, int]:
+    return {name: number for number, name in enumerate(class_names)}
+
+
+def draw(module: ConditionalGAN, label: int, count: int, seed: int, truncation: float | None, stop: int = 0) -> Tensor:
+    """The latents of the first images of a class, shape (count, latent_dim): the same ones whatever their number."""
+    shape = (count, module.generator.latent_dim)
+    uniform = torch.rand(shape, generator=generator_at(seed, label, stop), dtype=torch.float64)
+    if module.latents == "uniform":
+        return (uniform * 2 - 1).mul(min(truncation or 1, 1)).float()
+    lowest = 0.0 if truncation is None else 0.5 * math.erfc(truncation / math.sqrt(2))
+    normal: Tensor = torch.special.ndtri(lowest + uniform * (1 - 2 * lowest))
+    return normal.clamp(-8, 8).float()  # 0 would be at infinity
+
+
+def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1], on the CPU, of one class, of labels (N,) or of mixtures (N, num_classes)."""
+    given = torch.full((len(latents),), labels) if isinstance(labels, int) else labels
+    parts = zip(given.split(_BATCH), latents.split(_BATCH), strict=True)
+    return torch.cat([module.generate(*part, ema=ema).float().cpu() for part in parts])
+
+
+def _walk(
+    module: ConditionalGAN,
+    chosen: Sequence[int],
+    count: int,
+    seed: int,
+    ema: bool,
+    truncation: float | None,
+    walk: Walk,
+    frames: int,
+) -> Iterator[Tensor]:
+    """The pictures of a walk that ends where it began, uint8, (3, H, W)."""
+    if walk == "latents":
+        drawn = [[draw(module, label, count, seed, truncation, stop) for label in chosen] for stop in range(_STOPS)]
+        stops = [torch.cat(rows) for rows in drawn]
+        labels = torch.tensor(chosen).repeat_interleave(count)
+        places = ((labels, between(*pair, part)) for pair, part in _steps(stops, frames))
+    else:
+        latents = draw(module, chosen[0], count, seed, truncation)
+        codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
+        places = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
+    for label, latent in places:
+        yield grid(_make(module, label, latent, ema), columns=count)
+
+
+def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
+    for place, stop in enumerate(stops):
+        for frame in range(frames):
+            yield (stop, stops[(place + 1) % len(stops)]), frame / frames
+
+
+def between(first: Tensor, second: Tensor, part: float) -> Tensor:
+    """Latents on the way from the first (0) to the second (1), along a great circle (White 2016, arXiv:1609.04468).
+
+    On a straight line they would come nearer to 0 than latents ever are in training, and images be less varied there.
+    """
+    cosine = torch.nn.functional.cosine_similarity(first, second, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)[:, None]
+    angle = torch.acos(cosine)
+    way: Tensor = (torch.sin((1 - part) * angle) * first + torch.sin(part * angle) * second) / torch.sin(angle)
+    return way
+
+
+def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
+    wants_folder = place.suffix not in _SUFFIXES
+    if (walk is not None) != (place.suffix == ".gif"):
+        raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
+    check_writable(place.parent, "--out")
+    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite true")
+    if place.is_dir() != wants_folder:
+        raise UsageError(f"--out: expected a file in the place of a file, got {place}; name another")
+    if wants_folder and any(not child.is_dir() or _foreign(child) for child in place.iterdir()):
+        raise UsageError(f"--out: expected nothing but class folders of PNG files there, got {place}; name another")
+
+
+def _foreign(folder: Path) -> bool:
+    return any(not re.fullmatch(r"\d+\.png", file.name) for file in folder.iterdir())
+
+
+def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], place: Path) -> None:
+    if place.suffix == ".png":
+        sheet = grid(torch.cat(list(images)), columns=len(images[0]))
+        write_whole(place, lambda file: save_png(sheet, file))
+    elif place.suffix == ".npz":
+        pixels = bytes_from_signed(torch.cat(list(images))).permute(0, 2, 3, 1).numpy()
+        arrays = {
+            "images": pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
+            "labels": np.repeat(np.array(chosen), [len(part) for part in images]),
+            "class_names": np.array(class_names),
+        }
+        write_whole(place, lambda file: _save_arrays(arrays, file))
+    else:
+        unfinished = place.with_name(f".{place.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        for label, part in zip(chosen, images, strict=True):
+            for number, image in enumerate(bytes_from_signed(part)):
+                save_png(image, unfinished / class_names[label].replace("/", "-") / f"{number:05d}.png")
+        if place.exists():
+            shutil.rmtree(place)
+        unfinished.replace(place)
+
+
+def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
+    with file.open("wb") as stream:  # by its name, NumPy would add an ending
+        np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
+
+
+def _write_gif(pictures: Iterator[Tensor], place: Path) -> None:
+    first, *others = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
+    options = {"save_all": True, "append_images": others, "duration": 1000 // _FRAMES_PER_SECOND, "loop": 0}
+    write_whole(place, lambda file: first.save(file, format="GIF", **options))
