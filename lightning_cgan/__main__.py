@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+import re
 import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
 
 _HELP = """\
 usage: python -m lightning_cgan COMMAND [--config FILE.yaml …] [--OPTION VALUE …]
@@ -18,10 +23,20 @@ commands:
 
 options:
   -h, --help  this help; `COMMAND --help` lists the options of a command
-  --version   the version
+  --version   the version, and those of PyTorch, Lightning and CUDA
 
-example: python -m lightning_cgan fit --config configs/digits.yaml
+example: python -m lightning_cgan fit --config digits
 """
+
+
+def _versions() -> str:
+    """This version, and those that a report of a fault should name; nothing of them is imported."""
+    found = [f"{name} {version(name)}" for name in ("torch", "torchvision", "lightning", "torchmetrics", "wandb")]
+    torch = find_spec("torch")
+    text = Path(torch.origin).with_name("version.py").read_text() if torch and torch.origin else ""
+    cuda = re.findall(r"^cuda\b[^=]*= '([\d.]+)'", text, re.MULTILINE)
+    system = f"Python {sys.version.split()[0]}, {platform.system()} {platform.machine()}"
+    return "\n".join([version("lightning_cgan"), *found, f"CUDA {cuda[0] if cuda else 'none'}", system])
 
 
 def main() -> None:
@@ -30,9 +45,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
     elif arguments == ["--version"]:
-        from lightning_cgan import __version__
-
-        print(__version__)
+        print(_versions())
     else:
         from lightning_cgan.cli import main as command_line
 

@@ -14,6 +14,11 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cgan.errors import did_you_mean, no_such_file
 
+_PACKAGE = Path(__file__).parent
+# A wheel has the configs inside the package, a checkout beside it.
+_CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
+SHIPPED = {file.stem: file for file in _CONFIGS.glob("*.yaml")}
+
 
 class OneLineParser(LightningArgumentParser):
     """Lightning's parser of command lines and config files, with an error of one line on stderr and exit code 2."""
@@ -22,10 +27,14 @@ class OneLineParser(LightningArgumentParser):
         # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
         super().__init__(*args, **{"allow_abbrev": False, **kwargs})
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parses as Lightning's parser does, and takes a config that is no text for the user's mistake."""
+    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
+        """Parses as Lightning's parser does; `--config mnist` means the shipped one, if there is no file of that name.
+
+        A config that is no text is the user's mistake.
+        """
+        given = sys.argv[1:] if args is None else args
         try:
-            return super().parse_args(*args, **kwargs)
+            return super().parse_args(_with_shipped(given) if isinstance(given, list) else given, *others, **kwargs)
         except UnicodeDecodeError as error:
             self.error(f"Problems parsing config: {error}", error)
 
@@ -36,6 +45,16 @@ class OneLineParser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         sys.stderr.write(f"error: {one_line(message, parser)}\n")
         raise SystemExit(2)
+
+
+def _with_shipped(args: list[str]) -> list[str]:
+    """The same arguments, with the paths of configs that are shipped in the place of their names."""
+    changed = []
+    for before, arg in zip(["", *args], args, strict=False):
+        option, value = arg.split("=", 1) if "=" in arg else (before, arg)
+        is_name = option in ("--config", "-c") and value in SHIPPED and not Path(value).exists()
+        changed.append(f"{arg.removesuffix(value)}{SHIPPED[value]}" if is_name else arg)
+    return changed
 
 
 def one_line(message: str, parser: LightningArgumentParser) -> str:
@@ -98,7 +117,7 @@ def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgu
 
 
 def _no_file(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
-    return no_such_file(f"--{key or 'config'}", match[1], also_known=Path("configs").glob("*.yaml"))
+    return no_such_file(f"--{key or 'config'}", match[1], also_known=[*SHIPPED.values(), *map(Path, SHIPPED)])
 
 
 def _wrong_choice(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:

@@ -172,6 +172,7 @@ def test_misspelt_command_and_file(fails: Fails, tmp_path: Path) -> None:
     )
     near = CONFIGS / "digit.yaml"
     assert fails("fit", "--config", str(near)) == f"error: --config: no such file: {near}; did you mean digits.yaml?"
+    assert fails("fit", "--config", "digit").endswith("/digit; did you mean digits?")
     (tmp_path / "last.ckpt").touch()
     assert (
         fails(*FIT, "--ckpt_path", "lst.ckpt") == "error: --ckpt_path: no such file: lst.ckpt; did you mean last.ckpt?"

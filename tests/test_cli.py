@@ -38,6 +38,13 @@ def test_print_config_round_trips(capsys: pytest.CaptureFixture[str], tmp_path: 
     assert "Unable to serialize" not in printed
 
 
+@pytest.mark.parametrize("option", [["--config", "digits"], ["--config=digits"], ["-c", "digits"]])
+def test_shipped_configs_have_names(capsys: pytest.CaptureFixture[str], tmp_path: Path, option: list[str]) -> None:
+    assert printed_config(capsys, *option) == printed_config(capsys, "--config", DIGITS)
+    (tmp_path / "digits").write_text(Path(DIGITS).read_text() + "seed_everything: 7\n")  # a file comes first
+    assert "seed_everything: 7" in printed_config(capsys, *option)
+
+
 def test_config_of_a_run_repeats_the_run(run: Run) -> None:
     first = run("--trainer.max_steps", "3", "--model.generator.latent_dim", "9")
     second = run(config=str(first / "config.yaml"))
