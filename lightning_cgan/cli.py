@@ -35,6 +35,7 @@ from lightning_cgan.callbacks import (
     ProgressBar,
     Report,
     SampleGrid,
+    SaveConfig,
     Scores,
 )
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO, fails_to_restore
@@ -48,6 +49,18 @@ from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import OneLineParser
 from lightning_cgan.run import check_writable, folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
 
+# The options of each; the order is that in which they are called.
+_CALLBACKS = {
+    "progress_bar": ProgressBar,
+    "samples": SampleGrid,
+    "curves": Curves,
+    "scores": Scores,
+    "monitor": Monitor,
+    "best_checkpoint": BestCheckpoint,
+    "checkpoints": Checkpoints,  # behind the best one, whose score they keep
+    "report": Report,
+    "predictions": PredictionWriter,
+}
 _LINKED = ("num_classes", "image_channels", "image_size")
 
 
@@ -111,15 +124,8 @@ class CLI(LightningCLI):
             default=None,
             help="The CPU threads of each process; by the size of the networks and the free cores if not given.",
         )
-        parser.add_lightning_class_args(ProgressBar, "progress_bar")
-        parser.add_lightning_class_args(SampleGrid, "samples")
-        parser.add_lightning_class_args(Curves, "curves")
-        parser.add_lightning_class_args(Scores, "scores")
-        parser.add_lightning_class_args(Monitor, "monitor")
-        parser.add_lightning_class_args(BestCheckpoint, "best_checkpoint")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")  # behind the best one, whose score they keep
-        parser.add_lightning_class_args(Report, "report")
-        parser.add_lightning_class_args(PredictionWriter, "predictions")
+        for group, callback in _CALLBACKS.items():
+            parser.add_lightning_class_args(callback, group)
         parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
         for network in ("generator", "discriminator"):
             for attribute in _LINKED:
@@ -139,6 +145,9 @@ class CLI(LightningCLI):
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
+        for group in (*_CALLBACKS, "trainer", "wandb"):
+            if config.get(group) is None and group != "progress_bar":  # which has no options
+                raise UsageError(f"--{group}: expected options, got null; leave it out for those that it comes with")
         check_positive("--threads", config.threads)
         self._refuse_options_of_one_optimizer()
         self._choose_precision()
@@ -281,23 +290,6 @@ class CLI(LightningCLI):
 
 def _time_of(file: Path) -> float:
     return file.stat().st_mtime
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the folder of a fit, and hands the config to the loggers that keep one."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Saves, in a fit; one that goes on in its folder writes `config_2.yaml` and so on beside the first."""
-        if stage == "fit" and trainer.loggers:
-            written = len(list(Path(trainer.log_dir or "").glob("config*.yaml")))
-            self.config_filename = f"config_{written + 1}.yaml" if written else "config.yaml"
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hands the config to the loggers."""
-        config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
-        for logger in trainer.loggers:
-            logger.log_hyperparams(config)
 
 
 def _check_file(option: str, path: str | None) -> None:

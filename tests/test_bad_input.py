@@ -149,6 +149,8 @@ def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: st
             "trainer: {max_stepz: 3}",
             "trainer.max_stepz: no such option, in a config file; did you mean trainer.max_steps?",
         ),
+        ("samples: null", "--samples: expected options, got null; leave it out for those that it comes with"),
+        ("trainer: null", "--trainer: expected options, got null; leave it out for those that it comes with"),
         ("trainer: [", "--config: not a readable YAML file (while parsing a flow node"),
         (
             "data: {class_path: DigitsData, init_args: {batchsize: 3}}",

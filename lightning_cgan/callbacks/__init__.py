@@ -1,6 +1,7 @@
 """What watches a run and leaves something for people to see."""
 
 from lightning_cgan.callbacks.checkpoints import Checkpoints
+from lightning_cgan.callbacks.config import SaveConfig
 from lightning_cgan.callbacks.curves import Curves, draw_curves
 from lightning_cgan.callbacks.monitor import Monitor
 from lightning_cgan.callbacks.predictions import PredictionWriter
@@ -18,6 +19,7 @@ __all__ = [
     "ProgressBar",
     "Report",
     "SampleGrid",
+    "SaveConfig",
     "Scores",
     "draw_curves",
 ]
