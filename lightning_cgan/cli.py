@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -146,8 +147,10 @@ class CLI(LightningCLI):
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
         for group in (*_CALLBACKS, "trainer", "wandb"):
-            if config.get(group) is None and group != "progress_bar":  # which has no options
-                raise UsageError(f"--{group}: expected options, got null; leave it out for those that it comes with")
+            given = config.get(group)
+            if not isinstance(given, Namespace) and group != "progress_bar":  # which has no options
+                said = "null" if given is None else repr(given)
+                raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
         check_positive("--threads", config.threads)
         self._refuse_options_of_one_optimizer()
         self._choose_precision()
