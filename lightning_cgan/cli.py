@@ -147,8 +147,7 @@ class CLI(LightningCLI):
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
         for group in (*_CALLBACKS, "trainer", "wandb"):
-            given = config.get(group)
-            if not isinstance(given, Namespace) and group != "progress_bar":  # which has no options
+            if not isinstance(given := config.get(group), Namespace) and group != "progress_bar":  # it has no options
                 said = "null" if given is None else repr(given)
                 raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
         check_positive("--threads", config.threads)

@@ -25,7 +25,7 @@ from lightning_cgan.networks.base import (
     judge,
     uses_batch_statistics,
 )
-from lightning_cgan.objectives import Objectives, Penalties
+from lightning_cgan.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
 from lightning_cgan.resuming import Resumable
@@ -154,7 +154,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         sizes = (generator.latent_dim, generator.num_classes)
         self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places)
         check_agreement("discriminator", discriminator, "generator", generator)
-        _check_classifier(discriminator, auxiliary_classifier)
+        check_classifier(discriminator, auxiliary_classifier)
         self._save_description()
 
     # ---- the training step -------------------------------------------------------------------------------------------
@@ -294,17 +294,3 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
                 "lr=1e-3) for an optimizer"
             )
         self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
-
-
-def _check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:
-    """Refuses a discriminator that names classes which no loss looks at, and the reverse."""
-    if discriminator.classifies and auxiliary_classifier is None:
-        raise UsageError(
-            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none; "
-            "give one, or build the discriminator with another conditioning"
-        )
-    if auxiliary_classifier is not None and not discriminator.classifies:
-        raise UsageError(
-            "auxiliary_classifier: expected a discriminator that names classes, got one that does not; build it with "
-            "conditioning classifier, or leave auxiliary_classifier out"
-        )

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from lightning_cgan.errors import UsageError
 from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.networks.base import Discriminator, Judgement, judge
 from lightning_cgan.penalties import GradientPenalty
@@ -94,3 +95,21 @@ class Objectives:
         logits, class_logits = judge(discriminator, *both)
         halves = (None, None) if class_logits is None else class_logits.split(len(real))
         return tuple(map(Judgement, logits.split(len(real)), halves))  # type: ignore[return-value]
+
+
+def check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:
+    """Refuses a discriminator that names classes which no loss looks at, and the reverse.
+
+    Raises:
+        UsageError: The two do not fit together.
+    """
+    if discriminator.classifies and auxiliary_classifier is None:
+        raise UsageError(
+            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none; "
+            "give one, or build the discriminator with another conditioning"
+        )
+    if auxiliary_classifier is not None and not discriminator.classifies:
+        raise UsageError(
+            "auxiliary_classifier: expected a discriminator that names classes, got one that does not; build it with "
+            "conditioning classifier, or leave auxiliary_classifier out"
+        )
