@@ -13,6 +13,7 @@ from lightning_cgan.chance import generator_at
 from lightning_cgan.data.files import ImageFiles
 from lightning_cgan.errors import UsageError
 from lightning_cgan.images import signed_from_bytes
+from lightning_cgan.kinds import check_kinds
 
 
 class OrderedLoader:
@@ -121,6 +122,11 @@ class ShufflingLoader(OrderedLoader):
         return {"seed": self.seed, "images_seen": self.images_seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where another loader of the same data stood."""
+        """Goes on where another loader of the same data stood.
+
+        Raises:
+            UsageError: The state is none of such a loader.
+        """
+        check_kinds({"seed": 1, "images_seen": 1}, state, "the order of the images")
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
