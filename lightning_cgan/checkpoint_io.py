@@ -101,11 +101,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def fails_to_restore(error: BaseException) -> bool:
     """Whether an error was raised while Lightning took up a checkpoint, and so is most likely the file's fault."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(
-        "checkpoint_connector" in frame.filename and frame.name.lstrip("_").startswith(("resume", "restore"))
-        for frame in frames
-    )
+    for frame in traceback.extract_tb(error.__traceback__):
+        of_connector = "checkpoint_connector" in frame.filename and frame.name.lstrip("_").startswith(
+            ("resume", "restore")
+        )
+        if of_connector or frame.name == "_load_combined_loader_states":
+            return True
+    return False
 
 
 class _DamageError(Exception):

@@ -12,7 +12,7 @@ import lightning_cgan
 PACKAGE = Path(lightning_cgan.__file__).parent
 
 # What each room may import of the package, beside itself; the ground floor is open to all.
-GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping"}
+GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping", "kinds"}
 MAY_IMPORT = {
     "errors": set(),
     "chance": set(),
@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "engine": GROUND | {"distributed", "networks"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"engine", "graphs", "kinds", "networks", "reporting", "rounds"},
+    "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},
