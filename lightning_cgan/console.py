@@ -7,11 +7,12 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import extract_tb
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_cgan.errors import TrainingError, UsageError
-from lightning_cgan.launchers import is_first_process
+from lightning_cgan.launchers import is_first_of_machine
 
 
 @contextmanager
@@ -28,7 +29,8 @@ def one_line_errors() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
         if cause is None:
             raise
-        if is_first_process():  # the others fail alike
+        # Before training, all processes fail alike; while it goes on, a file may be broken that one of them reads.
+        if is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
             print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
         raise SystemExit(1 if isinstance(cause, TrainingError) else 2) from error
 

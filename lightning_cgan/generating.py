@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -83,6 +84,8 @@ def generate(
         check_positive(option, number)
     if truncation is not None and not truncation > 0:
         raise UsageError(f"--truncation: expected a number above 0, got {truncation}; 1 keeps two thirds of latents")
+    if not -(2**63) <= seed < 2**63:
+        raise UsageError(f"--seed: expected a number of 64 bits, got {seed}; give a smaller one")
     place = Path(out)
     _check_place(place, walk, overwrite)
     module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
@@ -106,20 +109,35 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
     for name in imports:
         try:
             import_module(name)
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             raise UsageError(f"--imports: cannot import {name}: {error}; check that it is installed") from error
     chosen = _device(device)
     try:
-        read = AtomicCheckpointIO().load_checkpoint(checkpoint)
-        module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location=chosen)
+        read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
+        buffer = BytesIO()
+        torch.save(read, buffer)
+        buffer.seek(0)
+        module = ConditionalGAN.load_from_checkpoint(buffer, map_location=chosen)
     except UsageError as error:
         raise UsageError(str(error).replace("--ckpt_path: ", "checkpoint: ")) from error
     except Exception as error:  # what a description names may fail in many ways
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         expected = "expected one that a ConditionalGAN wrote and this version can build again"
         raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason}); name another") from error
-    about = read["lightning_cgan"].get("data") or {}
-    return module, tuple(about.get("classes") or map(str, range(module.num_classes)))
+    return module, _class_names(read, module.num_classes)
+
+
+def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:
+    names = (checkpoint["lightning_cgan"].get("data") or {}).get("classes")
+    if isinstance(names, list) and len(names) == count and all(isinstance(name, str) and name for name in names):
+        return tuple(names)
+    return tuple(map(str, range(count)))
+
+
+def _folder_of(label: int, class_names: Sequence[str]) -> str:
+    """The name of a class as that of a folder: no path, and none that another class has."""
+    names = [name.replace("/", "-").replace("\\", "-").lstrip(".") for name in class_names]
+    return names[label] if names[label] and names.count(names[label]) == 1 else f"{label}-{names[label]}"
 
 
 def _device(name: str) -> str:
@@ -142,7 +160,8 @@ def parse_labels(text: str | None, class_names: Sequence[str]) -> list[int]:
     """
     if text is None:
         return list(range(len(class_names)))
-    return [number for part in text.split(",") for number in _numbers(part.strip(), class_names)]
+    found = [number for part in text.split(",") for number in _numbers(part.strip(), class_names)]
+    return list(dict.fromkeys(found))
 
 
 def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
@@ -153,7 +172,10 @@ def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
         near = "" if part.isdigit() else did_you_mean(part, class_names)
         hint = near or f"; choose from {', '.join(names[:20])}"
         raise UsageError(f"--labels: expected names or numbers of classes, got {part or 'nothing'}{hint}")
-    return list(range(known[ends[0]], known[ends[-1]] + 1))
+    first, last = known[ends[0]], known[ends[-1]]
+    if first > last:
+        raise UsageError(f"--labels: expected a range from a class to a later one, got {part}; turn it round")
+    return list(range(first, last + 1))
 
 
 def _by_name(class_names: Sequence[str]) -> dict[str, int]:
@@ -221,6 +243,8 @@ def between(first: Tensor, second: Tensor, part: float) -> Tensor:
 
 def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
     wants_folder = place.suffix not in _SUFFIXES
+    if not place.name or place.is_symlink():
+        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
     if (walk is not None) != (place.suffix == ".gif"):
         raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
     check_writable(place.parent, "--out")
@@ -255,7 +279,7 @@ def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequenc
         shutil.rmtree(unfinished, ignore_errors=True)
         for label, part in zip(chosen, images, strict=True):
             for number, image in enumerate(bytes_from_signed(part)):
-                save_png(image, unfinished / class_names[label].replace("/", "-") / f"{number:05d}.png")
+                save_png(image, unfinished / _folder_of(label, class_names) / f"{number:05d}.png")
         if place.exists():
             shutil.rmtree(place)
         unfinished.replace(place)

@@ -9,7 +9,9 @@ from torch import Tensor
 from lightning_cgan.errors import UsageError
 
 
-def check_kinds(expected: Any, got: Any, name: str, exact: bool = True) -> None:
+def check_kinds(
+    expected: Any, got: Any, name: str, exact: bool = True, remedy: str = "it is damaged: take another"
+) -> None:
     """Compares a nested value of a checkpoint with one that the program would write.
 
     Numbers stand for numbers, texts for texts, tensors for tensors of the same shape, containers for such with the same
@@ -21,25 +23,26 @@ def check_kinds(expected: Any, got: Any, name: str, exact: bool = True) -> None:
         got: What the file holds.
         name: Where that is.
         exact: Whether whole numbers must be whole.
+        remedy: What ends the message.
 
     Raises:
         UsageError: They differ; the message names the first place.
     """
     if isinstance(expected, dict) and isinstance(got, dict):
         for key, value in expected.items():
-            if key in got or value:
-                check_kinds(value, got.get(key), f"{name}.{key}", exact)
+            if isinstance(key, str) and (key in got or value):  # other keys are data, as the milestones of a scheduler
+                check_kinds(value, got.get(key), f"{name}.{key}", exact, remedy)
     elif isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
         if expected and len(expected) != len(got):
-            raise _refusal(name, f"{len(expected)} values", str(len(got)))
+            raise _refusal(name, f"{len(expected)} values", str(len(got)), remedy)
         for place, pair in enumerate(zip(expected, got, strict=False)):
-            check_kinds(*pair, f"{name}.{place}", exact)
+            check_kinds(*pair, f"{name}.{place}", exact, remedy)
     elif isinstance(expected, Tensor):
         is_number = expected.numel() == 1 and _are_alike(0.0, got, exact=False)
         if not is_number and (not isinstance(got, Tensor) or got.shape != expected.shape):
-            raise _refusal(name, f"a tensor of shape {tuple(expected.shape)}", _described(got))
+            raise _refusal(name, f"a tensor of shape {tuple(expected.shape)}", _described(got), remedy)
     elif expected is not None and not _are_alike(expected, got, exact):
-        raise _refusal(name, f"a value such as {expected!r}", _described(got))
+        raise _refusal(name, f"a value such as {expected!r}", _described(got), remedy)
 
 
 def _are_alike(expected: Any, got: Any, exact: bool) -> bool:
@@ -56,5 +59,5 @@ def _described(got: Any) -> str:
     return f"a tensor of shape {tuple(got.shape)}" if isinstance(got, Tensor) else repr(got)[:40]
 
 
-def _refusal(name: str, expected: str, got: str) -> UsageError:
-    return UsageError(f"the checkpoint: expected {expected} for {name}, got {got}; it is damaged: take another")
+def _refusal(name: str, expected: str, got: str, remedy: str) -> UsageError:
+    return UsageError(f"the checkpoint: expected {expected} for {name}, got {got}; {remedy}")

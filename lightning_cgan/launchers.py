@@ -9,6 +9,8 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
+from lightning_cgan.errors import UsageError
+
 
 def started_processes() -> tuple[int, int] | None:
     """The number of nodes, and that of processes on each; none if this process was started alone.
@@ -18,7 +20,7 @@ def started_processes() -> tuple[int, int] | None:
     if TorchElasticEnvironment.detect():
         return int(os.environ["GROUP_WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     if _is_step_of_slurm():
-        nodes = int(os.environ["SLURM_NNODES"])
+        nodes = int(os.environ.get("SLURM_NNODES", "1"))
         return nodes, int(os.environ["SLURM_NTASKS"]) // nodes
     return None
 
@@ -31,14 +33,21 @@ def with_cluster(plugins: list[Any]) -> list[Any]:
 
     Args:
         plugins: Those that are given; one of a cluster among them stays the only one.
+
+    Raises:
+        UsageError: SLURM was told the number of processes in a way that Lightning cannot use.
     """
-    is_given = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
-    return [*plugins, SLURMEnvironment(auto_requeue=False)] if _is_step_of_slurm() and not is_given else plugins
+    if not _is_step_of_slurm() or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+        return plugins
+    try:
+        return [*plugins, SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:  # about `--ntasks` without `--ntasks-per-node`
+        raise UsageError(f"srun: {error}") from error
 
 
-def is_first_process() -> bool:
-    """Whether a message of all processes is this one's to tell."""
-    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+def is_first_of_machine() -> bool:
+    """Whether a message of all processes of a machine is this one's to tell."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
 
 
 def _is_step_of_slurm() -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import os
 from argparse import Namespace
+from contextlib import suppress
 from io import StringIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,9 @@ class MetricsFile(Logger):
         if not self.file.exists():
             return
         text = self.file.read_text(errors="replace").replace("\0", "")  # somebody may have written to it
-        reader = csv.DictReader(StringIO(text, newline=""))
-        self.rows = [{name: value for name, value in row.items() if name} for row in reader][:count]
+        reader = csv.DictReader(StringIO(text, newline=""), quoting=csv.QUOTE_NONE)  # as numbers and names need none
+        self.rows = []
+        with suppress(csv.Error):  # what comes behind is lost
+            for row in islice(reader, count):
+                self.rows.append({name: value for name, value in row.items() if name})
         self._columns, self._on_disk = [], 0  # written anew with the next row

@@ -52,7 +52,7 @@ def _with_shipped(args: list[str]) -> list[str]:
     changed = []
     for before, arg in zip(["", *args], args, strict=False):
         option, value = arg.split("=", 1) if "=" in arg else (before, arg)
-        is_name = option in ("--config", "-c") and value in SHIPPED and not Path(value).exists()
+        is_name = option in ("--config", "-c") and value in SHIPPED and not Path(value).is_file()
         changed.append(f"{arg.removesuffix(value)}{SHIPPED[value]}" if is_name else arg)
     return changed
 

@@ -12,8 +12,11 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
+import yaml
 from typing_extensions import Self
 
 # What Lightning calls with a description, and the only thing that it should.
@@ -78,15 +81,30 @@ def describe(value: Any) -> Any:
 def first_to_import(description: Any) -> str | None:
     """The first dotted path in a description whose module would have to be imported, which runs that module's code.
 
-    PyTorch and this package do not count.
+    Text may be a description too: jsonargparse reads it as YAML. PyTorch and this package do not count, nor does what
+    only looks like a path, such as the name of a file.
     """
-    if isinstance(description, (Mapping, list, tuple)):
-        parts = description.values() if isinstance(description, Mapping) else description
-        return next((found for found in map(first_to_import, parts) if found), None)
-    if not isinstance(description, str) or not re.fullmatch(r"\w+(\.\w+)+", description):
-        return None
-    root, module = description.partition(".")[0], description.rpartition(".")[0]
-    return None if root in ("torch", "lightning_cgan") or module in sys.modules else description
+    if isinstance(description, str):
+        with suppress(yaml.YAMLError):
+            loaded = yaml.safe_load(description)
+            if not isinstance(loaded, str):
+                return first_to_import(loaded)
+        return description if _needs_import(description.strip()) else None
+    if isinstance(description, Mapping):
+        return first_to_import(list(description.values()))
+    if isinstance(description, Sequence):
+        return next((found for found in map(first_to_import, description) if found), None)
+    return None
+
+
+def _needs_import(text: str) -> bool:
+    root, module = text.partition(".")[0], text.rpartition(".")[0]
+    if not re.fullmatch(r"\w+(\.\w+)+", text) or root in ("torch", "lightning_cgan") or module in sys.modules:
+        return False
+    try:
+        return find_spec(root) is not None
+    except (ImportError, ValueError):  # a module that is half imported
+        return True
 
 
 def class_path(cls: type) -> str:

@@ -5,8 +5,9 @@
 #   PROCESSES=2 scripts/torchrun.sh --config configs/digits.yaml
 #   NODES=1:2 RENDEZVOUS=first-machine:29400 scripts/torchrun.sh …     # the same command on each machine
 #
-# NODES may be a range: machines may then leave and join, and the run goes on with those that are there. RESTARTS is how
-# often it begins again before it gives up. A run goes on by its name (`--name`, else the config's).
+# NODES may be a range: machines may then leave and join, and the run goes on with those that are there, as long as the
+# number of processes divides the batch. All machines share the folder of runs (`--runs_dir`). RESTARTS is how often a run
+# begins again before it gives up. It goes on by its name (`--name`, else the config's).
 set -euo pipefail
 
 exec python -m torch.distributed.run \

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from lightning_cgan import AtomicCheckpointIO, ConditionalGAN
 from lightning_cgan.errors import UsageError
 from lightning_cgan.keeping import previous_of, write_whole
+from lightning_cgan.rebuildable import first_to_import
 
 Run = Callable[..., Path]
 OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
@@ -130,6 +132,9 @@ POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trac
             {"penalties": [{"class_path": "hostile_module.Loss"}]},
             "got hostile_module.Loss; import its module first",
         ),
+        ({"loss": '{"class_path": "hostile_module.Loss"}'}, "got hostile_module.Loss; import its module"),
+        ({"penalties": "[hostile_module.Loss]"}, "got hostile_module.Loss; import its module"),
+        ({"loss": " hostile_module.Loss"}, "hostile_module.Loss; import its module"),
         ({"_instantiator": "os.system"}, "got os.system; import its module first"),
         ({"_class_path": "subprocess.Popen"}, "subprocess.Popen"),
         ({"generator": POPEN}, "does not correspond to a subclass of Generator"),
@@ -148,7 +153,14 @@ def test_a_description_that_names_other_code_runs_none(
     torch.save({**checkpoint, "hyper_parameters": {**checkpoint["hyper_parameters"], **changed}}, "hostile.ckpt")
     with pytest.raises(Exception, match=re.escape(message)):  # some are Lightning's own
         ConditionalGAN.load_from_checkpoint("hostile.ckpt")
+    with pytest.raises(Exception, match=re.escape(message)):
+        ConditionalGAN.load_from_checkpoint(BytesIO(Path("hostile.ckpt").read_bytes()))
     assert not (tmp_path / "trace").exists()
+
+
+def test_what_only_looks_like_a_path_is_let_through() -> None:
+    assert first_to_import({"weights": "weights.pt", "version": "v1.2", "number": "0.5", "note": "a: b"}) is None
+    assert first_to_import({"net": [{"class_path": "unittest.mock.Mock"}, {"class_path": "antigravity.Loss"}]})
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor
 from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import PolynomialLR
+from torch.optim.lr_scheduler import MultiStepLR, PolynomialLR
+from torch.utils.data import DataLoader
 
 from lightning_cgan import (
     R1,
@@ -31,6 +32,7 @@ from lightning_cgan import (
     NonSaturating,
     UsageError,
 )
+from lightning_cgan.kinds import check_kinds
 
 Run = Callable[..., Path]
 
@@ -251,3 +253,37 @@ def test_an_older_checkpoint_goes_on(run: Run) -> None:
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["lightning_cgan"]["images_seen"] == 5 * 64
     assert [int(state["state"][0]["step"]) for state in checkpoint["optimizer_states"]] == [5, 5]
+
+
+def test_a_fit_with_a_loader_of_ones_own_is_loaded_and_goes_on(tmp_path: Path) -> None:
+    images = torch.rand(8, 1, 8, 8) * 2 - 1
+    batches = DataLoader([(images, torch.arange(8) % 2)] * 3, batch_size=None)
+    sizes = {"num_classes": 2, "image_channels": 1, "image_size": 8}
+
+    def fit(steps: int, last: Path | None = None) -> Trainer:
+        trainer = Trainer(accelerator="cpu", max_steps=steps, logger=False, enable_checkpointing=False)
+        trainer.fit(
+            ConditionalGAN(MLPGenerator(**sizes), MLPDiscriminator(**sizes), NonSaturating()), batches, ckpt_path=last
+        )
+        return trainer
+
+    fit(2).save_checkpoint(tmp_path / "a.ckpt")
+    assert ConditionalGAN.load_from_checkpoint(tmp_path / "a.ckpt").images_seen == 16
+    assert fit(3, tmp_path / "a.ckpt").global_step == 3
+
+
+def test_another_optimizer_is_named(run: Run, fails: Callable[..., str]) -> None:
+    run("--trainer.max_steps", "2")
+    digits = ("fit", "--config", str(Path(__file__).parent.parent / "configs" / "digits.yaml"))
+    go_on = (*digits, "--trainer.accelerator", "cpu", "--ckpt_path", "last")
+    message = fails(*go_on, "--model.generator_optimizer", "SGD", "--model.generator_optimizer.lr", "0.1")
+    assert (
+        "give optimizers and schedulers (--model.generator_optimizer, …) as its run had them, or begin another"
+        in message
+    )
+    assert "expected 1 values for lr_schedulers, got 2; give" in fails(*go_on, "--model.generator_scheduler", "null")
+
+
+def test_milestones_may_change() -> None:
+    old = MultiStepLR(SGD([torch.zeros(1)], 0.1), [100, 200]).state_dict()
+    check_kinds(MultiStepLR(SGD([torch.zeros(1)], 0.1), [300]).state_dict(), old, "scheduler", exact=False)

@@ -109,7 +109,7 @@ def test_labels_by_name_number_and_range() -> None:
     assert parse_labels("Bag, T-shirt/top,1", CLOTHES) == [2, 0, 1]
     assert parse_labels("1-2", CLOTHES) == parse_labels("Trouser-Bag", CLOTHES) == [1, 2]
     assert parse_labels("9", ("4", "9")) == [1]
-    assert parse_labels("4-9,0", ("4", "9")) == [0, 1, 0]
+    assert parse_labels("4-9,0", ("4", "9")) == [0, 1]
     with pytest.raises(
         UsageError, match="--labels: expected names or numbers of classes, got Trousr; did you mean Trouser?"
     ):
@@ -174,6 +174,13 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
             "--labels 1-x",
             "--labels: expected names or numbers of classes, got 1-x; choose from 0, 1, 2, 3, 4, 5, 6, 7,",
         ),
+        ("--labels 7-3", "--labels: expected a range from a class to a later one, got 7-3; turn it round"),
+        (
+            "--seed 99999999999999999999",
+            "--seed: expected a number of 64 bits, got 99999999999999999999; give a smaller",
+        ),
+        ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
+        ("--imports json,", "--imports: cannot import : Empty module name; check that it is installed"),
         ("--count 0", "--count: expected 1 or more, got 0; give a positive number"),
         ("--truncation 0", "--truncation: expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
         ("--walk latents --out x.png", "--out: expected a name in .gif for a walk and for nothing else, got x.png"),
@@ -205,6 +212,29 @@ def test_what_is_no_checkpoint(fails: Fails) -> None:
     assert fails("generate", "other.ckpt").startswith("error: checkpoint: expected one that a ConditionalGAN wrote")
     assert fails("generate").startswith("error: checkpoint: expected a file, got none; name one")
     assert fails("generat", OLD) == "error: generat: no such command; did you mean generate?"
+
+
+def test_names_of_classes_are_no_paths(tmp_path: Path) -> None:
+    checkpoint = torch.load(OLD, weights_only=True)
+    checkpoint["lightning_cgan"]["data"] = {"classes": ["..", "a/b", "a-b", ".", "/tmp", *"56789"]}
+    torch.save(checkpoint, "named.ckpt")
+    generate("--count", "1", "--out", "inner/folder", checkpoint="named.ckpt")
+    made = sorted(file.name for file in Path("inner/folder").iterdir())
+    assert made == sorted(["-tmp", "0-", "1-a-b", "2-a-b", "3-", *"56789"])
+    assert [file.name for file in Path("inner").iterdir()] == ["folder"]
+    for names in (5, ["a"], [1] * 10):
+        odd = {**checkpoint["lightning_cgan"], "data": {"classes": names}}
+        torch.save({**checkpoint, "lightning_cgan": odd}, "odd.ckpt")
+        assert arrays(checkpoint="odd.ckpt")["class_names"].tolist() == list("0123456789")
+
+
+def test_a_damaged_file_gives_way_to_the_one_before(tmp_path: Path) -> None:
+    whole = Path(OLD).read_bytes()
+    Path("last.ckpt").write_bytes(whole[:9000])
+    Path("last.ckpt.previous").write_bytes(whole)
+    with pytest.warns(UserWarning, match="going on from the one before"):
+        made = arrays(checkpoint="last.ckpt")["images"]
+    assert (made == arrays()["images"]).all()
 
 
 def test_class_names_and_own_networks(

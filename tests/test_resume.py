@@ -219,6 +219,14 @@ def test_metrics_file(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_bytes() == b"a,b,step\r\n,1.5,1\r\n,2.5,2\r\n5.5,,3\r\n"
 
 
+def test_a_table_that_somebody_spoilt_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b'a,step\r\n1.0,1\r\n2."0,2\r\n' + b"x" * 200_000 + b"\r\n4.0,4\r\n")
+    file = MetricsFile(tmp_path)
+    file.go_on_from(4)
+    file.log_metrics({"a": 5.0}, step=5)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["a,step", "1.0,1", '"2.""0",2', "5.0,5"]
+
+
 def test_metrics_wait_while_the_disk_is_full(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     file = MetricsFile(folder)

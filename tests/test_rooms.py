@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "kinds": {"errors"},
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,
-    "launchers": set(),
+    "launchers": {"errors"},
     "console": GROUND | {"launchers"},
     "losses": GROUND,
     "augmentations": GROUND,
