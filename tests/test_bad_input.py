@@ -150,6 +150,10 @@ def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: st
             "trainer.max_stepz: no such option, in a config file; did you mean trainer.max_steps?",
         ),
         ("samples: null", "--samples: expected options, got null; leave it out for those that it comes with"),
+        (
+            "model: {generator_optimizer: null}",
+            "generator_optimizer: expected an optimizer, got none; leave it out for Adam",
+        ),
         ("curves: 3", "--curves: expected options, got 3; leave it out for those that it comes with"),
         ("trainer: null", "--trainer: expected options, got null; leave it out for those that it comes with"),
         ("trainer: [", "--config: not a readable YAML file (while parsing a flow node"),
