@@ -47,7 +47,7 @@ from lightning_cgan.launchers import started_processes, with_cluster
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.parser import OneLineParser
+from lightning_cgan.parser import OneLineParser, refuse_nulls
 from lightning_cgan.run import check_writable, folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
 
 # The options of each; the order is that in which they are called.
@@ -151,6 +151,7 @@ class CLI(LightningCLI):
                 said = "null" if given is None else repr(given)
                 raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
         check_positive("--threads", config.threads)
+        refuse_nulls(self._parser(self.subcommand), config)
         self._refuse_options_of_one_optimizer()
         self._choose_precision()
         self._count_processes()

@@ -132,9 +132,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.auxiliary_classifier = auxiliary_classifier
         self.penalties = penalties or []
         self.optimizer_factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
-        for role, factory in self.optimizer_factories.items():
-            if factory is None:  # a config may say so
-                raise UsageError(f"{role}_optimizer: expected an optimizer, got none; leave it out for Adam")
         self.scheduler_factories = {"generator": generator_scheduler, "discriminator": discriminator_scheduler}
         self.latents = latents
         self.discriminator_steps = discriminator_steps

@@ -5,14 +5,15 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_cgan.errors import did_you_mean, no_such_file
+from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
 
 _PACKAGE = Path(__file__).parent
 # A wheel has the configs inside the package, a checkout beside it.
@@ -55,6 +56,42 @@ def _with_shipped(args: list[str]) -> list[str]:
         is_name = option in ("--config", "-c") and value in SHIPPED and not Path(value).is_file()
         changed.append(f"{arg.removesuffix(value)}{SHIPPED[value]}" if is_name else arg)
     return changed
+
+
+def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Refuses null for what must have a value: jsonargparse lets it through, and a class would stumble over it.
+
+    Args:
+        parser: The parser of a command.
+        config: What it has parsed.
+
+    Raises:
+        UsageError: An option is null whose type does not say that it may be; the message names the first.
+    """
+    for action in parser._actions:
+        hint, name = getattr(action, "_typehint", None), action.dest
+        if hint is not None and name in config:
+            if config[name] is None and action.default is not None:
+                _refuse_null(name, hint)
+            _refuse_nulls_of_classes(name, config[name])
+
+
+def _refuse_nulls_of_classes(name: str, value: Any) -> None:
+    for place, part in enumerate(value) if isinstance(value, list) else ():
+        _refuse_nulls_of_classes(f"{name}.{place}", part)
+    if isinstance(value, Namespace) and "class_path" in value and value.get("init_args"):
+        parameters = _signature(value.class_path)
+        for key, given in value.init_args.items():
+            # What has no default is linked to the data, and not known yet.
+            if given is None and key in parameters and parameters[key].default not in (None, inspect.Parameter.empty):
+                _refuse_null(f"{name}.{key}", parameters[key].annotation)
+            _refuse_nulls_of_classes(f"{name}.{key}", given)
+
+
+def _refuse_null(name: str, hint: Any) -> None:
+    text = hint.__name__ if isinstance(hint, type) else str(hint)
+    if not re.search(r"None|Optional|Any|_empty", text):
+        raise UsageError(f"--{name}: expected {text.removeprefix('typing.')}, got null; leave it out for its default")
 
 
 def one_line(message: str, parser: LightningArgumentParser) -> str:
@@ -170,14 +207,19 @@ def _options(parser: LightningArgumentParser) -> list[str]:
 
 def _parameters(path: str) -> list[str]:
     """The names of the arguments that a class takes, given its dotted path."""
+    return list(_signature(path))
+
+
+def _signature(path: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments that a class takes, given its dotted path."""
     module, _, name = path.rpartition(".")
     try:
         found = getattr(import_module(module), name)
         # Some releases of Python 3.11 look at `__new__` first, which in our classes takes anything.
         constructor = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
-        return list(inspect.signature(constructor).parameters)
+        return inspect.signature(constructor).parameters
     except (ImportError, AttributeError, TypeError, ValueError):
-        return []
+        return {}
 
 
 def _class_names(parser: LightningArgumentParser, key: str) -> Iterator[str]:

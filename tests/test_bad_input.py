@@ -152,7 +152,25 @@ def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: st
         ("samples: null", "--samples: expected options, got null; leave it out for those that it comes with"),
         (
             "model: {generator_optimizer: null}",
-            "generator_optimizer: expected an optimizer, got none; leave it out for Adam",
+            "--model.generator_optimizer: expected Callable[[collections.abc.Iterable], torch.optim.optimizer.Optimizer], got null",
+        ),
+        ("scores: {images: null}", "--scores.images: expected int, got null; leave it out for its default"),
+        ("runs_dir: null", "--runs_dir: expected str, got null; leave it out for its default"),
+        (
+            "model: {latents: null}",
+            "--model.latents: expected Literal['normal', 'uniform'], got null; leave it out for its",
+        ),
+        (
+            "model: {generator: {class_path: DCGANGenerator, init_args: {latent_dim: null}}}",
+            "--model.generator.latent_dim: expected int, got null; leave it out for its default",
+        ),
+        (
+            "model: {penalties: [{class_path: R1, init_args: {gamma: 1.0, interval: null}}]}",
+            "--model.penalties.0.interval: expected int, got null; leave it out for its default",
+        ),
+        (
+            "model: {generator_optimizer: {class_path: Adam, init_args: {eps: null}}}",
+            "--model.generator_optimizer.eps: expected float, got null; leave it out for its default",
         ),
         ("curves: 3", "--curves: expected options, got 3; leave it out for those that it comes with"),
         ("trainer: null", "--trainer: expected options, got null; leave it out for those that it comes with"),
