@@ -30,7 +30,7 @@ def check_kinds(
     """
     if isinstance(expected, dict) and isinstance(got, dict):
         for key, value in expected.items():
-            if isinstance(key, str) and (key in got or value):  # other keys are data, as the milestones of a scheduler
+            if isinstance(key, str) and (key in got or not _is_off(value)):  # others are data, as milestones
                 check_kinds(value, got.get(key), f"{name}.{key}", exact, remedy)
     elif isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
         if expected and len(expected) != len(got):
@@ -43,6 +43,10 @@ def check_kinds(
             raise _refusal(name, f"a tensor of shape {tuple(expected.shape)}", _described(got), remedy)
     elif expected is not None and not _are_alike(expected, got, exact):
         raise _refusal(name, f"a value such as {expected!r}", _described(got), remedy)
+
+
+def _is_off(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, (dict, list, tuple)) and not value)
 
 
 def _are_alike(expected: Any, got: Any, exact: bool) -> bool:
