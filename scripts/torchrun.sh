@@ -10,6 +10,10 @@
 # begins again before it gives up. It goes on by its name (`--name`, else the config's).
 set -euo pipefail
 
+# A store of their own for each start of the processes: in that of torchrun itself, addresses of those that have died
+# would still stand, and some releases of PyTorch look them up there.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec python -m torch.distributed.run \
     --nnodes "${NODES:-1}" \
     --nproc-per-node "${PROCESSES:-gpu}" \

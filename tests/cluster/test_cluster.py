@@ -39,7 +39,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
         "        time.sleep(0.2)\n"
     )
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path), "MASTER_ADDR": "127.0.0.1"}
+    return {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
 
 
 def wait(condition: Callable[[], Any], seconds: float = 180) -> Any:
@@ -65,6 +65,7 @@ def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..
         pytest.skip("needs root, and slurm-wlm and munge of Debian or Ubuntu")
     folder = tmp_path / "slurm"
     environment["SLURM_CONF"] = str(folder / "slurm.conf")
+    environment["MASTER_ADDR"] = "127.0.0.1"  # the nodes have names that nobody can look up
     subprocess.run([SLURM, "start", folder], check=True, env=environment, timeout=60)
 
     def command(*arguments: str) -> str:
