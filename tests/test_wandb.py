@@ -55,10 +55,11 @@ def test_offline_run_holds_scalars_images_and_config(
         *("--data.batch_size", "300", "--trainer.check_val_every_n_epoch", "1", "--wandb.tags", "[test]"),
     )
     wandb.finish()
-    deadline = time.monotonic() + 60  # its service may write for a while on a busy machine
-    while not any(record.HasField("run") for record in (everything := list(records(folder)))):
+    everything, deadline = list(records(folder)), time.monotonic() + 60
+    while not any(record.HasField("run") for record in everything):  # its service may write for a while
         assert time.monotonic() < deadline
         time.sleep(0.5)
+        everything = list(records(folder))
     (begin,) = [record.run for record in everything if record.HasField("run")]
     assert (begin.project, begin.display_name, list(begin.tags)) == ("lightning_cgan", "digits", ["test"])
 
