@@ -102,10 +102,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 def fails_to_restore(error: BaseException) -> bool:
     """Whether an error was raised while Lightning took up a checkpoint, and so is most likely the file's fault."""
     for frame in traceback.extract_tb(error.__traceback__):
-        of_connector = "checkpoint_connector" in frame.filename and frame.name.lstrip("_").startswith(
-            ("resume", "restore")
-        )
-        if of_connector or frame.name == "_load_combined_loader_states":
+        name = frame.name.lstrip("_")
+        restores = "checkpoint_connector" in frame.filename and name.startswith(("resume", "restore"))
+        if restores or name == "load_combined_loader_states":
             return True
     return False
 

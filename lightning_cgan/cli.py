@@ -247,8 +247,8 @@ class CLI(LightningCLI):
             if isinstance(error, UsageError) or not fails_to_restore(error):
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            checkpoint = self.config[subcommand].ckpt_path
-            message = f"expected a checkpoint of this run, got {checkpoint}, which is none ({reason}); name another"
+            given = self.config[subcommand].ckpt_path
+            message = f"expected a checkpoint of this run, got {given}, which is none ({reason}); name another"
             raise UsageError(f"--ckpt_path: {message}") from error
 
     def fit(self, **kwargs: Any) -> None:

@@ -166,7 +166,8 @@ def parse_labels(text: str | None, class_names: Sequence[str]) -> list[int]:
 
 def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
     ends = [part] if part in class_names else part.split("-")
-    known = {**{str(number): number for number in range(len(class_names))}, **_by_name(class_names)}
+    known = {str(number): number for number in range(len(class_names))}
+    known.update((name, number) for number, name in enumerate(class_names))
     if len(ends) > 2 or any(end not in known for end in ends):
         names = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(class_names)]
         near = "" if part.isdigit() else did_you_mean(part, class_names)
@@ -176,10 +177,6 @@ def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
     if first > last:
         raise UsageError(f"--labels: expected a range from a class to a later one, got {part}; turn it round")
     return list(range(first, last + 1))
-
-
-def _by_name(class_names: Sequence[str]) -> dict[str, int]:
-    return {name: number for number, name in enumerate(class_names)}
 
 
 def draw(module: ConditionalGAN, label: int, count: int, seed: int, truncation: float | None, stop: int = 0) -> Tensor:
