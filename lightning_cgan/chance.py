@@ -8,13 +8,17 @@ can be resumed, or shared out over processes, without a random state to carry al
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 Distribution = Literal["normal", "uniform"]
+
+_BLOCK = 256  # as many numbered images share a generator: to make one for each would take longer than to draw
 
 
 def generator_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -61,3 +65,53 @@ def draw_latents(shape: tuple[int, ...], distribution: Distribution, generator: 
     if distribution == "normal":
         return torch.randn(shape, generator=generator, device=device)
     return torch.rand(shape, generator=generator, device=device).mul_(2).sub_(1)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the latents of numbered images are drawn.
+
+    An image depends on the seed, its class and its number within the class alone: it is the same whatever else is made.
+
+    Attributes:
+        seed: Chooses other images.
+        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones (Brock et al.
+            2019, arXiv:1809.11096, section 3.1).
+        scale: What latents are multiplied by.
+    """
+
+    seed: int = 0
+    truncation: float | None = None
+    scale: float = 1.0
+
+    def latents(
+        self, labels: Tensor, numbers: Tensor, latent_dim: int, distribution: Distribution, variant: int = 0
+    ) -> Tensor:
+        """Draws the latents of images, shape (N, latent_dim), float32, on the CPU.
+
+        Args:
+            labels: The classes of the images, shape (N,).
+            numbers: Their numbers within the classes, from 0, shape (N,).
+            latent_dim: How many numbers a latent has.
+            distribution: The distribution of each before it is cut off.
+            variant: Gives other latents for the same numbers.
+        """
+        blocks: dict[tuple[int, int], Tensor] = {}
+        rows = []
+        for label, number in zip(labels.tolist(), numbers.tolist(), strict=True):
+            block = (label, number // _BLOCK)
+            if block not in blocks:
+                generator = generator_at(self.seed, label, variant, block[1])
+                uniform = torch.rand(_BLOCK, latent_dim, generator=generator, dtype=torch.float64)
+                blocks[block] = self._shaped(uniform, distribution)
+            rows.append(blocks[block][number % _BLOCK])
+        return torch.stack(rows).float() if rows else torch.empty(0, latent_dim)
+
+    def _shaped(self, uniform: Tensor, distribution: Distribution) -> Tensor:
+        """Turns numbers that are uniform in [0, 1) to latents."""
+        limit = math.inf if self.truncation is None else self.truncation
+        if distribution == "uniform":
+            return (uniform * 2 - 1) * min(limit, 1) * self.scale
+        lowest = 0.5 * math.erfc(limit / math.sqrt(2))
+        normal: Tensor = torch.special.ndtri(lowest + uniform * (1 - 2 * lowest))
+        return normal.clamp(-8, 8) * self.scale  # 0 would be at infinity

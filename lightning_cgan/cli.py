@@ -146,6 +146,8 @@ class CLI(LightningCLI):
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
+        if self.subcommand == "predict":
+            config.return_predictions = False  # they are written
         for group in (*_CALLBACKS, "trainer", "wandb"):
             if not isinstance(given := config.get(group), Namespace) and group != "progress_bar":  # it has no options
                 said = "null" if given is None else repr(given)

@@ -29,6 +29,16 @@ def check_positive(option: str, value: float | None) -> None:
         raise UsageError(f"{option}: expected 1 or more, got {value}; give a positive number")
 
 
+def check_truncation(option: str, limit: float | None) -> None:
+    """Refuses a limit that no latent is within; none at all is fine.
+
+    Raises:
+        UsageError: The limit is 0 or negative.
+    """
+    if limit is not None and not limit > 0:
+        raise UsageError(f"{option}: expected a number above 0, got {limit}; 1 keeps two thirds of latents")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ends an error message with the known name that is nearest to a misspelt one.
 

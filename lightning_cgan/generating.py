@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cgan.chance import generator_at
+from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
-from lightning_cgan.errors import UsageError, check_positive, did_you_mean, no_such_file
+from lightning_cgan.errors import UsageError, check_positive, check_truncation, did_you_mean, no_such_file
 from lightning_cgan.images import bytes_from_signed, grid, save_png
-from lightning_cgan.keeping import write_whole
+from lightning_cgan.keeping import file_of_image, write_whole
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import OneLineParser
 from lightning_cgan.run import check_writable
@@ -82,18 +81,17 @@ def generate(
     """
     for option, number in (("--count", count), ("--frames", frames)):
         check_positive(option, number)
-    if truncation is not None and not truncation > 0:
-        raise UsageError(f"--truncation: expected a number above 0, got {truncation}; 1 keeps two thirds of latents")
+    check_truncation("--truncation", truncation)
     if not -(2**63) <= seed < 2**63:
         raise UsageError(f"--seed: expected a number of 64 bits, got {seed}; give a smaller one")
     place = Path(out)
     _check_place(place, walk, overwrite)
     module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
-    chosen = parse_labels(labels, class_names)
+    chosen, drawing = parse_labels(labels, class_names), Drawing(seed, truncation)
     if walk is not None:
-        _write_gif(_walk(module, chosen, count, seed, ema, truncation, walk, frames), place)
+        _write_gif(_walk(module, chosen, count, drawing, ema, walk, frames), place)
     else:
-        images = [_make(module, label, draw(module, label, count, seed, truncation), ema) for label in chosen]
+        images = [_make(module, label, _draw(module, [label], count, drawing), ema) for label in chosen]
         _write(images, chosen, class_names, place)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {place}")
 
@@ -132,12 +130,6 @@ def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:
     if isinstance(names, list) and len(names) == count and all(isinstance(name, str) and name for name in names):
         return tuple(names)
     return tuple(map(str, range(count)))
-
-
-def _folder_of(label: int, class_names: Sequence[str]) -> str:
-    """The name of a class as that of a folder: no path, and none that another class has."""
-    names = [name.replace("/", "-").replace("\\", "-").lstrip(".") for name in class_names]
-    return names[label] if names[label] and names.count(names[label]) == 1 else f"{label}-{names[label]}"
 
 
 def _device(name: str) -> str:
@@ -179,15 +171,10 @@ def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
     return list(range(first, last + 1))
 
 
-def draw(module: ConditionalGAN, label: int, count: int, seed: int, truncation: float | None, stop: int = 0) -> Tensor:
-    """The latents of the first images of a class, shape (count, latent_dim): the same ones whatever their number."""
-    shape = (count, module.generator.latent_dim)
-    uniform = torch.rand(shape, generator=generator_at(seed, label, stop), dtype=torch.float64)
-    if module.latents == "uniform":
-        return (uniform * 2 - 1).mul(min(truncation or 1, 1)).float()
-    lowest = 0.0 if truncation is None else 0.5 * math.erfc(truncation / math.sqrt(2))
-    normal: Tensor = torch.special.ndtri(lowest + uniform * (1 - 2 * lowest))
-    return normal.clamp(-8, 8).float()  # 0 would be at infinity
+def _draw(module: ConditionalGAN, chosen: Sequence[int], count: int, drawing: Drawing, variant: int = 0) -> Tensor:
+    """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
+    labels, numbers = torch.tensor(chosen).repeat_interleave(count), torch.arange(count).repeat(len(chosen))
+    return drawing.latents(labels, numbers, module.generator.latent_dim, module.latents, variant)
 
 
 def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:
@@ -201,20 +188,18 @@ def _walk(
     module: ConditionalGAN,
     chosen: Sequence[int],
     count: int,
-    seed: int,
+    drawing: Drawing,
     ema: bool,
-    truncation: float | None,
     walk: Walk,
     frames: int,
 ) -> Iterator[Tensor]:
     """The pictures of a walk that ends where it began, uint8, (3, H, W)."""
     if walk == "latents":
-        drawn = [[draw(module, label, count, seed, truncation, stop) for label in chosen] for stop in range(_STOPS)]
-        stops = [torch.cat(rows) for rows in drawn]
+        stops = [_draw(module, chosen, count, drawing, stop) for stop in range(_STOPS)]
         labels = torch.tensor(chosen).repeat_interleave(count)
         places = ((labels, between(*pair, part)) for pair, part in _steps(stops, frames))
     else:
-        latents = draw(module, chosen[0], count, seed, truncation)
+        latents = _draw(module, chosen[:1], count, drawing)
         codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
         places = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
     for label, latent in places:
@@ -276,7 +261,7 @@ def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequenc
         shutil.rmtree(unfinished, ignore_errors=True)
         for label, part in zip(chosen, images, strict=True):
             for number, image in enumerate(bytes_from_signed(part)):
-                save_png(image, unfinished / _folder_of(label, class_names) / f"{number:05d}.png")
+                save_png(image, file_of_image(unfinished, class_names, label, number))
         if place.exists():
             shutil.rmtree(place)
         unfinished.replace(place)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path(home) / "lightning_cgan"
 
 
-def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool = False) -> None:
+def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool = False, sync: bool = True) -> None:
     """Lets somebody write a file under another name in its folder, and renames it once it is safely on the disk.
 
     A rename within one folder either happens or does not, which a move from a folder for temporary files does not
@@ -29,6 +29,7 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
         file: The file; its folder is made.
         write: Writes to the path that it is given.
         keep_previous: Whether what the file held before stays, as `previous_of(file)`.
+        sync: Whether a machine that loses its power keeps it, too: many small files can do without.
 
     Raises:
         OSError: The disk is full, or the folder may not be written to. The file is as it was.
@@ -37,14 +38,32 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
     unfinished = file.with_name(f".{os.getpid()}-{file.name}{_UNFINISHED}")
     try:
         write(unfinished)
-        _sync(unfinished)
+        if sync:
+            _sync(unfinished)
         if keep_previous and file.exists():
             _keep(file)
         unfinished.replace(file)
-        _sync(file.parent)
+        if sync:
+            _sync(file.parent)
     finally:
         with suppress(OSError):  # a folder that has become read-only
             unfinished.unlink(missing_ok=True)
+
+
+def file_of_image(folder: Path, class_names: Sequence[str], label: int, number: int) -> Path:
+    """Where an image of a class goes: into a folder of the class, as torchvision's `ImageFolder` reads them.
+
+    Args:
+        folder: The folder for all classes.
+        class_names: The names of the classes. Those that are no names for a folder, or that two classes would share,
+            get the number of the class.
+        label: The number of the class.
+        number: That of the image within the class.
+    """
+    names = [name.replace("/", "-").replace("\\", "-").lstrip(".") for name in class_names]
+    name = names[label]
+    place = name if name and names.count(name) == 1 else f"{label}-{name}"
+    return folder / place / f"{number:05d}.png"
 
 
 def previous_of(file: Path) -> Path:

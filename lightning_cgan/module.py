@@ -12,7 +12,7 @@ from torch.optim import Adam
 
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import decay_of, update_average
-from lightning_cgan.chance import Distribution, generator_at, move_global_generator
+from lightning_cgan.chance import Distribution, Drawing, generator_at, move_global_generator
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.graphs import Compiled
@@ -88,7 +88,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         cuda_graph: Whether a GPU runs an alternation as one CUDA graph, compiled or not, wherever that is possible.
 
     Attributes:
-        prediction_latent_scale: What `predict` multiplies latents by.
+        drawing: How `predict` draws the latents of numbered images.
 
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
@@ -148,7 +148,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.cuda_graph = cuda_graph
         self.seed = None
         self.images_seen = 0
-        self.prediction_latent_scale = 1.0
+        self.drawing = Drawing()
         self._has_seen_labels = False
         with_places = any(penalty.needs_places for penalty in self.penalties)
         sizes = (generator.latent_dim, generator.num_classes)
@@ -277,10 +277,19 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.report_losses(prefix, len(real), discriminator_loss=losses[0], generator_loss=losses[1])
 
     def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Makes an image of each label: labels (N,) -> images (N, C, H, W) in [-1, 1], and the labels again."""
+        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again.
+
+        Args:
+            batch: Labels with the numbers of the images within their classes, shape (N, 2), which `drawing` draws the
+                latents for; or labels alone, shape (N,), for any latents.
+            batch_idx: The number of the batch.
+        """
+        if batch.ndim == 2:
+            labels, numbers = batch.unbind(1)
+            latents = self.drawing.latents(labels, numbers, self.generator.latent_dim, self.latents)
+            return self.generate(labels, latents), labels
         latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
-        latents = latents * self.prediction_latent_scale
-        return self.generate(batch, latents), batch
+        return self.generate(batch, latents * self.drawing.scale), batch
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from torchvision.transforms import Compose, Normalize, ToTensor
 from lightning_cgan.averaging import decay_of, update_average
 from lightning_cgan.capture import CapturedAlternation
 from lightning_cgan.chance import draw_latents, generator_at
+from lightning_cgan.engine import ROLES
 from lightning_cgan.images import signed_from_bytes
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import frozen, judge
@@ -37,7 +38,8 @@ def bare_loop(
     captured = None
     if as_graph and module.captured is not None:
         compiles = module.captured.compiles
-        captured = CapturedAlternation(generator, discriminator, objectives, dealer, *optimizers, compiles)
+        skipped = {role: torch.zeros((), dtype=torch.int64, device=pixels.device) for role in ROLES}
+        captured = CapturedAlternation(generator, discriminator, objectives, dealer, *optimizers, skipped, compiles)
     count = 0
 
     def step() -> None:

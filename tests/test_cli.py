@@ -16,7 +16,6 @@ import torch
 import yaml
 from conftest import CONFIGS, DIGITS
 from PIL import Image
-from torchvision.datasets import ImageFolder
 
 from lightning_cgan.cli import main
 
@@ -54,7 +53,7 @@ def test_config_of_a_run_repeats_the_run(run: Run) -> None:
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_validate_test_and_predict(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_validate_and_test(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = run("--trainer.max_steps", "3", "--data.classes", "[3,5,8]")
     before = sorted(tmp_path.rglob("*"))
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
@@ -66,21 +65,6 @@ def test_validate_test_and_predict(run: Run, capsys: pytest.CaptureFixture[str],
         assert re.search(rf"{prefix}_discriminator_loss +│ +\d", shown)
         assert re.search(rf"{prefix}_generator_loss +│ +\d", shown)
     assert sorted(tmp_path.rglob("*")) == before  # they leave nothing behind
-    main(["predict", *common, "--data.predictions_per_class", "70", "--predictions.folder", "made"])
-    images = ImageFolder("made")
-    assert images.classes == ["3", "5", "8"]
-    assert torch.bincount(torch.tensor(images.targets)).tolist() == [70, 70, 70]
-    assert Image.open(images.samples[0][0]).size == (16, 16)
-    assert len({Path(path).read_bytes() for path, _ in images.samples}) == 210
-
-
-def test_predictions_do_not_mix(run: Run, fails: Callable[..., str], tmp_path: Path) -> None:
-    folder = run("--trainer.max_steps", "1")
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "a.png").touch()
-    checkpoint = str(folder / "checkpoints" / "last.ckpt")
-    message = fails("predict", "--config", DIGITS, "--ckpt_path", checkpoint, "--predictions.folder", "made")
-    assert message.startswith("error: --predictions.folder: expected a new or empty folder, got made with files in it")
 
 
 def test_fast_dev_run_leaves_nothing(tmp_path: Path) -> None:

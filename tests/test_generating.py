@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import kstest
 from torchvision.datasets import ImageFolder
 
 from lightning_cgan import (
@@ -26,8 +27,9 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
+from lightning_cgan.chance import Drawing
 from lightning_cgan.cli import main
-from lightning_cgan.generating import between, draw, parse_labels
+from lightning_cgan.generating import between, parse_labels
 from lightning_cgan.images import bytes_from_signed
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
@@ -49,8 +51,9 @@ def arrays(*options: str, checkpoint: str = OLD) -> dict[str, np.ndarray]:
 def test_arrays_are_what_the_module_makes() -> None:
     made = arrays("--labels", "3,7", "--count", "4", "--seed", "5")
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
-    latents = torch.cat([draw(module, label, 4, 5, None) for label in (3, 7)])
-    expected = bytes_from_signed(module.generate([3] * 4 + [7] * 4, latents))
+    labels = torch.tensor([3] * 4 + [7] * 4)
+    latents = Drawing(5).latents(labels, torch.arange(4).repeat(2), module.generator.latent_dim, "normal")
+    expected = bytes_from_signed(module.generate(labels, latents))
     assert (made["images"] == expected[:, 0].numpy()).all()
     assert made["labels"].tolist() == [3] * 4 + [7] * 4
     assert made["class_names"].tolist() == list("0123456789")
@@ -117,8 +120,8 @@ def test_labels_by_name_number_and_range() -> None:
 
 
 def test_truncated_latents_are_normal_within_the_limit() -> None:
-    module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
-    drawn = draw(module, 0, 50_000, 0, 0.8).flatten().double()
+    labels, numbers = torch.zeros(5_000, dtype=torch.int64), torch.arange(5_000)
+    drawn = Drawing(truncation=0.8).latents(labels, numbers, 100, "normal").flatten().double()
     assert drawn.abs().max() <= 0.8
     inside = math.erf(0.8 / math.sqrt(2))
     density = math.exp(-0.32) / math.sqrt(2 * math.pi)
@@ -126,8 +129,23 @@ def test_truncated_latents_are_normal_within_the_limit() -> None:
     assert drawn.square().mean().item() == pytest.approx(
         1 - 2 * 0.8 * density / inside, rel=0.01
     )  # a truncated normal's
-    whole = draw(module, 0, 50_000, 0, None).flatten()
+    whole = Drawing().latents(labels, numbers, 100, "normal")
     assert whole.std().item() == pytest.approx(1, rel=0.01)
+    assert kstest(whole.flatten().numpy(), "norm").pvalue > 0.001
+    assert len(torch.unique(whole, dim=0)) == 5_000
+    level = Drawing(scale=2, truncation=3).latents(labels, numbers, 100, "uniform").flatten().numpy()
+    assert kstest(level, "uniform", (-2, 4)).pvalue > 0.001
+
+
+def test_latents_of_a_number_are_the_same_in_any_company() -> None:
+    labels, numbers = torch.tensor([3, 3, 0, 3]), torch.tensor([700, 2, 2, 256])
+    drawn = Drawing(seed=4).latents(labels, numbers, 5, "normal")
+    assert drawn.shape == (4, 5)
+    for row, label, number in zip(drawn, labels, numbers, strict=True):
+        assert torch.equal(Drawing(seed=4).latents(label[None], number[None], 5, "normal")[0], row)
+    for other in (Drawing(seed=5), Drawing(seed=4, scale=1.1)):
+        assert (other.latents(labels, numbers, 5, "normal") != drawn).all()
+    assert (Drawing(seed=4).latents(labels, numbers, 5, "normal", variant=1) != drawn).all()
 
 
 def test_between_is_an_arc() -> None:

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
-from torchvision.datasets import ImageFolder
 
 from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, FolderData, MNISTData, UsageError
 from lightning_cgan.cli import main
@@ -196,37 +195,6 @@ def test_the_test_split_is_not_touched_before_test(
     main(["validate", *common])
     main(["predict", *common, "--predictions.min_confidence", "0.2", "--data.predictions_per_class", "3"])
     assert set(read) == {"train"}
-
-
-def test_predictions_can_leave_out_what_is_doubtful(run: Run, fails: Callable[..., str]) -> None:
-    folder = run("--trainer.max_steps", "20", "--data.image_size", "8")
-    common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
-    data = opened()
-    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
-    kept: dict[str, set[str]] = {}
-    for name, options in {
-        "all": [],
-        "sure": ["--predictions.min_confidence", "0.2"],
-        "wide": ["--predictions.latent_scale", "2"],
-    }.items():
-        main(["predict", *common, "--data.predictions_per_class", "20", "--predictions.folder", name, *options])
-        kept[name] = {str(Path(path).relative_to(name)) for path, _ in ImageFolder(name).samples}
-    images = ImageFolder("all", transform=lambda image: torch.tensor(list(image.convert("L").getdata())).view(1, 8, 8))
-    pixels = torch.stack([image for image, _ in images]).float().div(127.5).sub(1)
-    confidence = judge(pixels).softmax(1)[torch.arange(200), torch.tensor(images.targets)]
-    sure = {
-        str(Path(path).relative_to("all"))
-        for (path, _), certainty in zip(images.samples, confidence.tolist(), strict=True)
-        if certainty >= 0.2
-    }
-    assert kept["sure"] == sure
-    assert 0 < len(sure) < 200
-    assert kept["wide"] == kept["all"]
-    assert any(Path("all", path).read_bytes() != Path("wide", path).read_bytes() for path in kept["all"])
-    for option, value in (("latent_scale", "0"), ("min_confidence", "1")):
-        assert fails("predict", *common, f"--predictions.{option}", value).startswith(
-            f"error: --predictions.{option}: "
-        )
 
 
 def test_parts_of_a_set() -> None:

@@ -30,7 +30,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
         "0.01",
         "--out",
         str(tmp_path / "out"),
-        "--fit=--model.compile none --scores.images 0",
+        "--fit=--scores.images 0",
     ]
     shown = script("benchmark.py", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
     assert shown.startswith("| config | precision, threads | fit | bare | eager | naive | floor |")
@@ -38,7 +38,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
     found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
     (config,) = found["configs"]
     assert {name: len(speeds) for name, speeds in config["speeds"].items()} == dict.fromkeys(
-        ("fit", "bare", "eager", "naive"), 2
+        ("fit", "bare", "eager", "naive", "uncompiled"), 2
     )
     assert config["gflop"] == pytest.approx(0.148, abs=1e-3)  # counted by hand in test_machine.py
     assert set(config["events_ms"]) == {"report", "validation", "SampleGrid", "Checkpoints", "last.ckpt", "Curves"}

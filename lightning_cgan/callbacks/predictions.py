@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,63 +12,155 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
 
 from lightning_cgan.callbacks.base import appoint_once, splits_of
-from lightning_cgan.errors import UsageError
+from lightning_cgan.chance import Drawing
+from lightning_cgan.errors import UsageError, check_truncation
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import check_selection
 from lightning_cgan.evaluation.scores import look_at
 from lightning_cgan.images import bytes_from_signed, save_png, signed_from_bytes
+from lightning_cgan.keeping import file_of_image, remove_unfinished, write_whole
+
+_FACTS = "predictions.json"
+_ATTEMPTS = 8
 
 
 class PredictionWriter(BasePredictionWriter):
     """Writes what `predict` makes as PNG files, one folder for each class, as torchvision's `ImageFolder` reads them.
 
+    The images are those of `generate` with the same seed, on any number of processes. A `predict` that was stopped goes
+    on in its folder: `predictions.json` there says what the images are made with, and others are refused.
+
     For classifiers that are to learn from them, GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118) draws latents
     wider than in training, and leaves out what a judge of the training split is not sure of.
 
     Args:
-        folder: Where the class folders go. It must not exist yet, or be empty.
+        folder: Where the class folders go.
+        seed: Chooses other images.
+        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones.
         latent_scale: What the latents are multiplied by.
-        min_confidence: Images of whose label the judge is less sure, from 0 to 1, are left out; their numbers are too.
+        min_confidence: Images of whose label the judge is less sure, from 0 to 1, are replaced by others; by none
+            where eight in a row are doubtful.
+        make_up: Whether to make only as many images of a class as its real images, those of the test split aside, lack
+            of `--data.predictions_per_class`: together they are a balanced set.
     """
 
-    def __init__(self, folder: str = "predictions", latent_scale: float = 1.0, min_confidence: float = 0.0) -> None:
+    def __init__(
+        self,
+        folder: str = "predictions",
+        seed: int = 0,
+        truncation: float | None = None,
+        latent_scale: float = 1.0,
+        min_confidence: float = 0.0,
+        make_up: bool = False,
+    ) -> None:
         super().__init__(write_interval="batch")
+        check_truncation("--predictions.truncation", truncation)
         check_selection("--predictions", latent_scale, min_confidence)
         self.folder = Path(folder)
-        self.latent_scale = latent_scale
+        self.drawing = Drawing(seed, truncation, latent_scale)
         self.min_confidence = min_confidence
+        self.make_up = make_up
         self._judge: Judge | None = None
+        self._class_names: Sequence[str] = ()
+        self._doubtful = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuses a folder with anything in it, so that images of two runs do not mix."""
+        """Tells module and data what to make."""
         if stage != "predict":
             return
-        pl_module.prediction_latent_scale = self.latent_scale  # type: ignore[assignment]
-        if trainer.is_global_zero and self.folder.exists() and any(self.folder.iterdir()):
+        data, count = splits_of(trainer), pl_module.num_classes
+        self._class_names = getattr(data, "class_names", None) or tuple(map(str, range(count)))  # type: ignore[arg-type]
+        pl_module.drawing = self.drawing  # type: ignore[assignment]
+        self._doubtful = 0
+        if data is not None:
+            data.already_made, data.makes_up = self._already_made(), self.make_up  # type: ignore[attr-defined]
+        elif self.min_confidence or self.make_up:
+            option = "min_confidence" if self.min_confidence else "make_up"
+            raise UsageError(
+                f"--predictions.{option}: expected a LabelledImages, whose real images are known, got other data; "
+                f"leave {option} out, or subclass LabelledImages"
+            )
+
+    def _already_made(self) -> set[tuple[int, int]]:
+        """The labels and numbers of the images in the folder."""
+        files = [
+            (label, file.stem) for label, place in enumerate(self._class_folders()) for file in place.glob("*.png")
+        ]
+        return {(label, int(stem)) for label, stem in files if stem.isdecimal()}
+
+    def _class_folders(self) -> list[Path]:
+        labels = range(len(self._class_names))
+        return [file_of_image(self.folder, self._class_names, label, 0).parent for label in labels]
+
+    @torch.inference_mode(False)  # a judge may have to be trained
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Finds the judge, if there is something to judge, and refuses a folder with other images in it."""
+        data = splits_of(trainer)
+        facts = self._facts(pl_module)
+        self._check_folder(facts)
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            for place in self._class_folders():
+                remove_unfinished(place)
+            text = json.dumps(facts, indent=1) + "\n"
+            write_whole(self.folder / _FACTS, lambda file: file.write_text(text))
+        trainer.strategy.barrier()
+        if self.min_confidence and data is not None:
+            data.setup("validate")
+            self._judge = appoint_once(trainer, data, pl_module.device).judge
+
+    def _facts(self, module: LightningModule) -> dict[str, Any]:
+        """What the images depend on."""
+        digest = hashlib.sha256()
+        for value in module.state_dict().values():
+            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return {
+            **dataclasses.asdict(self.drawing),
+            "min_confidence": self.min_confidence,
+            "classes": list(self._class_names),
+            "weights": digest.hexdigest(),
+        }
+
+    def _check_folder(self, facts: dict[str, Any]) -> None:
+        file = self.folder / _FACTS
+        if file.is_file():
+            try:
+                found = dict(json.loads(file.read_text()))
+            except (ValueError, TypeError):
+                found = {}
+            differing = [name for name, value in facts.items() if found.get(name) != value]
+            if differing:
+                raise UsageError(
+                    f"--predictions.folder: expected images of the same {', '.join(differing)}, got others in "
+                    f"{self.folder}; name another one"
+                )
+        elif self.folder.exists() and any(self.folder.iterdir()):
             raise UsageError(
                 f"--predictions.folder: expected a new or empty folder, got {self.folder} with files in it; "
                 "name another one"
             )
 
-    @torch.inference_mode(False)  # a judge may have to be trained
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the judge, if there is something to judge."""
-        if self.min_confidence:
-            data = splits_of(trainer)
-            if data is None:
-                raise UsageError(
-                    "--predictions.min_confidence: expected a LabelledImages, whose training split a judge knows, got "
-                    "other data; leave min_confidence out, or subclass LabelledImages"
-                )
-            data.setup("validate")
-            self._judge = appoint_once(trainer, data, pl_module.device).judge
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Says what has come of it."""
+        doubtful = int(trainer.strategy.reduce(torch.tensor(self._doubtful, device=pl_module.device), reduce_op="sum"))
+        if doubtful:
+            rank_zero_warn(
+                f"The judge is not sure of {doubtful:,} images, nor of {_ATTEMPTS - 1} others in their place: they are "
+                "left out. A smaller --predictions.min_confidence takes more"
+            )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leaves the module as it was."""
+        """Says where the images are, and leaves the module and the data as they were."""
         if stage == "predict":
-            pl_module.prediction_latent_scale = 1.0  # type: ignore[assignment]
+            trainer.strategy.barrier()
+            rank_zero_info(f"{len(self._already_made()):,} images: {self.folder}")
+            pl_module.drawing = Drawing()  # type: ignore[assignment]
+            if (data := splits_of(trainer)) is not None:
+                data.already_made, data.makes_up = (), False  # type: ignore[attr-defined]
 
     def write_on_batch_end(
         self,
@@ -79,13 +174,28 @@ class PredictionWriter(BasePredictionWriter):
     ) -> None:
         """Writes the images of a batch."""
         images, labels = prediction
+        numbers = batch[:, 1] if batch.ndim == 2 else torch.tensor(batch_indices)
         pixels = bytes_from_signed(images)
-        keep = torch.ones(len(labels), dtype=torch.bool)
-        if self._judge is not None:
-            keep = look_at(self._judge, [(signed_from_bytes(pixels), labels)]).confidence.cpu() >= self.min_confidence
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        rows = zip(batch_indices or [], pixels.cpu(), labels.tolist(), keep.tolist(), strict=True)
-        for place, image, label, is_kept in rows:
+        kept = self._replace_doubtful(pl_module, pixels, labels, numbers)
+        rows = zip(pixels.cpu(), labels.tolist(), numbers.tolist(), kept.tolist(), strict=True)
+        for image, label, number, is_kept in rows:
             if is_kept:
-                name = str(names[label] if names else label).replace("/", "-")
-                save_png(image, self.folder / name / f"{place:08d}.png")
+                place = file_of_image(self.folder, self._class_names, label, number)
+                write_whole(place, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
+
+    def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
+        """Puts others in the place of images that the judge is not sure of; tells which images are fit, shape (N,)."""
+        kept = torch.ones(len(labels), dtype=torch.bool)
+        if self._judge is None:
+            return kept
+        sizes = module.generator.latent_dim, module.latents
+        for attempt in range(1, _ATTEMPTS + 1):
+            seen = look_at(self._judge, [(signed_from_bytes(pixels), labels)])
+            kept = seen.confidence.cpu() >= self.min_confidence
+            left = (~kept).nonzero()[:, 0].to(labels.device)
+            if attempt == _ATTEMPTS or not len(left):
+                break
+            latents = self.drawing.latents(labels[left], numbers[left], *sizes, variant=attempt)
+            pixels[left] = bytes_from_signed(module.generate(labels[left], latents))
+        self._doubtful += int((~kept).sum())
+        return kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
@@ -53,6 +53,8 @@ class LabelledImages(LightningDataModule, ABC):
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width, in pixels.
         class_names: The name of each label.
+        makes_up: Whether real images, but for those of the test split, count among `predictions_per_class`.
+        already_made: The labels and numbers of images that `predict` need not make again.
 
     Raises:
         UsageError: A class is unknown or named twice.
@@ -89,6 +91,8 @@ class LabelledImages(LightningDataModule, ABC):
         self.image_size = image_size or self.native_image_size
         self.validation_fraction = validation_fraction
         self.predictions_per_class = predictions_per_class
+        self.makes_up = False
+        self.already_made: Container[tuple[int, int]] = ()
         self.kept = _class_numbers(classes, self.all_class_names)
         self.class_names = tuple(self.all_class_names[number] for number in self.kept)
         self.num_classes = len(self.kept)
@@ -198,9 +202,18 @@ class LabelledImages(LightningDataModule, ABC):
         return self.batch_size * max(1, many // self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
-        """Batches of labels alone, as many of each class, for images to be made of them."""
-        labels = torch.arange(self.num_classes).repeat_interleave(self.predictions_per_class)
-        return DataLoader(cast(Dataset[Tensor], labels), batch_size=self.batch_size)
+        """Batches of labels and of numbers within their class, shape (N, 2), for images to be made of them."""
+        present = torch.zeros(self.num_classes, dtype=torch.int64)
+        if self.makes_up:
+            self.setup("validate")
+            labels = torch.cat([self.splits[split][1].cpu() for split in ("train", "validation")])
+            present = torch.bincount(labels, minlength=self.num_classes)
+        missing = (self.predictions_per_class - present).clamp(min=0).tolist()
+        wanted = [(label, number) for label, count in enumerate(missing) for number in range(count)]
+        left = [image for image in wanted if image not in self.already_made]
+        left += left[:1] * (self._place()[1] - len(left))  # Lightning wants work for every process
+        images = torch.tensor(left, dtype=torch.int64).reshape(-1, 2)
+        return DataLoader(cast(Dataset[Tensor], images), batch_size=self.batch_size)
 
     def _place(self) -> tuple[int, int]:
         """The rank of this process and the number of processes."""

@@ -1,0 +1,165 @@
+"""Images in bulk: as many as are wanted, each once, on any number of processes, also after a stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+
+from lightning_cgan import ConditionalGAN, DigitsData
+from lightning_cgan.cli import main
+from lightning_cgan.evaluation.judge import appoint
+
+Run = Callable[..., Path]
+Fails = Callable[..., str]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def common(run: Run) -> list[str]:
+    """The options that name a checkpoint of a short run."""
+    folder = run("--trainer.max_steps", "20", "--data.image_size", "8")
+    return ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+
+
+def predict(common: list[str], folder: str, per_class: int, *options: str) -> dict[str, bytes]:
+    """Runs `predict`, and reads what is in its folder then."""
+    numbers = ["--data.predictions_per_class", str(per_class)]
+    main(["predict", *common, *numbers, "--predictions.folder", folder, *options])
+    return files_of(folder)
+
+
+def files_of(folder: str) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in Path(folder).rglob("*.png")}
+
+
+def digits() -> DigitsData:
+    data = DigitsData(image_size=8)
+    data.setup("fit")
+    return data
+
+
+def test_ten_thousand_images_on_two_processes(common: list[str]) -> None:
+    options = ["--data.predictions_per_class", "1000", "--predictions.folder", "two", "--trainer.devices", "2"]
+    command = [sys.executable, "-m", "lightning_cgan", "predict", *common, *options]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    images = ImageFolder("two")
+    assert images.classes == list("0123456789")
+    assert torch.bincount(torch.tensor(images.targets)).tolist() == [1000] * 10
+    files = files_of("two")
+    assert len(set(files.values())) == len(files) == 10_000
+    assert predict(common, "one", 1000) == files
+    assert "10,000 images: two" in done.stderr
+
+
+def test_images_are_those_of_generate(common: list[str]) -> None:
+    made = predict(common, "made", 70, "--predictions.seed", "3", "--predictions.truncation", "0.9")
+    main(["generate", common[-1], "--count", "70", "--seed", "3", "--truncation", "0.9", "--out", "generated"])
+    assert made == files_of("generated")
+    assert made.keys() == predict(common, "others", 70, "--predictions.seed", "4").keys()
+    assert not set(made.values()) & set(files_of("others").values())
+
+
+def test_goes_on_where_it_was_stopped(common: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    whole = predict(common, "made", 30)
+    for number in range(7, 30):
+        Path("made/3", f"{number:05d}.png").unlink()
+    Path("made/3/.17-00007.png.unfinished").write_bytes(b"half of an image")
+    times = {file: file.stat().st_mtime_ns for file in Path("made").rglob("*.png")}
+    assert predict(common, "made", 30) == whole
+    assert all(file.stat().st_mtime_ns == time for file, time in times.items())
+    assert not list(Path("made").rglob("*.unfinished"))
+    assert len(predict(common, "made", 31)) == 310
+    assert len(predict(common, "made", 31, "--trainer.devices", "1")) == 310  # nothing is left to make
+
+
+def test_makes_up_a_balanced_set(common: list[str]) -> None:
+    predict(common, "made", 170, "--predictions.make_up", "true")
+    data = digits()
+    real = torch.bincount(torch.cat([data.splits[split][1] for split in ("train", "validation")]), minlength=10)
+    made = torch.bincount(torch.tensor(ImageFolder("made").targets), minlength=10)
+    assert (real + made).tolist() == [170] * 10
+    assert len(set(made.tolist())) > 1
+
+
+def test_two_processes_go_on_with_the_last_image(common: list[str]) -> None:
+    whole = predict(common, "made", 2)
+    Path("made/9/00001.png").unlink()
+    data = DigitsData()
+    data.trainer = type("Two", (), {"global_rank": 0, "world_size": 2})()  # type: ignore[assignment]
+    data.predictions_per_class, data.already_made = 2, {(label, number) for label in range(9) for number in range(2)}
+    data.already_made |= {(9, 0)}
+    assert [batch.tolist() for batch in data.predict_dataloader()] == [[[9, 1], [9, 1]]]  # work for each
+    assert predict(common, "made", 2) == whole
+
+
+def test_labels_of_ones_own(common: list[str]) -> None:
+    import lightning
+
+    module = ConditionalGAN.load_from_checkpoint(common[-1], map_location="cpu")
+    trainer = lightning.Trainer(logger=False, accelerator="cpu", enable_progress_bar=False)
+    ((images, labels),) = trainer.predict(module, DataLoader(torch.tensor([7, 7, 2]), batch_size=3))  # type: ignore[arg-type,misc]
+    assert labels.tolist() == [7, 7, 2]
+    assert images.shape == (3, 1, 8, 8)
+    assert not torch.equal(images[0], images[1])
+
+
+def test_images_of_two_kinds_do_not_mix(common: list[str], fails: Fails) -> None:
+    Path("photos").mkdir()
+    Path("photos/a.png").touch()
+    message = fails("predict", *common, "--predictions.folder", "photos")
+    assert message.startswith(
+        "error: --predictions.folder: expected a new or empty folder, got photos with files in it"
+    )
+    predict(common, "made", 1)
+    message = fails("predict", *common, "--predictions.folder", "made", "--predictions.seed", "1")
+    assert message == (
+        "error: --predictions.folder: expected images of the same seed, got others in made; name another one"
+    )
+    checkpoint = torch.load(common[-1], weights_only=True)
+    next(iter(checkpoint["state_dict"].values())).add_(1)
+    torch.save(checkpoint, "other.ckpt")
+    message = fails("predict", *common[:-1], "other.ckpt", "--predictions.folder", "made")
+    assert "expected images of the same weights, got others in made" in message
+    facts = json.loads(Path("made/predictions.json").read_text())
+    assert (facts["seed"], facts["classes"]) == (0, list("0123456789"))
+    Path("made/predictions.json").write_text("[")
+    assert "expected images of the same seed, truncation" in fails("predict", *common, "--predictions.folder", "made")
+
+
+def test_others_take_the_place_of_what_is_doubtful(common: list[str], fails: Fails) -> None:
+    data = digits()
+    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    made = {
+        "all": predict(common, "all", 20),
+        "sure": predict(common, "sure", 20, "--predictions.min_confidence", "0.2"),
+        "wide": predict(common, "wide", 20, "--predictions.latent_scale", "2"),
+    }
+    confidence = {}
+    for name in ("all", "sure"):
+        images = ImageFolder(
+            name, transform=lambda image: torch.tensor(list(image.convert("L").getdata())).view(1, 8, 8)
+        )
+        pixels = torch.stack([image for image, _ in images]).float().div(127.5).sub(1)
+        certainties = judge(pixels).softmax(1)[torch.arange(len(images)), torch.tensor(images.targets)].tolist()
+        pairs = zip(images.samples, certainties, strict=True)
+        confidence[name] = {str(Path(path).relative_to(name)): certainty for (path, _), certainty in pairs}
+    assert min(confidence["sure"].values()) >= 0.2 > min(confidence["all"].values())
+    assert len(made["sure"]) > sum(certainty >= 0.2 for certainty in confidence["all"].values())  # made others
+    for file, content in made["sure"].items():
+        assert (content == made["all"][file]) == (confidence["all"][file] >= 0.2)
+    assert made["wide"].keys() == made["all"].keys()
+    assert any(content != made["wide"][file] for file, content in made["all"].items())
+    for option, value in (("latent_scale", "0"), ("min_confidence", "1"), ("truncation", "0")):
+        assert fails("predict", *common, f"--predictions.{option}", value).startswith(
+            f"error: --predictions.{option}: "
+        )
