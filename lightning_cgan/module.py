@@ -284,12 +284,13 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
                 latents for; or labels alone, shape (N,), for any latents.
             batch_idx: The number of the batch.
         """
-        if batch.ndim == 2:
-            labels, numbers = batch.unbind(1)
-            latents = self.drawing.latents(labels, numbers, self.generator.latent_dim, self.latents)
+        labels = batch if batch.ndim == 1 else batch[:, 0]
+        if batch.ndim == 1:
+            latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx)) * self.drawing.scale
+        else:
+            latents = self.drawing.latents(labels, batch[:, 1], self.generator.latent_dim, self.latents)
+        with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
             return self.generate(labels, latents), labels
-        latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
-        return self.generate(batch, latents * self.drawing.scale), batch
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
