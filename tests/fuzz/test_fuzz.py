@@ -25,7 +25,7 @@ from mutations import JUNK, TENSORS, spoilt_bytes, spoilt_trees
 from PIL import Image
 from torchvision.datasets import MNIST
 
-from lightning_cgan import AtomicCheckpointIO, ConditionalGAN, FolderData, LabelledImages, MNISTData, UsageError
+from lightning_cgan import AtomicCheckpointIO, ConditionalGAN, ImageFolderData, LabelledImages, MNISTData, UsageError
 from lightning_cgan.cli import main
 from lightning_cgan.metrics_file import MetricsFile
 
@@ -192,7 +192,7 @@ def test_image_folders(pictures: dict[str, bytes], data: st.DataObject) -> None:
                 (folder / "notes.txt").touch()
     budget = data.draw(st.sampled_from([0.0, 1.0]))
     channels = data.draw(st.sampled_from([1, 3]))
-    check_reader(lambda: use(FolderData("images", 8, channels, batch_size=1, memory_budget=budget, workers=0)))
+    check_reader(lambda: use(ImageFolderData("images", 8, channels, batch_size=1, memory_budget=budget, workers=0)))
 
 
 @given(data=st.data())

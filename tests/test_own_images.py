@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from lightning_cgan import ConditionalGAN, FolderData, UsageError
+from lightning_cgan import ConditionalGAN, ImageFolderData, UsageError
 from lightning_cgan.cli import main
 from lightning_cgan.data import ShufflingLoader
 from lightning_cgan.data.files import ImageFiles
@@ -35,8 +35,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def opened(folder: Path, **options: Any) -> FolderData:
-    data = FolderData(str(folder), **{"image_size": 8, "batch_size": 5, **options})
+def opened(folder: Path, **options: Any) -> ImageFolderData:
+    data = ImageFolderData(str(folder), **{"image_size": 8, "batch_size": 5, **options})
     data.setup("test")  # all splits
     return data
 
@@ -124,7 +124,7 @@ def test_a_broken_file_is_named_in_one_line(folder: Path) -> None:
 def test_trains_from_the_command_line(folder: Path, tmp_path: Path, budget: str) -> None:
     main(
         [
-            *("fit", "--data", "FolderData", "--data.data_dir", str(folder), "--data.image_size", "8"),
+            *("fit", "--data", "ImageFolderData", "--data.data_dir", str(folder), "--data.image_size", "8"),
             *("--data.memory_budget", budget, "--data.batch_size", "8", "--trainer.max_steps", "6"),
             *("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator"),
             *("--model.loss", "NonSaturating", "--trainer.accelerator", "cpu"),
@@ -138,7 +138,7 @@ def test_trains_from_the_command_line(folder: Path, tmp_path: Path, budget: str)
 def test_what_is_missing_is_told(folder: Path, fails: Fails, tmp_path: Path) -> None:
     common = ("--data.image_size", "8", "--model.generator", "MLPGenerator", "--model.discriminator")
     networks = ("MLPDiscriminator", "--model.loss", "NonSaturating")
-    fit = ("fit", "--data", "FolderData", "--data.data_dir")
+    fit = ("fit", "--data", "ImageFolderData", "--data.data_dir")
     message = fails(*fit, "nowhere", *common, *networks)
     assert message.startswith("error: --data.data_dir: expected nowhere/train with a folder of images for each class")
     message = fails(*fit, str(folder), *common, *networks, "--data.image_channels", "4")
