@@ -149,7 +149,7 @@ def _check_keys(arrays: dict[str, Any]) -> None:
     missing = [name for name in _KNOWN if name not in arrays]
     for name in arrays:
         if name not in _KNOWN and (hint := did_you_mean(str(name), missing)):
-            raise UsageError(f"--data.arrays: expected {', '.join(_KNOWN)}, got {name}{hint}")
+            raise UsageError(f"--data.arrays: expected {', '.join(_KNOWN)}, got {name!r}{hint}")
     needed = [*_REQUIRED, *(_OF_TEST if any(name in arrays for name in _OF_TEST) else ())]
     if lacking := [name for name in needed if name in missing]:
         got = ", ".join(map(str, arrays)) or "nothing"
@@ -196,10 +196,11 @@ def _labels(name: str, array: np.ndarray) -> Tensor:
 
 
 def _names(array: np.ndarray) -> tuple[str, ...]:
-    if array.ndim != 1 or array.dtype.kind != "U" or len(set(array.tolist())) < len(array):
+    names = array.tolist() if array.ndim == 1 and array.dtype.kind == "U" else []
+    if not names or len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
         got = f"{array.tolist()!r:.60} ({array.dtype})"
-        raise _wrong("class_names to be different texts", got, "give a name for each label")
-    return tuple(array.tolist())
+        raise _wrong("class_names to be different texts of one line", got, "give a name for each label")
+    return tuple(names)
 
 
 def _check_range(name: str, labels: Tensor, class_names: tuple[str, ...]) -> None:
@@ -211,4 +212,4 @@ def _check_range(name: str, labels: Tensor, class_names: tuple[str, ...]) -> Non
 
 
 def _wrong(expected: str, got: str, remedy: str) -> UsageError:
-    return UsageError(f"--data.arrays: expected {expected}, got {got}; {remedy}")
+    return UsageError(f"--data.arrays: expected {expected}, got {' '.join(got.split())}; {remedy}")
