@@ -107,7 +107,8 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
     again = ("--data", "ArrayData", "--data.arrays", made, "--data.batch_size", "8", "--data.balance", "true")
     checkpoint = run(*again, "--trainer.max_steps", "2", "--scores.images", "0") / "checkpoints" / "last.ckpt"
     assert torch.load(checkpoint, weights_only=True)["lightning_cgan"]["data"]["classes"] == ["3", "7", "8", "9"]
-    assert ConditionalGAN.load_from_checkpoint(checkpoint).generate([3], seed=0).shape == (1, 1, 8, 8)
+    images = ConditionalGAN.load_from_checkpoint(checkpoint).generate([3], seed=0)
+    assert images.shape == (1, 1, 16, 16)  # the size of the config
 
 
 @pytest.mark.parametrize(
