@@ -70,6 +70,16 @@ def test_photos_are_turned_upright(tmp_path: Path, ending: str) -> None:
     assert read[0, 9:].mean() < 10
 
 
+def test_a_large_photo_is_decoded_to_less_and_shows_the_same(tmp_path: Path) -> None:
+    """Against Pillow's own resizing of the whole photo: sine waves, in each colour another one."""
+    rows, columns = np.mgrid[:600, :800] / 40
+    waves = [np.sin(rows), np.sin(columns), np.sin(rows + columns)]
+    Image.fromarray((np.stack(waves, axis=2) * 120 + 128).astype(np.uint8)).save(tmp_path / "x.jpg", quality=95)
+    read = ImageFiles([tmp_path / "x.jpg"], 3, 30, workers=0)[0]
+    whole = Image.open(tmp_path / "x.jpg").resize((40, 30), Image.Resampling.BILINEAR).crop((5, 0, 35, 30))
+    assert np.abs(read.permute(1, 2, 0).numpy().astype(int) - np.array(whole)).max() <= 8
+
+
 def test_transparency_palettes_and_16_bits(tmp_path: Path) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (4, 4, 4), dtype=np.uint8)
     Image.fromarray(colours, "RGBA").save(tmp_path / "a.png")

@@ -48,7 +48,7 @@ class ImageFiles(Dataset[Tensor]):
         """
         path = str(self.paths[place])
         try:
-            pixels = _decoded(path, self.channels)
+            pixels = _decoded(path, self.channels, self.size)
         except Exception as error:  # a broken file fails in many ways
             raise unreadable(path) from error
         return squared(pixels, self.size)
@@ -107,16 +107,19 @@ class _Readable(Dataset[bool]):
         return True
 
 
-def _decoded(path: str, channels: int) -> Tensor:
-    """The pixels of a file, shape (C, H, W), uint8."""
+def _decoded(path: str, channels: int, size: int) -> Tensor:
+    """The pixels of a file, shape (C, H, W), uint8; those of a large photo with no less than twice the size wanted."""
     with Image.open(path) as opened:
+        opened.draft(_MODES[channels], (2 * size, 2 * size))  # a JPEG file is decoded to a smaller image in less time
         opened.info.pop("transparency", None)
-        image = ImageOps.exif_transpose(opened)
-    if image.mode == "F":
-        raise ValueError("floating-point pixels, of a range that nobody knows")
-    if image.mode.startswith("I"):  # 16 bits; Pillow would cut off what is above 255
-        image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
-    return cast(Tensor, pil_to_tensor(image.convert(_MODES[channels])))
+        ImageOps.exif_transpose(opened, in_place=True)
+        image: Image.Image = opened
+        if image.mode == "F":
+            raise ValueError("floating-point pixels, of a range that nobody knows")
+        if image.mode.startswith("I"):  # 16 bits; Pillow would cut off what is above 255
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+        return cast(Tensor, pil_to_tensor(image))
 
 
 def squared(pixels: Tensor, size: int) -> Tensor:
