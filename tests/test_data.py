@@ -209,6 +209,8 @@ def test_a_balanced_epoch_has_each_class_as_often_as_the_largest() -> None:
         repeated |= {number for number in range(10, 14) if seen[number] == 3}
     assert repeated == {10, 11, 12, 13}  # not the same ones in every epoch
     assert len(loader) == 6
+    orders = [UNBALANCED[0][epoch(loader)].tolist() for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) != orders[0] != orders[1]  # shuffled, and anew
     assert epoch(balanced()) == epoch(balanced()) != epoch(balanced(seed=4))
 
 
