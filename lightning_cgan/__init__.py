@@ -22,9 +22,10 @@ _HOMES = {
     ),
     "lightning_cgan.checkpoint_io": ("AtomicCheckpointIO",),
     "lightning_cgan.data": (
+        "ArrayData",
         "DigitsData",
         "FashionMNISTData",
-        "FolderData",
+        "ImageFolderData",
         "KMNISTData",
         "LabelledImages",
         "MNISTData",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,84 @@ def test_loader_goes_on_where_another_stood(place: int) -> None:
     again = ShufflingLoader(*data.splits["train"], batch_size=64)
     again.load_state_dict(loader.state_dict())
     assert begun + stream(again, 40 - place) == whole
+
+
+# Ten images of the first class, four of the second, one of the third; the number of an image is written into its pixels.
+UNBALANCED = torch.tensor([0] * 10 + [1] * 4 + [2]), torch.arange(15)
+
+
+def balanced(batch_size: int = 5, rank: int = 0, world_size: int = 1, seed: int = 3) -> ShufflingLoader:
+    labels, counts = UNBALANCED
+    pixels = torch.stack([counts, counts * 0, counts * 0, counts * 0], dim=1).view(-1, 1, 2, 2).to(torch.uint8)
+    return ShufflingLoader(pixels, labels, batch_size, rank, world_size, seed, balance=True)
+
+
+def epoch(loader: ShufflingLoader) -> list[int]:
+    seen: list[int] = []
+    for images, labels in loader:
+        found = numbers((images + 1) * 127.5)
+        assert UNBALANCED[0][found].tolist() == labels.tolist()
+        seen += found
+    return seen
+
+
+def test_a_balanced_epoch_has_each_class_as_often_as_the_largest() -> None:
+    loader = balanced()
+    repeated = set()
+    for _ in range(12):
+        seen = Counter(epoch(loader))
+        assert [seen[number] for number in range(10)] == [1] * 10
+        assert sorted(seen[number] for number in range(10, 14)) == [2, 2, 3, 3]  # ten of four images
+        assert seen[14] == 10
+        repeated |= {number for number in range(10, 14) if seen[number] == 3}
+    assert repeated == {10, 11, 12, 13}  # not the same ones in every epoch
+    assert len(loader) == 6
+    orders = [UNBALANCED[0][epoch(loader)].tolist() for _ in range(2)]
+    assert sorted(orders[0]) == sorted(orders[1]) != orders[0] != orders[1]  # shuffled, and anew
+    assert epoch(balanced()) == epoch(balanced()) != epoch(balanced(seed=4))
+
+
+def test_a_balanced_epoch_goes_on_in_the_middle() -> None:
+    whole = balanced()
+    wanted = epoch(whole) + epoch(whole)
+    first, second = balanced(), balanced(seed=0)
+    begun = [
+        number for _, (images, _) in zip(range(4), first, strict=False) for number in numbers((images + 1) * 127.5)
+    ]
+    second.load_state_dict(first.state_dict())
+    assert (begun + epoch(second) + epoch(second))[: len(wanted)] == wanted
+
+
+def test_processes_share_a_balanced_batch() -> None:
+    for (images, labels), *shares in zip(balanced(6), *(balanced(6, rank, 2) for rank in range(2)), strict=True):
+        for rank, (own_images, own_labels) in enumerate(shares):
+            assert torch.equal(own_images, images[rank::2])
+            assert torch.equal(own_labels, labels[rank::2])
+
+
+def test_balance_is_for_training_batches_alone() -> None:
+    class Uneven(Numbered):
+        def read(self, split: Split) -> tuple[Tensor, Tensor]:
+            pixels, labels = super().read(split)
+            return pixels, (torch.arange(len(labels)) % 10).clamp(max=2)  # eight tenths are of the last class
+
+    data, plain = ready(Uneven(balance=True)), ready(Uneven())
+    counts = data.splits["train"][1].bincount()
+    assert counts.sum() == 1100
+    assert len(data.train_dataloader()) == 3 * counts[2] // 64
+    assert numbers(data.in_order("train").images) == numbers(plain.in_order("train").images)  # type: ignore[arg-type]
+    assert len(data.in_order("validation").labels) == 100
+    assert [about.about_training()["balance"] for about in (data, plain)] == [True, False]
+
+    class Lacking(Numbered):
+        def read(self, split: Split) -> tuple[Tensor, Tensor]:
+            pixels, labels = super().read(split)
+            return pixels, labels.clamp(max=1)
+
+    with pytest.raises(
+        UsageError, match="^--data.balance: expected training images of each class, got none of two; add"
+    ):
+        ready(Lacking(balance=True))
 
 
 def test_processes_share_out_each_batch() -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, FolderData, MNISTData, UsageError
+from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, ImageFolderData, MNISTData, UsageError
 from lightning_cgan.cli import main
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import gan_train as gan_train_module
@@ -235,7 +235,7 @@ def test_colour_files_and_chosen_classes_are_examined(tmp_path: Path) -> None:
                 pixels = torch.randint(70 * shade, 70 * shade + 60, (3, 8, 8), generator=random).to(torch.uint8)
                 save_png(pixels, tmp_path / "mine" / split / name / f"{number}.png")
     options = {"image_size": 8, "classes": ["bright", "dark"], "validation_fraction": 0.3}
-    data = FolderData(str(tmp_path / "mine"), memory_budget=0, workers=0, **options)  # type: ignore[arg-type]
+    data = ImageFolderData(str(tmp_path / "mine"), memory_budget=0, workers=0, **options)  # type: ignore[arg-type]
     data.setup("test")
 
     class Shades(Shelf):

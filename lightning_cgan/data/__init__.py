@@ -1,15 +1,17 @@
 """Labelled images as Lightning data modules."""
 
+from lightning_cgan.data.arrays import ArrayData
 from lightning_cgan.data.base import LabelledImages
 from lightning_cgan.data.digits import DigitsData
-from lightning_cgan.data.folder import FolderData
+from lightning_cgan.data.folder import ImageFolderData
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.data.mnist import FashionMNISTData, KMNISTData, MNISTData
 
 __all__ = [
+    "ArrayData",
     "DigitsData",
     "FashionMNISTData",
-    "FolderData",
+    "ImageFolderData",
     "KMNISTData",
     "LabelledImages",
     "MNISTData",

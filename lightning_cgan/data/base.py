@@ -6,16 +6,15 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Container, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.v2.functional import resize
 
 from lightning_cgan.chance import generator_at
-from lightning_cgan.data.files import ImageFiles
+from lightning_cgan.data.files import ImageFiles, squared
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.errors import UsageError, check_positive, did_you_mean
 
@@ -32,8 +31,8 @@ class LabelledImages(LightningDataModule, ABC):
     Gives batches of images (N, C, H, W) in [-1, 1] and labels (N,). The training, validation and test splits never mix:
     validation images are held out of the training split, the same ones in every run, whichever classes are kept.
 
-    A data set of your own defines the three class attributes and `read`, and `prepare_data` where there is something
-    to fetch.
+    A data set of your own defines `all_class_names`, `image_channels`, `native_image_size` and `read`, and
+    `prepare_data` where there is something to fetch.
 
     Args:
         batch_size: The number of real images in one update of the discriminator, over the whole run: it is shared out
@@ -42,11 +41,13 @@ class LabelledImages(LightningDataModule, ABC):
             is `data`.
         classes: The classes to keep, by name or by number; all if not given. Names are kept, labels renumbered from 0
             in the order given.
-        image_size: Resizes the images to this height and width, in pixels.
+        image_size: Brings the images to this height and width, in pixels.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take, in GiB, in memory and on a GPU. It can only be
             kept to in memory by a set that reads files one by one.
+        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
+            largest. Scores, judges and the validation split see every image once all the same.
 
     Attributes:
         num_classes: The number of classes.
@@ -60,9 +61,9 @@ class LabelledImages(LightningDataModule, ABC):
         UsageError: A class is unknown or named twice.
     """
 
-    all_class_names: ClassVar[tuple[str, ...]]
-    image_channels: ClassVar[int]
-    native_image_size: ClassVar[int]
+    all_class_names: tuple[str, ...]
+    image_channels: int
+    native_image_size: int
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class LabelledImages(LightningDataModule, ABC):
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
+        balance: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"batch_size": batch_size, "image_size": image_size, "predictions_per_class": predictions_per_class}
@@ -86,6 +88,7 @@ class LabelledImages(LightningDataModule, ABC):
         if memory_budget < 0:
             raise UsageError(f"--data.memory_budget: expected 0 or more GiB, got {memory_budget}; 0 keeps nothing")
         self.memory_budget = memory_budget
+        self.balance = balance
         self.batch_size = batch_size
         self.data_dir = Path(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data")
         self.image_size = image_size or self.native_image_size
@@ -121,6 +124,7 @@ class LabelledImages(LightningDataModule, ABC):
             held_out = max(1, round(len(labels) * self.validation_fraction))
             self.splits["validation"] = self._prepared(pixels, labels, order[:held_out])
             self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
+            self._check_balance(self.splits["train"][1])
         if stage == "test" and "test" not in self.splits:
             self.splits["test"] = self._prepared(*self._checked(*self.read("test")))
 
@@ -130,9 +134,23 @@ class LabelledImages(LightningDataModule, ABC):
         if len(outside):
             raise UsageError(
                 f"{type(self).__name__}: expected labels from 0 to {highest}, got {sorted(set(outside.tolist()))} in "
-                f"{len(outside)} images; mend the files in {self.data_dir}, given by --data.data_dir"
+                f"{len(outside)} images; mend {self._source}"
             )
         return images, labels
+
+    @property
+    def _source(self) -> str:
+        """Where the images come from, for messages."""
+        return f"the files in {self.data_dir}, given by --data.data_dir"
+
+    def _check_balance(self, labels: Tensor) -> None:
+        missing = sorted(set(range(self.num_classes)) - set(labels.tolist()))
+        if self.balance and missing:
+            raise UsageError(
+                "--data.balance: expected training images of each class, got none of "
+                f"{', '.join(self.class_names[label] for label in missing)}; add some, or name the others in "
+                "--data.classes"
+            )
 
     def _prepared(
         self, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor | None = None
@@ -145,15 +163,13 @@ class LabelledImages(LightningDataModule, ABC):
         if not len(chosen):
             raise UsageError(
                 f"{type(self).__name__}: expected images of {', '.join(self.class_names)} in each of the training, "
-                f"validation and test splits, got none in one of them; put more images into {self.data_dir}, given by "
-                "--data.data_dir"
+                f"validation and test splits, got none in one of them; add images to {self._source}"
             )
         images, labels = images.index_select(0, chosen), renumbered[labels[chosen]]
         if isinstance(images, ImageFiles):
             return (images.load() if self._fits(images) else images), labels
         if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
-            size = [self.image_size, self.image_size]
-            images = torch.cat([resize(part, size, antialias=True) for part in images.split(4096)])
+            images = torch.cat([squared(part, self.image_size) for part in images.split(4096)])
         return images, labels
 
     def _fits(self, images: Tensor | ImageFiles) -> bool:
@@ -173,7 +189,8 @@ class LabelledImages(LightningDataModule, ABC):
         steps = getattr(trainer.lightning_module, "discriminator_steps", 1) if trainer else 1
         seed = torch.initial_seed() % 2**63
         seed = trainer.strategy.broadcast(seed) if trainer else seed
-        return ShufflingLoader(*self._on_device("train"), self.batch_size * steps, *self._place(), seed)
+        images, labels = self._on_device("train")
+        return ShufflingLoader(images, labels, self.batch_size * steps, *self._place(), seed, self.balance)
 
     def val_dataloader(self) -> OrderedLoader:
         """The validation images, in a fixed order."""
@@ -194,6 +211,7 @@ class LabelledImages(LightningDataModule, ABC):
             "classes": list(self.class_names),
             "training images": len(self.splits["train"][1]),
             "batch size": self.batch_size,
+            "balance": self.balance,
         }
 
     def _large_batch_size(self) -> int:

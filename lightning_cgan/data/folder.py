@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, find_classes, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
-from lightning_cgan.data.files import ImageFiles
+from lightning_cgan.data.files import ImageFiles, common_format
+from lightning_cgan.data.held_out import check_test_fraction, hold_out
 from lightning_cgan.errors import UsageError
 
+_NAMED = 5  # how many broken files a warning names
 
-class FolderData(LabelledImages):
-    """Images in `train/<class>/` and `test/<class>/` below a folder, as torchvision's `ImageFolder` reads them.
+
+class ImageFolderData(LabelledImages):
+    """Images in a folder for each class, as torchvision's `ImageFolder` reads them.
+
+    The folders lie in `train/<class>/` and `test/<class>/`, if there is nothing else beside `train` and `test`, or in
+    `<class>/`: then a test split is held out. What begins with a dot is passed over.
 
     Args:
-        data_dir: The folder with `train` and `test`.
+        data_dir: The folder with `train` and `test`, or with a folder for each class.
         image_size: Height and width that the images are brought to, in pixels: the shorter side is resized, the longer
-            one cut at both ends.
-        image_channels: 1 for gray, 3 for colour.
+            one cut at both ends. If not given, that of the images, which must be square and of one size.
+        image_channels: 1 for gray, 3 for colour; what is transparent shows the colour under it. If not given, gray
+            where the headers of all files say so.
+        test_fraction: The part of each class that is held out for testing, where there is no test split: at least one
+            image, the same ones in every run.
+        corrupt: Whether files that cannot be read are refused, or named in a warning and left out; for that, all files
+            are decoded once.
         batch_size: The number of real images in one update of the discriminator, over the whole run.
         classes: The classes to keep, by name or by number; all if not given.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take, in GiB. More are decoded as they are needed.
+        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
+            largest.
         workers: The number of processes that decode ahead of time.
 
     Raises:
@@ -35,72 +52,145 @@ class FolderData(LabelledImages):
     def __init__(
         self,
         data_dir: str,
-        image_size: int,
-        image_channels: int = 3,
+        image_size: int | None = None,
+        image_channels: int | None = None,
+        test_fraction: float = 1 / 7,
+        corrupt: Literal["refuse", "skip"] = "refuse",
         batch_size: int = 64,
         classes: list[int | str] | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
+        balance: bool = False,
         workers: int = 2,
     ) -> None:
-        if image_channels not in (1, 3):
+        if image_channels not in (None, 1, 3):
             raise UsageError(f"--data.image_channels: expected 1 (gray) or 3 (colour), got {image_channels}; give one")
         if workers < 0:
             raise UsageError(f"--data.workers: expected 0 or more, got {workers}; give a number of processes")
-        self.root = Path(data_dir)
-        self.image_channels = image_channels  # type: ignore[misc] # of this set, not of all
-        self.all_class_names = self._found("train")[0]  # type: ignore[misc]
+        check_test_fraction(test_fraction)
+        self.test_fraction = test_fraction
+        self.corrupt = corrupt
         self.workers = workers
-        self.native_image_size = image_size  # type: ignore[misc]
+        self.folders = _folders_of_splits(Path(data_dir))
+        self.all_class_names = _class_names(self.folders)
+        self._sound: dict[Path, tuple[np.ndarray, Tensor]] = {}
+        self.native_image_size, self.image_channels = self._format(image_size, image_channels)
         super().__init__(
-            batch_size, data_dir, classes, image_size, validation_fraction, predictions_per_class, memory_budget
+            batch_size,
+            data_dir,
+            classes,
+            image_size,
+            validation_fraction,
+            predictions_per_class,
+            memory_budget,
+            balance,
         )
 
+    def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
+        """The size and the channels, from the headers of all files unless both are given."""
+        if size is not None and channels is not None:
+            return size, channels
+        paths = [path for folder in dict.fromkeys(self.folders.values()) for path in self._listed(folder)[0]]
+        return common_format(paths, size, channels, skip_broken=self.corrupt == "skip")
+
     def prepare_data(self) -> None:
-        """Looks whether both splits have the same classes, and images of each.
+        """Looks whether there are images of each class in both splits.
 
         Raises:
-            UsageError: They have not, or there is no such folder.
+            UsageError: There are none of a class.
         """
-        for split in SPLITS:
-            self._images(split)
+        for folder in self.folders.values():
+            self._listed(folder)
 
     def read(self, split: Split) -> tuple[ImageFiles, Tensor]:
         """Lists the files of a split."""
-        found = self._images(split)
-        files = ImageFiles([path for path, _ in found], self.image_channels, self.image_size, self.workers)
-        return files, torch.tensor([label for _, label in found])
+        folder = self.folders[split]
+        if folder not in self._sound:
+            self._sound[folder] = self._without_broken(folder, *self._listed(folder))
+        paths, labels = self._sound[folder]
+        if len(set(self.folders.values())) == 1:
+            parts = hold_out(labels, self.test_fraction, self.all_class_names, self.kept)
+            chosen = parts[SPLITS.index(split)]
+            paths, labels = paths[chosen.numpy()], labels[chosen]
+        return ImageFiles(paths, self.image_channels, self.image_size, self.workers), labels
 
-    def _images(self, split: Split) -> list[tuple[str, int]]:
-        """The files of a split, with their classes."""
-        numbers = self._classes(split)
-        found: list[tuple[str, int]] = make_dataset(str(self.root / split), numbers, IMG_EXTENSIONS, allow_empty=True)
-        empty = sorted(numbers.keys() - {self.all_class_names[number] for _, number in found})
+    def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
+        """The files in a folder of classes, with their labels."""
+        numbers = {name: number for number, name in enumerate(self.all_class_names)}
+        found = make_dataset(str(folder), numbers, is_valid_file=_is_image, allow_empty=True)
+        paths, labels = np.array([path for path, _ in found]), torch.tensor([label for _, label in found]).long()
+        self._check_classes(folder, labels, f"put some there ({', '.join(IMG_EXTENSIONS)})")
+        return paths, labels
+
+    def _without_broken(self, folder: Path, paths: np.ndarray, labels: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Leaves out what cannot be decoded, if that is wanted."""
+        if self.corrupt == "refuse":
+            return paths, labels
+        are_readable = ImageFiles(paths, self.image_channels, self.image_size, self.workers).are_readable()
+        broken = paths[~are_readable.numpy()]
+        if len(broken):
+            more = f", … ({len(broken):,} files)" if len(broken) > _NAMED else ""
+            rank_zero_warn(f"--data.corrupt: cannot be read, and left out: {', '.join(broken[:_NAMED])}{more}")
+        labels = labels[are_readable]
+        self._check_classes(folder, labels, "those there cannot be read: mend them")
+        return paths[are_readable.numpy()], labels
+
+    def _check_classes(self, folder: Path, labels: Tensor, remedy: str) -> None:
+        there = set(labels.tolist())
+        empty = [name for number, name in enumerate(self.all_class_names) if number not in there]
         if empty:
             raise UsageError(
-                f"--data.data_dir: expected images of each class in {self.root / split}, got none of "
-                f"{', '.join(empty)}; put some there ({', '.join(IMG_EXTENSIONS)}), or take the folder away"
+                f"--data.data_dir: expected images of each class in {folder}, got none of {', '.join(empty)}; "
+                f"{remedy}, or take the folder away"
             )
-        return found
 
-    def _classes(self, split: Split) -> dict[str, int]:
-        """The number of each class of a split."""
-        names, numbers = self._found(split)
-        if names != self.all_class_names:
-            differing = sorted(set(names) ^ set(self.all_class_names))
-            raise UsageError(
-                f"--data.data_dir: expected the same classes in train and {split}, got {', '.join(differing)} in one "
-                f"of them only; mend the folders in {self.root}"
-            )
-        return numbers
 
-    def _found(self, split: Split) -> tuple[tuple[str, ...], dict[str, int]]:
-        try:
-            names, numbers = find_classes(str(self.root / split))
-        except OSError:  # nothing there, or nothing that could be looked into
+def _folders_of_splits(root: Path) -> dict[Split, Path]:
+    """Where the classes of each split lie: in folders of their own, or all in one."""
+    names = _folders(root)
+    if set(names) == set(SPLITS):
+        return {split: root / split for split in SPLITS}
+    nested = [split for split in SPLITS if split in names and _folders(root / split)]
+    if nested:
+        raise UsageError(
+            f"--data.data_dir: expected a folder for each class in {root}, or train and test and nothing else, got "
+            f"{', '.join(names)}, with folders in {nested[0]}; take the others away, or give {root / nested[0]} to "
+            "hold a test split out of it"
+        )
+    if not names:
+        raise UsageError(
+            f"--data.data_dir: expected {root} with a folder of images for each class, or with such folders in train "
+            "and test, got none; put the images there"
+        )
+    return dict.fromkeys(SPLITS, root)
+
+
+def _class_names(folders: dict[Split, Path]) -> tuple[str, ...]:
+    """The names of the classes, which must be the same in both splits."""
+    train, test = (_folders(folders[split]) for split in SPLITS)
+    for split, names in zip(SPLITS, (train, test), strict=True):
+        if not names:
             raise UsageError(
-                f"--data.data_dir: expected {self.root / split} with a folder of images for each class, got none; put "
+                f"--data.data_dir: expected {folders[split]} with a folder of images for each class, got none; put "
                 "the images there"
-            ) from None
-        return tuple(names), numbers
+            )
+    if train != test:
+        differing = ", ".join(sorted({*train} ^ {*test}))
+        raise UsageError(
+            f"--data.data_dir: expected the same classes in train and test, got {differing} in one of them only; mend "
+            f"the folders in {folders['train'].parent}"
+        )
+    return tuple(train)
+
+
+def _folders(place: Path) -> list[str]:
+    """The names of the folders in a folder, in order; none if it cannot be looked into."""
+    try:
+        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
+    except OSError:
+        return []
+
+
+def _is_image(path: str) -> bool:
+    return has_file_allowed_extension(path, IMG_EXTENSIONS) and not Path(path).name.startswith(".")

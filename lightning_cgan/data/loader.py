@@ -66,6 +66,9 @@ class OrderedLoader:
 class ShufflingLoader(OrderedLoader):
     """Hands out the training set in full batches, in an order that is a function of (seed, epoch).
 
+    A balanced epoch has each class as often as the largest one: all images of a class as many times as go into that,
+    and some of them once more, which are drawn anew in each epoch.
+
     It knows its place: `state_dict` says how many images of the whole run have been handed out, and a loader that has
     loaded it goes on from there, also with another number of processes. Images that do not fill a batch at the end of
     an epoch are left out of that epoch. An iteration is as long as an epoch, and begins where the one before ended.
@@ -77,6 +80,7 @@ class ShufflingLoader(OrderedLoader):
         rank: The place of this process among all.
         world_size: The number of processes.
         seed: Determines the order.
+        balance: Whether images of smaller classes are repeated.
     """
 
     def __init__(
@@ -87,18 +91,21 @@ class ShufflingLoader(OrderedLoader):
         rank: int = 0,
         world_size: int = 1,
         seed: int = 0,
+        balance: bool = False,
     ) -> None:
         super().__init__(images, labels, batch_size, rank, world_size)
-        if batch_size > len(labels):
+        self.classes = _places_of_classes(labels) if balance else None
+        self.epoch_size = len(labels) if self.classes is None else len(self.classes) * max(map(len, self.classes))
+        if batch_size > self.epoch_size:
             raise UsageError(
-                f"--data.batch_size: expected at most {len(labels)}, the number of training images for an alternation, "
-                f"got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
+                f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for an "
+                f"alternation, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
             )
         self.seed = seed
         self.images_seen = 0
 
     def __len__(self) -> int:
-        return len(self.labels) // self.batch_size
+        return self.epoch_size // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         first = self.images_seen // self.batch_size
@@ -113,9 +120,21 @@ class ShufflingLoader(OrderedLoader):
         for number in count(first):
             epoch, batch = divmod(number, len(self))
             if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
-                order_of, order = epoch, torch.randperm(len(self.labels), generator=generator_at(self.seed, epoch))
-                order = order.to(self.labels.device)
+                order_of, order = epoch, self._order(epoch).to(self.labels.device)
             yield order[batch * self.batch_size :][: self.batch_size]
+
+    def _order(self, epoch: int) -> Tensor:
+        """The places of the images of an epoch, one after the other."""
+        chance = generator_at(self.seed, epoch)
+        order = torch.randperm(self.epoch_size, generator=chance)
+        if self.classes is None:
+            return order
+        largest = max(map(len, self.classes))
+        parts = []
+        for places in self.classes:
+            times, rest = divmod(largest, len(places))
+            parts += [places.repeat(times), places[torch.randperm(len(places), generator=chance)[:rest]]]
+        return torch.cat(parts)[order]
 
     def state_dict(self) -> dict[str, Any]:
         """The seed, and the number of images handed out to all processes together since the run began."""
@@ -130,3 +149,10 @@ class ShufflingLoader(OrderedLoader):
         check_kinds({"seed": 1, "images_seen": 1}, state, "the order of the images")
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
+
+
+def _places_of_classes(labels: Tensor) -> list[Tensor]:
+    """The places of the images of each class that has some."""
+    labels = labels.cpu()
+    places = labels.argsort(stable=True).split(labels.bincount().tolist())
+    return [part for part in places if len(part)]

@@ -15,6 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -25,7 +26,15 @@ from mutations import JUNK, TENSORS, spoilt_bytes, spoilt_trees
 from PIL import Image
 from torchvision.datasets import MNIST
 
-from lightning_cgan import AtomicCheckpointIO, ConditionalGAN, FolderData, LabelledImages, MNISTData, UsageError
+from lightning_cgan import (
+    ArrayData,
+    AtomicCheckpointIO,
+    ConditionalGAN,
+    ImageFolderData,
+    LabelledImages,
+    MNISTData,
+    UsageError,
+)
 from lightning_cgan.cli import main
 from lightning_cgan.metrics_file import MetricsFile
 
@@ -181,7 +190,8 @@ def pictures() -> dict[str, bytes]:
 @fuzz
 def test_image_folders(pictures: dict[str, bytes], data: st.DataObject) -> None:
     shutil.rmtree("images", ignore_errors=True)
-    for split in ("train", "test"):
+    splits = data.draw(st.sampled_from([["train", "test"], ["train", "test"], ["."], ["train"]]))
+    for split in splits:
         for label in data.draw(st.sets(st.sampled_from(["cat", "dog", "é n", ".hidden"]), max_size=3)):
             folder = Path("images", split, label)
             folder.mkdir(parents=True)
@@ -190,9 +200,50 @@ def test_image_folders(pictures: dict[str, bytes], data: st.DataObject) -> None:
                 (folder / name).write_bytes(content)
             if data.draw(st.booleans()):
                 (folder / "notes.txt").touch()
-    budget = data.draw(st.sampled_from([0.0, 1.0]))
-    channels = data.draw(st.sampled_from([1, 3]))
-    check_reader(lambda: use(FolderData("images", 8, channels, batch_size=1, memory_budget=budget, workers=0)))
+    options = {
+        "image_size": data.draw(st.sampled_from([None, 8])),
+        "image_channels": data.draw(st.sampled_from([None, 1, 3])),
+        "corrupt": data.draw(st.sampled_from(["refuse", "skip"])),
+        "memory_budget": data.draw(st.sampled_from([0.0, 1.0])),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        check_reader(lambda: use(ImageFolderData("images", batch_size=1, workers=0, **options)))
+
+
+def arrays() -> dict[str, Any]:
+    return {
+        "images": np.arange(12 * 16, dtype=np.uint8).reshape(12, 4, 4),
+        "labels": np.arange(12) % 2,
+        "class_names": ["cat", "dog"],
+        "test_images": np.zeros((4, 4, 4), dtype=np.uint8),
+        "test_labels": np.arange(4) % 2,
+    }
+
+
+@given(data=st.data())
+@fuzz
+def test_files_of_arrays(data: st.DataObject) -> None:
+    save = data.draw(st.sampled_from([np.savez, np.savez_compressed]))
+    kept = data.draw(st.sampled_from([slice(0, 2), slice(0, 3), slice(0, 5)]))
+    content = io.BytesIO()
+    save(content, **dict(list(arrays().items())[kept]))
+    Path("spoilt.npz").write_bytes(data.draw(spoilt_bytes(content.getvalue())))
+    check_reader(lambda: use(ArrayData("spoilt.npz", batch_size=1)))
+
+
+@given(data=st.data())
+@fuzz
+def test_arrays(data: st.DataObject) -> None:
+    odd = [
+        np.zeros(12),
+        np.zeros((12, 3, 4, 4), dtype=np.uint8),
+        np.full(12, 2**40),
+        np.zeros((0, 4, 4), dtype=np.uint8),
+    ]
+    given_arrays = data.draw(spoilt_trees(arrays(), [*JUNK, *TENSORS, *odd]))
+    if isinstance(given_arrays, (dict, str)):
+        check_reader(lambda: use(ArrayData(given_arrays, batch_size=1)))
 
 
 @given(data=st.data())

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pictures import opened_flat, reds, write_numbered
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from lightning_cgan import ConditionalGAN, FolderData, UsageError
+from lightning_cgan import ConditionalGAN, ImageFolderData, UsageError
 from lightning_cgan.cli import main
 from lightning_cgan.data import ShufflingLoader
 from lightning_cgan.data.files import ImageFiles
@@ -35,8 +36,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "mine"
 
 
-def opened(folder: Path, **options: Any) -> FolderData:
-    data = FolderData(str(folder), **{"image_size": 8, "batch_size": 5, **options})
+def opened(folder: Path, **options: Any) -> ImageFolderData:
+    data = ImageFolderData(str(folder), **{"image_size": 8, "batch_size": 5, **options})
     data.setup("test")  # all splits
     return data
 
@@ -60,12 +61,13 @@ def test_splits_keep_every_image_once(folder: Path) -> None:
     assert data.splits["train"][1].unique().tolist() == [0]  # renumbered
 
 
+@pytest.mark.parametrize("balance", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_streamed_batches_are_those_of_memory(folder: Path, workers: int) -> None:
+def test_streamed_batches_are_those_of_memory(folder: Path, workers: int, balance: bool) -> None:
     torch.manual_seed(3)
-    memory = opened(folder)
+    memory = opened(folder, balance=balance)
     torch.manual_seed(3)
-    streamed = opened(folder, memory_budget=0, workers=workers)
+    streamed = opened(folder, memory_budget=0, workers=workers, balance=balance)
     assert isinstance(streamed.splits["train"][0], ImageFiles)
     for name in ("train_dataloader", "val_dataloader", "test_dataloader"):
         expected, got = getattr(memory, name)(), getattr(streamed, name)()
@@ -124,7 +126,7 @@ def test_a_broken_file_is_named_in_one_line(folder: Path) -> None:
 def test_trains_from_the_command_line(folder: Path, tmp_path: Path, budget: str) -> None:
     main(
         [
-            *("fit", "--data", "FolderData", "--data.data_dir", str(folder), "--data.image_size", "8"),
+            *("fit", "--data", "ImageFolderData", "--data.data_dir", str(folder), "--data.image_size", "8"),
             *("--data.memory_budget", budget, "--data.batch_size", "8", "--trainer.max_steps", "6"),
             *("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator"),
             *("--model.loss", "NonSaturating", "--trainer.accelerator", "cpu"),
@@ -138,15 +140,51 @@ def test_trains_from_the_command_line(folder: Path, tmp_path: Path, budget: str)
 def test_what_is_missing_is_told(folder: Path, fails: Fails, tmp_path: Path) -> None:
     common = ("--data.image_size", "8", "--model.generator", "MLPGenerator", "--model.discriminator")
     networks = ("MLPDiscriminator", "--model.loss", "NonSaturating")
-    fit = ("fit", "--data", "FolderData", "--data.data_dir")
+    fit = ("fit", "--data", "ImageFolderData", "--data.data_dir")
     message = fails(*fit, "nowhere", *common, *networks)
-    assert message.startswith("error: --data.data_dir: expected nowhere/train with a folder of images for each class")
+    assert message.startswith("error: --data.data_dir: expected nowhere with a folder of images for each class")
     message = fails(*fit, str(folder), *common, *networks, "--data.image_channels", "4")
     assert message.startswith("error: --data.image_channels: expected 1 (gray) or 3 (colour), got 4")
     message = fails(*fit, str(folder), *common, *networks, "--data.memory_budget", "-1")
     assert message.startswith("error: --data.memory_budget: expected 0 or more GiB, got -1.0")
+    message = fails(*fit, str(folder), *common, *networks, "--data.test_fraction", "1")
+    assert message.startswith("error: --data.test_fraction: expected a number between 0 and 1, got 1.0; a seventh is")
     (folder / "test" / "dogs").rename(folder / "test" / "wolves")
     message = fails(*fit, str(folder), *common, *networks)
     assert message.startswith(
         "error: --data.data_dir: expected the same classes in train and test, got dogs, wolves in"
     )
+    (folder / "test").rename(folder / "validation")
+    message = fails(*fit, str(folder), *common, *networks)
+    assert message == (
+        f"error: --data.data_dir: expected a folder for each class in {folder}, or train and test and nothing else, got "
+        f"train, validation, with folders in train; take the others away, or give {folder}/train to hold a test split "
+        "out of it"
+    )
+
+
+# ---- a test split of one's own ----------------------------------------------------------------------------------------
+
+
+def test_a_test_split_is_held_out_of_each_class(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 28, "b": 14, "c": 3})
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / "a" / "._000.png").write_bytes(b"what a Mac leaves on a stick")
+    data = opened_flat(folder)
+    assert (data.class_names, data.image_size, data.image_channels) == (("a", "b", "c"), 8, 3)
+    assert data.splits["test"][1].bincount().tolist() == [4, 2, 1]  # a seventh, and at least one
+    test, rest = reds(data, "test"), reds(data, "train") + reds(data, "validation")
+    assert sorted(test + rest) == list(range(45))
+    torch.manual_seed(7)
+    again = opened_flat(folder)
+    assert [reds(again, split) for split in again.splits] == [reds(data, split) for split in data.splits]
+    assert reds(opened_flat(folder, classes=["c", "a"]), "test") == [red for red in test if red < 28 or red >= 42]
+    assert opened_flat(folder, test_fraction=0.5).splits["test"][1].bincount().tolist() == [14, 7, 2]
+
+
+def test_a_class_too_small_to_hold_out_of_is_refused(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 8, "b": 1})
+    message = "^--data.test_fraction: expected images of each class to train on beside 1 to test with, got 1 of b; add"
+    with pytest.raises(UsageError, match=message):
+        opened_flat(folder)
+    assert len(opened_flat(folder, classes=["a"]).splits["test"][1]) == 1

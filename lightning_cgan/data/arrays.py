@@ -1,0 +1,215 @@
+"""Your own images, in arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+from lightning_cgan.data.files import check_square
+from lightning_cgan.data.held_out import check_test_fraction, hold_out
+from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
+
+_REQUIRED = ("images", "labels")
+_OF_TEST = ("test_images", "test_labels")
+_KNOWN = (*_REQUIRED, "class_names", *_OF_TEST)
+
+
+class ArrayData(LabelledImages):
+    """Images of an `.npz` file, or of arrays in memory.
+
+    Args:
+        arrays: The file, such as `generate --out digits.npz` writes, or in Python a dictionary of NumPy arrays or
+            tensors: `images`, uint8, shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels; `labels`,
+            whole numbers from 0, shape (N,); if you like, `class_names`, a name for each label; and `test_images` and
+            `test_labels`. Without those, a test split is held out.
+        image_size: Height and width that the images are brought to, in pixels: the shorter side is resized, the longer
+            one cut at both ends. If not given, that of the images, which must be square.
+        test_fraction: The part of each class that is held out for testing, where there are no test images: at least one
+            image, the same ones in every run.
+        batch_size: The number of real images in one update of the discriminator, over the whole run.
+        classes: The classes to keep, by name or by number; all that have images if not given.
+        validation_fraction: The part of the training split that is held out for validation.
+        predictions_per_class: How many images of each class `predict` makes.
+        memory_budget: The memory that the images of a split may take on a GPU, in GiB.
+        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
+            largest.
+
+    Raises:
+        UsageError: There is no such file, or its arrays are no labelled images.
+    """
+
+    def __init__(
+        self,
+        arrays: str | dict[str, Any],
+        image_size: int | None = None,
+        test_fraction: float = 1 / 7,
+        batch_size: int = 64,
+        classes: list[int | str] | None = None,
+        validation_fraction: float = 1 / 12,
+        predictions_per_class: int = 100,
+        memory_budget: float = 4.0,
+        balance: bool = False,
+    ) -> None:
+        check_test_fraction(test_fraction)
+        self.arrays = arrays
+        self.test_fraction = test_fraction
+        found = _Contents.of(arrays)
+        height, width = found.images.shape[-2:]
+        if image_size is None:
+            check_square("images", width, height)
+        self.native_image_size, self.image_channels = height, found.images.shape[1]
+        self.all_class_names = found.class_names
+        present = sorted(set(found.labels.tolist()))
+        chosen: list[int | str] = [*present] if classes is None else classes
+        super().__init__(
+            batch_size,
+            None,
+            chosen,
+            image_size,
+            validation_fraction,
+            predictions_per_class,
+            memory_budget,
+            balance,
+        )
+        empty = [self.all_class_names[label] for label in self.kept if label not in present]
+        if empty:
+            raise UsageError(
+                f"--data.classes: expected classes with images, got {', '.join(empty)}, of which there is none; leave "
+                "them out"
+            )
+
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Reads the arrays again: kept, they would take the memory of their splits a second time."""
+        found = _Contents.of(self.arrays)
+        if found.test_images is None or found.test_labels is None:
+            parts = hold_out(found.labels, self.test_fraction, self.all_class_names, self.kept)
+            chosen = parts[SPLITS.index(split)]
+            return found.images[chosen], found.labels[chosen]
+        return (found.images, found.labels) if split == "train" else (found.test_images, found.test_labels)
+
+    @property
+    def _source(self) -> str:
+        return "the arrays, given by --data.arrays"
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What the arrays hold: pixels, shape (N, C, H, W), uint8; labels, shape (N,), int64; a name for each label."""
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    test_images: Tensor | None
+    test_labels: Tensor | None
+
+    @classmethod
+    def of(cls, given: str | dict[str, Any]) -> _Contents:
+        """Looks at what the user has given."""
+        arrays = given if isinstance(given, dict) else _load(Path(given))
+        _check_keys(arrays)
+        images, labels = _pair(arrays, *_REQUIRED)
+        if "class_names" in arrays:
+            names = _names(_as_array("class_names", arrays["class_names"]))
+        else:
+            names = tuple(map(str, range(len(labels.unique()))))
+        _check_range("labels", labels, names)
+        if "test_images" not in arrays:
+            return cls(images, labels, names, None, None)
+        test_images, test_labels = _pair(arrays, *_OF_TEST)
+        _check_range("test_labels", test_labels, names)
+        if test_images.shape[1:] != images.shape[1:]:
+            expected, got = (tuple(pixels.shape[1:]) for pixels in (images, test_images))
+            raise _wrong(f"test_images of the shape of images, (N, *{expected})", f"(N, *{got})", "bring them to that")
+        return cls(images, labels, names, test_images, test_labels)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The arrays of an `.npz` file."""
+    if not path.exists():
+        raise UsageError(no_such_file("--data.arrays", str(path)))
+    expected, remedy = "an .npz file of arrays without Python objects", "write one with numpy.savez_compressed"
+    if not is_zipfile(path):
+        raise _wrong(expected, f"{path}, which is none", remedy)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] if name in _KNOWN else None for name in file.files}
+    except Exception as error:  # a broken file fails in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        raise _wrong(expected, f"{path} ({reason})", remedy) from error
+
+
+def _check_keys(arrays: dict[str, Any]) -> None:
+    missing = [name for name in _KNOWN if name not in arrays]
+    for name in arrays:
+        if name not in _KNOWN and (hint := did_you_mean(str(name), missing)):
+            raise UsageError(f"--data.arrays: expected {', '.join(_KNOWN)}, got {name!r}{hint}")
+    needed = [*_REQUIRED, *(_OF_TEST if any(name in arrays for name in _OF_TEST) else ())]
+    if lacking := [name for name in needed if name in missing]:
+        got = ", ".join(map(str, arrays)) or "nothing"
+        raise _wrong(" and ".join(needed), got, f"add {' and '.join(lacking)}")
+
+
+def _pair(arrays: dict[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
+    """Images and their labels."""
+    images = _pixels(name, _as_array(name, arrays[name]))
+    labels = _labels(name_of_labels, _as_array(name_of_labels, arrays[name_of_labels]))
+    if len(images) != len(labels):
+        expected = f"as many {name_of_labels} as {name} ({len(images):,})"
+        raise _wrong(expected, f"{len(labels):,}", "give a label for each image")
+    return images, labels
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _wrong(f"{name} to be an array", type(value).__name__, "give a NumPy array or a tensor") from error
+
+
+def _pixels(name: str, array: np.ndarray) -> Tensor:
+    if array.dtype != np.uint8:
+        remedy = "turn them to it, as (images * 255).round().astype('uint8') does if they are from 0 to 1"
+        raise _wrong(f"{name} of uint8, from 0 to 255", str(array.dtype), remedy)
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[-1] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
+        shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels and none of them 0"
+        raise _wrong(f"{name} of shape {shapes}", str(array.shape), "bring them into one of these")
+    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+
+
+def _labels(name: str, array: np.ndarray) -> Tensor:
+    if not np.issubdtype(array.dtype, np.integer):
+        raise _wrong(f"{name} of whole numbers", str(array.dtype), f"turn them to it, as {name}.astype('int64') does")
+    if array.ndim != 1:
+        raise _wrong(f"{name} of shape (N,)", str(array.shape), "give one number for each image")
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _names(array: np.ndarray) -> tuple[str, ...]:
+    names = array.tolist() if array.ndim == 1 and array.dtype.kind == "U" else []
+    if not names or len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
+        got = f"{array.tolist()!r:.60} ({array.dtype})"
+        raise _wrong("class_names to be different texts of one line", got, "give a name for each label")
+    return tuple(names)
+
+
+def _check_range(name: str, labels: Tensor, class_names: tuple[str, ...]) -> None:
+    outside = sorted(set(labels[(labels < 0) | (labels >= len(class_names))].tolist()))
+    if outside:
+        remedy = "number the classes from 0 without gaps, or give class_names with a name for each number"
+        got = f"{', '.join(map(str, outside[:5]))}{', …' if len(outside) > 5 else ''}"
+        raise _wrong(f"{name} from 0 to {len(class_names) - 1}", got, remedy)
+
+
+def _wrong(expected: str, got: str, remedy: str) -> UsageError:
+    return UsageError(f"--data.arrays: expected {expected}, got {' '.join(got.split())}; {remedy}")

@@ -1,0 +1,198 @@
+"""Images in arrays, from a file or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_cgan import ArrayData, ConditionalGAN, UsageError
+from lightning_cgan.cli import main
+
+Run = Callable[..., Path]
+Fails = Callable[..., str]
+
+CHANCE = np.random.default_rng(0)
+COLOUR = CHANCE.integers(0, 256, (30, 6, 6, 3), dtype=np.uint8)
+LABELS = np.arange(30) % 3
+
+
+def opened(arrays: str | dict[str, Any], **options: Any) -> ArrayData:
+    data = ArrayData(arrays, **{"batch_size": 4, **options})
+    data.prepare_data()
+    data.setup("test")
+    return data
+
+
+def sorted_pixels(data: ArrayData) -> list[bytes]:
+    """Every image of all splits, the number of its class behind its pixels, channels last."""
+    found = []
+    for images, labels in data.splits.values():
+        assert isinstance(images, torch.Tensor)
+        for pixels, label in zip(images, labels.tolist(), strict=True):
+            found.append(pixels.permute(1, 2, 0).numpy().tobytes() + bytes([label]))
+    return sorted(found)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize("layout", ["NHWC", "NCHW", "gray NHW", "gray NHWC", "gray NCHW"])
+def test_every_layout_gives_the_same_images(layout: str, as_tensor: bool) -> None:
+    expected = COLOUR[..., :1] if "gray" in layout else COLOUR
+    given: Any = np.moveaxis(expected, -1, 1) if layout.endswith("NCHW") else expected
+    given = given[..., 0] if layout.endswith("NHW") else given
+    labels: Any = LABELS.astype(np.uint8)
+    if as_tensor:
+        given, labels = torch.from_numpy(given.copy()), torch.from_numpy(labels)
+    data = opened({"images": given, "labels": labels})
+    assert (data.image_channels, data.image_size, data.class_names) == (expected.shape[-1], 6, ("0", "1", "2"))
+    wanted = [image.tobytes() + bytes([label]) for image, label in zip(expected, LABELS, strict=True)]
+    assert sorted_pixels(data) == sorted(wanted)
+    assert data.splits["test"][1].bincount().tolist() == [1, 1, 1]  # a seventh of ten
+
+
+def test_a_test_split_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
+    arrays = {"images": COLOUR[:20], "labels": LABELS[:20], "test_images": COLOUR[20:], "test_labels": LABELS[20:]}
+    np.savez(tmp_path / "x.npz", **arrays, class_names=["a", "b", "c"])
+    data = opened(str(tmp_path / "x.npz"))
+    images, labels = data.splits["test"]
+    assert isinstance(images, torch.Tensor)
+    assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), COLOUR[20:])
+    assert labels.tolist() == LABELS[20:].tolist()
+    assert data.class_names == ("a", "b", "c")
+    assert len(data.splits["train"][1]) + len(data.splits["validation"][1]) == 20
+
+
+def test_splits_are_the_same_in_every_run_and_from_a_file(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", images=COLOUR, labels=LABELS)
+    first = opened({"images": COLOUR, "labels": LABELS})
+    torch.manual_seed(9)
+    second = opened(str(tmp_path / "x.npz"))
+    for split in ("train", "validation", "test"):
+        for one, other in zip(first.splits[split], second.splits[split], strict=True):
+            assert torch.equal(one, other)  # type: ignore[arg-type]
+
+
+def test_what_is_not_square_is_cut_to_a_size_that_is_given() -> None:
+    wide = np.tile(np.arange(12, dtype=np.uint8) * 10, (9, 6, 1))  # columns of 0, 10, …, 110
+    arrays = {"images": wide, "labels": LABELS[:9]}
+    message = "^--data.image_size: expected square images, got images of 12 x 6 pixels; .*, as --data.image_size 6$"
+    with pytest.raises(UsageError, match=message):
+        opened(arrays)
+    images, _ = opened(arrays, image_size=6).splits["test"]
+    assert images[0, 0, 0].tolist() == [30, 40, 50, 60, 70, 80]  # type: ignore[index]
+
+
+def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -> None:
+    small = ("--trainer.max_steps", "1", "--data.image_size", "8", "--data.batch_size", "8", "--scores.images", "0")
+    checkpoint = run(*small) / "checkpoints" / "last.ckpt"
+    made = str(tmp_path / "made.npz")
+    main(["generate", str(checkpoint), "--labels", "3,7-9", "--count", "12", "--out", made])
+    written = np.load(made)
+    data = opened(made)
+    assert (data.class_names, data.image_channels, data.image_size) == (("3", "7", "8", "9"), 1, 8)
+    renumbered = {3: 0, 7: 1, 8: 2, 9: 3}
+    wanted = [
+        image.tobytes() + bytes([renumbered[label]])
+        for image, label in zip(written["images"], written["labels"].tolist(), strict=True)
+    ]
+    assert sorted_pixels(data) == sorted(wanted)
+    with pytest.raises(
+        UsageError, match="^--data.classes: expected classes with images, got 5, of which there is none"
+    ):
+        opened(made, classes=["3", "5"])
+    again = ("--data", "ArrayData", "--data.arrays", made, "--data.batch_size", "8", "--data.balance", "true")
+    checkpoint = run(*again, "--trainer.max_steps", "2", "--scores.images", "0") / "checkpoints" / "last.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["lightning_cgan"]["data"]["classes"] == ["3", "7", "8", "9"]
+    images = ConditionalGAN.load_from_checkpoint(checkpoint).generate([3], seed=0)
+    assert images.shape == (1, 1, 16, 16)  # the size of the config
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"labels": None}, "images and labels, got images; add labels"),
+        ({"images": None}, "images and labels, got labels; add images"),
+        (
+            {"test_images": COLOUR},
+            "images and labels and test_images and test_labels, got images, labels, test_images; add test_labels",
+        ),
+        (
+            {"test_image": COLOUR},
+            "images, labels, class_names, test_images, test_labels, got 'test_image'; did you mean test_images?",
+        ),
+        (
+            {"images": COLOUR / 255},
+            "images of uint8, from 0 to 255, got float64; turn them to it, as (images * 255).round().astype('uint8') "
+            "does if they are from 0 to 1",
+        ),
+        (
+            {"labels": LABELS / 1},
+            "labels of whole numbers, got float64; turn them to it, as labels.astype('int64') does",
+        ),
+        (
+            {"images": COLOUR[..., :2]},
+            "images of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels and none of them 0, got (30, "
+            "6, 6, 2); bring them into one of these",
+        ),
+        ({"labels": LABELS[:, None]}, "labels of shape (N,), got (30, 1); give one number for each image"),
+        ({"labels": LABELS[:29]}, "as many labels as images (30), got 29; give a label for each image"),
+        (
+            {"labels": LABELS - 1},
+            "labels from 0 to 2, got -1; number the classes from 0 without gaps, or give class_names with a name for "
+            "each number",
+        ),
+        (
+            {"labels": LABELS * 2},
+            "labels from 0 to 2, got 4; number the classes from 0 without gaps, or give class_names with a name for "
+            "each number",
+        ),
+        (
+            {"class_names": np.array(["a", "b"])},
+            "labels from 0 to 1, got 2; number the classes from 0 without gaps, or give class_names with a name for "
+            "each number",
+        ),
+        (
+            {"class_names": np.array(["a", "b", "a"])},
+            "class_names to be different texts of one line, got ['a', 'b', 'a'] (<U1); give a name for each label",
+        ),
+        (
+            {"test_images": COLOUR[:, :5, :5], "test_labels": LABELS},
+            "test_images of the shape of images, (N, *(3, 6, 6)), got (N, *(3, 5, 5)); bring them to that",
+        ),
+    ],
+)
+def test_each_mistake_is_told(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    arrays = {"images": COLOUR, "labels": LABELS, **changed}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
+    np.savez(tmp_path / "x.npz", **arrays)
+    for given in (arrays, str(tmp_path / "x.npz")):
+        with pytest.raises(UsageError) as raised:
+            ArrayData(given)
+        assert str(raised.value) == f"--data.arrays: expected {message}"
+
+
+def test_files_that_are_none_of_arrays_are_told(tmp_path: Path, fails: Fails) -> None:
+    networks = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator")
+    fit = ("fit", *networks, "--model.loss", "NonSaturating", "--data", "ArrayData")
+    np.savez(tmp_path / "digits.npz", images=COLOUR, labels=LABELS)
+    message = fails(*fit, "--data.arrays", str(tmp_path / "digit.npz"))
+    assert message == f"error: --data.arrays: no such file: {tmp_path}/digit.npz; did you mean digits.npz?"
+    np.save(tmp_path / "one.npy", COLOUR)
+    for path in (tmp_path / "one.npy", tmp_path):
+        message = fails(*fit, "--data.arrays", str(path))
+        assert message == (
+            f"error: --data.arrays: expected an .npz file of arrays without Python objects, got {path}, which is none; "
+            "write one with numpy.savez_compressed"
+        )
+    np.savez(tmp_path / "objects.npz", images=COLOUR, labels=np.array([{}] * 30))
+    message = fails(*fit, "--data.arrays", str(tmp_path / "objects.npz"))
+    assert message.startswith(
+        f"error: --data.arrays: expected an .npz file of arrays without Python objects, got {tmp_path}/objects.npz "
+        "(ValueError: Object arrays cannot be loaded"
+    )
+    message = fails(*fit)
+    assert message.startswith("error: --data: expected a value for arrays, got none; give --data.arrays")
