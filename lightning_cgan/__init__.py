@@ -55,6 +55,7 @@ _HOMES = {
         "ResNetDiscriminator",
         "ResNetGenerator",
     ),
+    "lightning_cgan.pretrained": ("PretrainedGenerator",),
     "lightning_cgan.penalties": ("GradientPenalty", "R1", "R2", "WassersteinGradientPenalty"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -20,6 +20,8 @@ commands:
   test       losses of a checkpoint on the test split
   predict    make labelled images in bulk from a checkpoint
   generate   make images of chosen classes from a checkpoint: a sheet, a folder, arrays, a walk
+  export     leave the generator of a checkpoint for others: ONNX, a PyTorch program, a folder for the Hugging Face Hub
+  demo       show a page in the browser on which to choose a class and see images of it
 
 options:
   -h, --help  this help; `COMMAND --help` lists the options of a command

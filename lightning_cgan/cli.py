@@ -26,7 +26,6 @@ import lightning_cgan.augmentations
 import lightning_cgan.losses
 import lightning_cgan.networks
 import lightning_cgan.penalties
-from lightning_cgan import generating
 from lightning_cgan.callbacks import (
     BestCheckpoint,
     Checkpoints,
@@ -47,7 +46,7 @@ from lightning_cgan.launchers import started_processes, with_cluster
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.parser import OneLineParser, refuse_nulls
+from lightning_cgan.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
 from lightning_cgan.run import check_writable, folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
 
 # The options of each; the order is that in which they are called.
@@ -76,9 +75,9 @@ def main(args: ArgsType = None) -> None:
             Ctrl-C, 143 after SIGTERM and 138 after SIGUSR1.
     """
     arguments = sys.argv[1:] if args is None else args
-    if isinstance(arguments, list) and arguments[:1] == ["generate"]:
+    if isinstance(arguments, list) and arguments and arguments[0] in FUNCTIONS:
         with quiet(), one_line_errors():
-            generating.main(arguments[1:])
+            call_function(arguments[0], arguments[1:])
     else:
         run(args, CLI)
 

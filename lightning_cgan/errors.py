@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -17,6 +18,28 @@ class UsageError(ValueError):
 
 class TrainingError(RuntimeError):
     """A run that cannot go on, through nobody's mistake; the command line says so in one line, with exit code 1."""
+
+
+class MissingExtraError(UsageError, ImportError):
+    """A package is not installed that only a part of this one needs."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Says what to install, where an import fails of a package that only a part of this one needs.
+
+    Args:
+        name: The extra that brings it, as `pip install "lightning_cgan[name]"` has it.
+
+    Raises:
+        MissingExtraError: The package is not installed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or str(error)).partition(".")[0]
+        expected = f"{package}: expected it to be installed, got no such package"
+        raise MissingExtraError(f'{expected}; pip install "lightning_cgan[{name}]"') from error
 
 
 def check_positive(option: str, value: float | None) -> None:

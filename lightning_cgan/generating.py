@@ -22,7 +22,6 @@ from lightning_cgan.errors import UsageError, check_positive, check_truncation, 
 from lightning_cgan.images import bytes_from_signed, grid, save_png
 from lightning_cgan.keeping import file_of_image, write_whole
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.parser import OneLineParser
 from lightning_cgan.run import check_writable
 
 Walk = Literal["latents", "classes"]
@@ -31,13 +30,6 @@ _SUFFIXES = (".png", ".npz", ".gif")
 _BATCH = 256
 _STOPS = 4  # of a walk through the latents, from one set to the next and back to the first
 _FRAMES_PER_SECOND = 24
-
-
-def main(args: Sequence[str]) -> None:
-    """Runs the command line of `generate`: what stands behind that word."""
-    parser = OneLineParser(prog="python -m lightning_cgan generate", description=None)
-    parser.add_function_arguments(generate, as_positional=True)
-    generate(**parser.instantiate_classes(parser.parse_args(list(args))).as_dict())
 
 
 def generate(
@@ -104,11 +96,7 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
     """
     if not Path(checkpoint).is_file():
         raise UsageError(no_such_file("checkpoint", checkpoint))
-    for name in imports:
-        try:
-            import_module(name)
-        except (ImportError, ValueError) as error:
-            raise UsageError(f"--imports: cannot import {name}: {error}; check that it is installed") from error
+    import_all(imports)
     chosen = _device(device)
     try:
         read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
@@ -123,6 +111,19 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
         expected = "expected one that a ConditionalGAN wrote and this version can build again"
         raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason}); name another") from error
     return module, _class_names(read, module.num_classes)
+
+
+def import_all(names: Sequence[str]) -> None:
+    """Imports the modules that `--imports` names.
+
+    Raises:
+        UsageError: There is no such module.
+    """
+    for name in names:
+        try:
+            import_module(name)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"--imports: cannot import {name}: {error}; check that it is installed") from error
 
 
 def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:

@@ -66,6 +66,33 @@ def file_of_image(folder: Path, class_names: Sequence[str], label: int, number: 
     return folder / place / f"{number:05d}.png"
 
 
+def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:
+    """Lets somebody write a folder under another name beside it, and renames it once it is complete.
+
+    Args:
+        folder: The folder; what it held is removed then.
+        write: Writes into the folder that it is given.
+
+    Raises:
+        OSError: The disk is full, or the place may not be written to. The folder is as it was.
+    """
+    unfinished = folder.with_name(f".{os.getpid()}-{folder.name}{_UNFINISHED}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        write(unfinished)
+        if folder.exists():
+            shutil.rmtree(folder)
+        unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def report_folder(checkpoint: Path) -> Path:
+    """Where `test` writes its report of a checkpoint unless told otherwise, and others look for it."""
+    return checkpoint.with_name(f"{checkpoint.stem}-report")
+
+
 def previous_of(file: Path) -> Path:
     """Where the content that a file had before is kept."""
     return file.with_name(f"{file.name}.previous")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn, get_args
@@ -19,6 +19,13 @@ _PACKAGE = Path(__file__).parent
 # A wheel has the configs inside the package, a checkout beside it.
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 SHIPPED = {file.stem: file for file in _CONFIGS.glob("*.yaml")}
+
+# The commands beside Lightning's, each a function whose arguments are its options; imported when it is called.
+FUNCTIONS = {
+    "generate": "lightning_cgan.generating",
+    "export": "lightning_cgan.exporting.command",
+    "demo": "lightning_cgan.demo",
+}
 
 
 class OneLineParser(LightningArgumentParser):
@@ -56,6 +63,19 @@ def _with_shipped(args: list[str]) -> list[str]:
         is_name = option in ("--config", "-c") and value in SHIPPED and not Path(value).is_file()
         changed.append(f"{arg.removesuffix(value)}{SHIPPED[value]}" if is_name else arg)
     return changed
+
+
+def call_function(command: str, args: Sequence[str]) -> None:
+    """Calls the function behind a command of `FUNCTIONS`: arguments without a default go by place, the others by name.
+
+    Args:
+        command: Its name.
+        args: What stands behind the name on the command line.
+    """
+    function = getattr(import_module(FUNCTIONS[command]), command)
+    parser = OneLineParser(prog=f"python -m lightning_cgan {command}", description=None)
+    parser.add_function_arguments(function, as_positional=True)
+    function(**parser.instantiate_classes(parser.parse_args(list(args))).as_dict())
 
 
 def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
@@ -145,8 +165,8 @@ def _unknown_module(match: re.Match[str], key: str, message: str, parser: Lightn
 
 def _missing(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
     names = [re.sub(r"^ *(fit|validate|test|predict)[.]", "", name).strip() for name in match[1].split(",")]
-    if names == ["checkpoint"]:
-        return "checkpoint: expected a file, got none; name one, such as runs/mnist/…/checkpoints/last.ckpt"
+    if names in (["checkpoint"], ["source"]):  # of `FUNCTIONS`
+        return f"{names[0]}: expected a file, got none; name one, such as runs/mnist/…/checkpoints/last.ckpt"
     if key:
         return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
     options = ", ".join(f"--{name}" for name in names)
@@ -158,7 +178,7 @@ def _no_file(match: re.Match[str], key: str, message: str, parser: LightningArgu
 
 
 def _wrong_choice(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:
-    known = [*re.findall(r"'?(\w+)'?", match[2]), "generate"]  # which is no command of Lightning's
+    known = [*re.findall(r"'?(\w+)'?", match[2]), *FUNCTIONS]
     hint = did_you_mean(match[1], known) or f"; choose from {', '.join(known)}"
     return f"{match[1]}: no such command{hint}"
 

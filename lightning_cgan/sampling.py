@@ -1,4 +1,4 @@
-"""What a trained module is for: images of labels."""
+"""What a trained generator is for: images of labels."""
 
 from __future__ import annotations
 
@@ -6,33 +6,23 @@ from collections.abc import Sequence
 from typing import cast
 
 import torch
-from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
 from lightning_cgan.errors import UsageError
 from lightning_cgan.networks.base import Generator
 
 
-class SamplingModule(LightningModule):
-    """A module with a generator.
+class Sampler(nn.Module):
+    """Makes images of labels with a generator.
 
     Attributes:
         generator: Makes the images.
-        generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
     """
 
     generator: Generator
-    generator_ema: Generator | None
     latents: Distribution
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
-        return cast(Tensor, self._network(ema=True)(latents, labels))
-
-    def _network(self, ema: bool) -> Generator:
-        return self.generator_ema if ema and self.generator_ema is not None else self.generator
 
     @property
     def num_classes(self) -> int:
@@ -49,7 +39,62 @@ class SamplingModule(LightningModule):
         generator = None if seed is None else generator_at(seed)
         return draw_latents((count, self.generator.latent_dim), self.latents, generator)
 
+    def generate(
+        self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
+    ) -> Tensor:
+        """Makes an image of each label, with the generator in evaluation mode.
+
+        Args:
+            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
+                whose rows add up to 1, for what lies between classes.
+            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
+            seed: Makes the drawn latents reproducible.
+
+        Returns:
+            Images, shape (N, C, H, W), in [-1, 1], on the generator's device.
+
+        Raises:
+            UsageError: A label is not the number of a class.
+        """
+        return self._generate(self.generator, labels, latents, seed)
+
     @torch.no_grad()
+    def _generate(
+        self, network: Generator, labels: Tensor | Sequence[int] | int, latents: Tensor | None, seed: int | None
+    ) -> Tensor:
+        labels = torch.as_tensor(labels)
+        if labels.ndim < 2:
+            labels = labels.to(torch.int64).reshape(-1)
+            check_labels(labels, self.num_classes)
+        if latents is None:
+            latents = self.sample_latents(len(labels), seed)
+        weight = next(network.parameters(), torch.empty(0))
+        was_training = network.training
+        network.eval()
+        try:
+            images: Tensor = network(latents.to(weight.device, weight.dtype), labels.to(weight.device))
+        finally:
+            network.train(was_training)
+        return images
+
+
+class SamplingModule(Sampler):
+    """A `Sampler` that may have a moving average of its generator.
+
+    Attributes:
+        generator_ema: The same network with the moving average of the weights, if there is one.
+    """
+
+    generator_ema: Generator | None
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
+        return cast(Tensor, self.chosen_generator(ema=True)(latents, labels))
+
+    def chosen_generator(self, ema: bool) -> Generator:
+        """The generator that makes images: with the moving average of the weights, if wanted and where there is one."""
+        return self.generator_ema if ema and self.generator_ema is not None else self.generator
+
     def generate(
         self,
         labels: Tensor | Sequence[int] | int,
@@ -72,20 +117,7 @@ class SamplingModule(LightningModule):
         Raises:
             UsageError: A label is not the number of a class.
         """
-        labels = torch.as_tensor(labels)
-        if labels.ndim < 2:
-            labels = labels.to(torch.int64).reshape(-1)
-            check_labels(labels, self.generator.num_classes)
-        if latents is None:
-            latents = self.sample_latents(len(labels), seed)
-        network = self._network(ema)
-        was_training = network.training
-        network.eval()
-        try:
-            images: Tensor = network(latents.to(self.device, cast(torch.dtype, self.dtype)), labels.to(self.device))
-        finally:
-            network.train(was_training)
-        return images
+        return self._generate(self.chosen_generator(ema), labels, latents, seed)
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:

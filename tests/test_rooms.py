@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "data": GROUND,
     "parser": GROUND,
     "sampling": GROUND | {"networks"},
+    "pretrained": GROUND | {"networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
@@ -48,13 +49,15 @@ MAY_IMPORT = {
     | {"resuming", "rounds", "sampling"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file"},
-    "generating": GROUND | {"checkpoint_io", "module", "parser", "run"},
+    "generating": GROUND | {"checkpoint_io", "module", "run"},
+    "exporting": GROUND | {"checkpoint_io", "generating", "networks", "pretrained", "run", "sampling"},
+    "demo": GROUND | {"exporting", "generating"},
     "__init__": None,
     "__main__": None,
     "cli": None,  # knows all
 }
 PLAIN_TORCH = GROUND | {"augmentations", "averaging", "capture", "distributed", "losses", "machine", "networks"}
-PLAIN_TORCH |= {"objectives", "penalties", "rounds"}
+PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling"}
 
 
 def imports(file: Path) -> set[str]:

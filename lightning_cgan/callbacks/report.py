@@ -17,7 +17,7 @@ from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
 from lightning_cgan.evaluation.picture import draw_report
 from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, LabelledSplits
-from lightning_cgan.keeping import write_whole
+from lightning_cgan.keeping import report_folder, write_whole
 
 _PROTOCOLS = {"full": FULL, "quick": QUICK}
 
@@ -97,7 +97,7 @@ class Report(Callback):
         if self.folder is not None:
             return Path(self.folder)
         assert self._checkpoint is not None, "on_test_start has seen one"
-        return self._checkpoint.with_name(f"{self._checkpoint.stem}-report")
+        return report_folder(self._checkpoint)
 
 
 def _about(checkpoint: Path | None) -> dict[str, Any]:

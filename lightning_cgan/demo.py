@@ -1,0 +1,215 @@
+"""The command `demo`: a page on which to choose a class and see images of it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_cgan.errors import UsageError, extra
+from lightning_cgan.exporting.opening import Source, open_source
+from lightning_cgan.generating import between
+from lightning_cgan.images import bytes_from_signed, grid, save_png
+
+_NO_TRUNCATION = 3.0  # of a normal distribution, hardly anything lies beyond
+_COLUMNS = 10
+_IN_A_WALK = 8
+_STYLE = """
+.gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+#images img, #walk img { image-rendering: pixelated; }
+footer { display: none !important; }
+"""
+
+
+def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | None = None) -> None:
+    """Shows a page in the browser: choose a class and see images of it, or walk from one image to another.
+
+    It is served until Ctrl-C, to this machine alone unless a host says otherwise, and fetches nothing from elsewhere.
+
+    Args:
+        source: A checkpoint of a run, or what `export` wrote: a folder, or a file in `.onnx` or `.pt2`. PyTorch can run
+            code that is in a `.pt2`, so open one only if you know where it is from.
+        host: The address that it listens to: `0.0.0.0` is every network that the machine is in.
+        port: The port that it listens to.
+        imports: Modules to import first, with commas between them: those with networks of your own.
+
+    Raises:
+        UsageError: There is no such source or module, the address is taken, or a package is missing that an extra
+            brings.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which would send something already
+    with extra("demo"):
+        import gradio
+    _check_free(host, port)
+    opened = open_source(source, imports.split(",") if imports else ())
+    with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
+        page = build_page(Studio(opened, Path(folder)), Path(source).name)
+        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+        theme = gradio.themes.Soft(**fonts)
+        server = {"server_name": host, "server_port": port, "share": False, "quiet": True, "prevent_thread_lock": True}
+        page.launch(theme=theme, css=_STYLE, allowed_paths=[folder], footer_links=[], **server)
+        print(f"Demo of {source}: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            print()
+        finally:
+            page.close(verbose=False)
+
+
+def _check_free(host: str, port: int) -> None:
+    try:
+        with socket.create_server((host, port)):
+            return
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        expected = "expected an address of this machine that is free"
+        raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another port") from error
+
+
+class Studio:
+    """What stands behind the page.
+
+    Args:
+        source: Makes the images.
+        folder: Where sheets go that are to be downloaded.
+    """
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        self.source = source
+        self.folder = folder
+        self.facts = source.facts
+
+    def images(self, label: int, seed: float, count: float, truncation: float) -> tuple[list[Image.Image], str]:
+        """Makes images of a class, those of `generate` with the same seed.
+
+        Args:
+            label: The number of the class.
+            seed: Chooses other images.
+            count: How many.
+            truncation: The farthest that latents are from 0; the largest that the page offers is no bound.
+
+        Returns:
+            The images, and the file of a sheet with all of them.
+        """
+        bound = truncation if truncation < _NO_TRUNCATION else None
+        latents = self.facts.draw(label, int(count), int(seed), bound)
+        made = self.source.make(torch.full((len(latents),), label), latents)
+        sheet = self.folder / f"class-{label}-seed-{int(seed)}.png"
+        save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
+        return [to_pil_image(image) for image in bytes_from_signed(made)], str(sheet)
+
+    def walk(self, first: int, last: int, first_seed: float, last_seed: float, part: float) -> Image.Image:
+        """A row of images on the way from one class and seed to another.
+
+        Args:
+            first: The number of the class where it begins.
+            last: That where it ends; of no effect where a source cannot mix classes.
+            first_seed: The seed where it begins.
+            last_seed: That where it ends.
+            part: How far it has gone, from 0 to 1.
+        """
+        ends = [
+            self.facts.draw(*end) for end in ((first, _IN_A_WALK, int(first_seed)), (last, _IN_A_WALK, int(last_seed)))
+        ]
+        latents = between(ends[0], ends[1], part)
+        made = self.source.make(self._between_classes(first, last, part), latents)
+        picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=112))
+        return picture
+
+    def _between_classes(self, first: int, last: int, part: float) -> Tensor:
+        if first == last or not self.source.mixes:
+            return torch.full((_IN_A_WALK,), first)
+        codes = torch.eye(len(self.facts.class_names))
+        return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
+
+
+def build_page(studio: Studio, name: str) -> Any:
+    """Builds the page, a `gradio.Blocks`.
+
+    Args:
+        studio: Makes what it shows.
+        name: What it is of.
+    """
+    import gradio
+
+    facts = studio.facts
+    with gradio.Blocks(title=f"{name}: choose a class", analytics_enabled=False) as page:
+        size, kind = facts.image_size, "gray" if facts.image_channels == 1 else "colour"
+        gradio.Markdown(f"# {name}\n{len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
+        with gradio.Tab("Images"):
+            _add_images(page, studio)
+        with gradio.Tab("Walk"):
+            _add_walk(page, studio)
+    return page
+
+
+def _add_images(page: Any, studio: Studio) -> None:
+    import gradio
+
+    with gradio.Row():
+        with gradio.Column(scale=1, min_width=260):
+            label = _class_chooser(studio.facts.class_names, "Class", 0, elem_id="class")
+            seed = _seed_chooser("Seed", 0)
+            count = gradio.Slider(1, 100, value=10, step=1, label="Images")
+            hint = "Smaller: more typical, less varied. The largest is no bound."
+            truncation = gradio.Slider(
+                0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint
+            )
+            make = gradio.Button("Generate", variant="primary", elem_id="generate")
+            sheet = gradio.DownloadButton("Download the sheet", elem_id="download")
+        with gradio.Column(scale=3):
+            gallery = gradio.Gallery(
+                label="Images",
+                columns=5,
+                format="png",
+                object_fit="contain",
+                height="auto",
+                elem_id="images",
+                preview=False,
+            )
+    how = {"fn": studio.images, "inputs": [label, seed, count, truncation], "outputs": [gallery, sheet]}
+    make.click(**how)
+    label.input(**how)
+    page.load(**how)
+
+
+def _add_walk(page: Any, studio: Studio) -> None:
+    import gradio
+
+    names = studio.facts.class_names
+    with gradio.Row():
+        first = _class_chooser(names, "From class" if studio.source.mixes else "Class", 0)
+        first_seed = _seed_chooser("From seed", 0)
+        last = _class_chooser(
+            names, "To class", len(names) - 1 if studio.source.mixes else 0, visible=studio.source.mixes
+        )
+        last_seed = _seed_chooser("To seed", 1)
+    part = gradio.Slider(0, 1, value=0, step=0.01, label="Way", elem_id="way")
+    picture = gradio.Image(show_label=False, format="png", interactive=False, elem_id="walk")
+    how = {"fn": studio.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
+    for part_of_page in (first, first_seed, last, last_seed, part):
+        part_of_page.change(**how, show_progress="hidden", trigger_mode="always_last")
+    page.load(**how)
+
+
+def _class_chooser(names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
+    import gradio
+
+    choices = [(name, number) for number, name in enumerate(names)]
+    return gradio.Dropdown(choices, value=chosen, label=title, **options)
+
+
+def _seed_chooser(title: str, value: int) -> Any:
+    import gradio
+
+    return gradio.Number(value, label=title, precision=0, minimum=0, maximum=2**53 - 1)

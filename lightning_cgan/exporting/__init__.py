@@ -1,0 +1,1 @@
+"""A trained generator in formats that others read, and back from them."""

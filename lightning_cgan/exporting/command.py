@@ -1,0 +1,91 @@
+"""The command `export`: the generator of a checkpoint for others."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from lightning_cgan.checkpoint_io import AtomicCheckpointIO
+from lightning_cgan.errors import UsageError
+from lightning_cgan.exporting.card import Training
+from lightning_cgan.exporting.facts import Facts
+from lightning_cgan.exporting.files import write_onnx, write_program
+from lightning_cgan.exporting.reports import find_report
+from lightning_cgan.generating import load
+from lightning_cgan.keeping import write_whole, write_whole_folder
+from lightning_cgan.run import check_writable
+
+_FILES = {".onnx": write_onnx, ".pt2": write_program}
+_IN_FOLDER = ("model.safetensors", "config.json", "README.md", "samples.png", "report.png")
+
+
+def export(
+    checkpoint: str,
+    out: str = "exported",
+    ema: bool = True,
+    report: str | None = None,
+    overwrite: bool = False,
+    imports: str | None = None,
+) -> None:
+    """Writes the generator of a checkpoint for others.
+
+    Files are read again before they are left, and make the images of the checkpoint: those of a folder to the last bit,
+    those of a file within 0.0001 (of a range of 2).
+
+    Args:
+        checkpoint: A checkpoint of a run.
+        out: Where it goes. A name in `.onnx` is an ONNX file and one in `.pt2` a program of `torch.export`: both take
+            `labels` (N,) int64 and `latents` (N, latent_dim) float32 and return `images` (N, C, H, W) in [-1, 1], for
+            any N. Any other is a folder as the Hugging Face Hub has it, with weights, config, model card and samples;
+            `PretrainedGenerator.from_pretrained` reads it.
+        ema: Whether it has the moving average of the generator's weights, where there is one.
+        report: The `report.json` whose scores the model card tells; that which `test` has written beside the
+            checkpoint, if not given.
+        overwrite: Whether what is there already may be replaced.
+        imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
+            names. A checkpoint alone imports nothing, since that would run code.
+
+    Raises:
+        UsageError: There is no such checkpoint, report or module, the place is taken, the generator cannot be
+            exported, or a package is missing that an extra brings.
+    """
+    place = Path(out)
+    _check_place(place, overwrite)
+    if report is not None and place.suffix in _FILES:
+        raise UsageError(f"--report: expected a folder to write, got --out {place}; a file has no model card")
+    module, class_names = load(checkpoint, imports.split(",") if imports else (), "cpu")
+    generator = module.chosen_generator(ema).eval().requires_grad_(False)
+    facts = Facts.of(module, class_names)
+    if place.suffix in _FILES:
+        write_whole(place, lambda file: _FILES[place.suffix](generator, facts, file))
+    else:
+        from lightning_cgan.exporting.folder import write_folder  # which needs an extra
+
+        about = (facts, _training_of(checkpoint, ema and module.generator_ema is not None))
+        scores = find_report(Path(checkpoint), report)
+        write_whole_folder(place, lambda folder: write_folder(generator, *about, scores, place.resolve().name, folder))
+    print(f"Exported a generator of {len(class_names)} classes: {place}")
+
+
+def _check_place(place: Path, overwrite: bool) -> None:
+    wants_folder = place.suffix not in _FILES
+    if not place.name or place.is_symlink():
+        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
+    check_writable(place.parent, "--out")
+    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite true")
+    if place.is_dir() != wants_folder:
+        kind = "folder" if wants_folder else "file"
+        raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {place}; name another")
+    if wants_folder and any(child.name not in _IN_FOLDER for child in place.iterdir()):
+        raise UsageError(f"--out: expected nothing but what export writes there, got {place}; name another")
+
+
+def _training_of(checkpoint: str, averaged: bool) -> Training:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # `load` has told of a damaged one
+        read: dict[str, Any] = AtomicCheckpointIO().load_checkpoint(checkpoint)
+    return Training(int(read.get("global_step") or 0), read["lightning_cgan"].get("data") or {}, averaged)

@@ -1,0 +1,76 @@
+"""A trained generator, however it was kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from lightning_cgan.errors import UsageError, no_such_file
+from lightning_cgan.exporting.facts import Facts
+from lightning_cgan.exporting.files import Make, read_onnx, read_program
+from lightning_cgan.generating import import_all, load
+from lightning_cgan.sampling import Sampler
+
+
+@dataclass(frozen=True)
+class Source:
+    """Makes images, whatever stands behind.
+
+    Attributes:
+        facts: What is known of the generator.
+        make: Takes labels (N,) int64 and latents (N, latent_dim); returns images (N, C, H, W), in [-1, 1], on the CPU.
+        mixes: Whether labels may be mixtures of classes too, (N, num_classes).
+    """
+
+    facts: Facts
+    make: Make
+    mixes: bool
+
+
+def open_source(path: str, imports: Sequence[str] = ()) -> Source:
+    """Opens a checkpoint, or what `export` wrote: a folder, an ONNX file or a program of PyTorch's.
+
+    Args:
+        path: The file or folder.
+        imports: Modules to import first, with the networks of your own that it names.
+
+    Raises:
+        UsageError: There is no such thing, it is broken, or it names a module that nobody has imported.
+    """
+    place = Path(path)
+    if not place.exists():
+        raise UsageError(no_such_file("source", path))
+    if place.suffix == ".onnx":
+        return Source(*read_onnx(place), mixes=False)
+    if place.suffix == ".pt2":
+        return Source(*read_program(place), mixes=False)
+    if place.is_dir():
+        return _of_sampler(*_read_folder(place, imports))
+    return _of_sampler(*load(path, imports))
+
+
+def _of_sampler(sampler: Sampler, class_names: Sequence[str]) -> Source:
+    sampler.eval()  # now, since the threads of a page would switch it on and off for one another
+
+    def make(labels: Tensor, latents: Tensor) -> Tensor:
+        return sampler.generate(labels, latents).float().cpu()
+
+    return Source(Facts.of(sampler, class_names), make, mixes=True)
+
+
+def _read_folder(folder: Path, imports: Sequence[str]) -> tuple[Sampler, tuple[str, ...]]:
+    from lightning_cgan.pretrained import PretrainedGenerator  # which needs an extra
+
+    import_all(imports)
+    try:
+        generator = PretrainedGenerator.from_pretrained(folder)
+    except UsageError:
+        raise
+    except Exception as error:  # a broken file fails in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        expected = "expected a folder that export wrote"
+        raise UsageError(f"source: {expected}, got {folder}, which is none ({reason}); name another") from error
+    return generator, generator.class_names

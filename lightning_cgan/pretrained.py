@@ -1,0 +1,80 @@
+"""A trained generator alone, in the layout that the Hugging Face Hub has for PyTorch modules."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+from jsonargparse import ArgumentParser
+from torch import Tensor
+
+from lightning_cgan.chance import Distribution
+from lightning_cgan.errors import UsageError, extra
+from lightning_cgan.networks.base import Generator
+from lightning_cgan.rebuildable import first_to_import
+from lightning_cgan.sampling import Sampler
+
+with extra("hub"):
+    from huggingface_hub import PyTorchModelHubMixin
+
+
+# What model cards tell programs.
+ON_THE_HUB: dict[str, Any] = {
+    "library_name": "lightning_cgan",
+    "pipeline_tag": "unconditional-image-generation",  # of the Hub's tasks the nearest
+    "tags": ["gan", "conditional-gan", "image-generation", "pytorch-lightning"],
+}
+
+
+class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **ON_THE_HUB):
+    """A generator that has been trained: what `export` writes to a folder.
+
+    `PretrainedGenerator.from_pretrained(place)` builds it from such a folder, or from a repository on the Hugging Face
+    Hub; `save_pretrained` and `push_to_hub` write one. See `huggingface_hub.PyTorchModelHubMixin`.
+
+    Args:
+        generator: How the network is built, in plain values: its `class_path` and its `init_args`. A class of your own
+            must have been imported: a file of others' imports nothing, since that would run code.
+        latents: The distribution of the latents that it was trained with.
+        class_names: The name of each class; their numbers if not given.
+
+    Raises:
+        UsageError: The description names a class of a module that nobody has imported, or none of a generator.
+    """
+
+    def __init__(
+        self,
+        generator: Mapping[str, Any],
+        latents: Distribution = "normal",
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        self.generator = _build(generator).eval()
+        self.latents = latents
+        self.class_names = tuple(map(str, class_names or range(self.num_classes)))
+        if latents not in ("normal", "uniform") or len(self.class_names) != self.num_classes:
+            expected = f"normal or uniform latents and {self.num_classes} names of classes"
+            given = f"{latents} and {len(self.class_names)}"
+            raise UsageError(f"config.json: expected {expected}, got {given}; export the generator again")
+
+    def forward(self, labels: Tensor, latents: Tensor) -> Tensor:
+        """Makes images: labels (N,) and latents (N, latent_dim) -> images (N, C, H, W) in [-1, 1]."""
+        return cast(Tensor, self.generator(latents, labels))
+
+
+def _build(description: Any) -> Generator:
+    found = first_to_import(description)
+    if found:
+        expected = "expected a generator of an imported module"
+        raise UsageError(f"config.json: {expected}, got {found}; import its module first, if you trust it")
+    try:
+        if not isinstance(description, Mapping):
+            raise TypeError(f"{description!r} is no class_path with init_args")
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_subclass_arguments(Generator, "generator", fail_untyped=False)
+        parsed = parser.parse_object({"generator": dict(description)})
+        return cast(Generator, parser.instantiate_classes(parsed).generator)
+    except Exception as error:  # what a description names may fail in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        expected = "expected a generator that this version can build"
+        raise UsageError(f"config.json: {expected}, got another ({reason}); export it again") from error

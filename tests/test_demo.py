@@ -1,0 +1,174 @@
+"""The page on which to choose a class, its functions alone and in a browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lightning_cgan.cli import main
+from lightning_cgan.demo import Studio, build_page
+from lightning_cgan.exporting.opening import open_source
+
+OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
+
+
+def studio(source: str = OLD) -> Studio:
+    return Studio(open_source(source), Path())
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=int)
+
+
+def test_images_are_those_of_generate() -> None:
+    images, sheet = studio().images(7, 5, 12, 3.0)
+    main(["generate", OLD, "--labels", "7", "--count", "12", "--seed", "5", "--out", "a.npz"])
+    expected = np.load("a.npz")["images"]
+    assert (np.stack([np.asarray(image) for image in images]) == expected).all()
+    assert Image.open(sheet).size == (10 * 58 + 2, 2 * 58 + 2)  # 8 pixels seven times as large, two between
+    typical, _ = studio().images(7, 5, 12, 0.7)
+    main(["generate", OLD, "--labels", "7", "--count", "12", "--seed", "5", "--truncation", "0.7", "--out", "b.npz"])
+    assert (np.stack([np.asarray(image) for image in typical]) == np.load("b.npz")["images"]).all()
+
+
+def test_walk_goes_from_the_first_to_the_last() -> None:
+    at = studio()
+    way = [pixels(at.walk(2, 5, 0, 1, part)) for part in (0, 0.25, 0.5, 0.75, 1)]
+    ends = [pixels(at.walk(label, label, seed, seed, 0)) for label, seed in ((2, 0), (5, 1))]
+    assert abs(way[0] - ends[0]).max() <= 1
+    assert abs(way[-1] - ends[1]).max() <= 1
+    steps = [abs(one - other).mean() for one, other in pairwise(way)]
+    assert min(steps) > 0
+    assert max(steps) < abs(way[0] - way[-1]).mean()
+
+
+def test_walk_of_what_mixes_no_classes_stays_in_one() -> None:
+    main(["export", OLD, "--out", "x.onnx"])
+    plain, mixing = studio("x.onnx"), studio()
+    assert not plain.source.mixes
+    assert abs(pixels(plain.walk(2, 5, 0, 1, 0.5)) - pixels(mixing.walk(2, 2, 0, 1, 0.5))).max() <= 1
+
+
+def test_page_offers_the_classes_and_fetches_nothing() -> None:
+    config = build_page(studio(), "x").get_config_file()
+    choosers = [part["props"] for part in config["components"] if part["type"] == "dropdown"]
+    assert [tuple(choice) for choice in choosers[0]["choices"]] == [(str(number), number) for number in range(10)]
+    assert config["analytics_enabled"] is False
+
+
+def test_mistakes(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert fails("demo", OLD, "--port", str(port)) == (
+            f"error: --host, --port: expected an address of this machine that is free, got 127.0.0.1:{port} "
+            "(Address already in use); choose another port"
+        )
+    assert fails("demo", OLD, "--port", "70000").startswith("error: --host, --port: expected an address of this")
+    assert fails("demo", OLD, "--host", "192.0.2.1").startswith("error: --host, --port: expected an address of this")
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert fails("demo", OLD) == (
+        'error: gradio: expected it to be installed, got no such package; pip install "lightning_cgan[demo]"'
+    )
+
+
+# ---- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    """A demo that runs, and ends without a word."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "lightning_cgan", "demo", OLD, "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert f"http://127.0.0.1:{port} " in first, first + process.stdout.read()
+        yield f"http://127.0.0.1:{port}"
+        process.send_signal(signal.SIGINT)
+        shown, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, shown
+    assert "Traceback" not in shown
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no chromium with chromedriver here")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    try:
+        yield browser
+    finally:
+        browser.quit()
+
+
+@pytest.mark.browser
+def test_page(browser: Any, address: str, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    def all_of(selector: str) -> list[Any]:
+        return [found for found in browser.find_elements(By.CSS_SELECTOR, selector) if found.is_displayed()]
+
+    def sources(selector: str) -> list[str]:
+        return [str(image.get_attribute("src")) for image in all_of(selector)]
+
+    def wait_for(condition: Callable[[], object]) -> None:
+        WebDriverWait(browser, 60, ignored_exceptions=[Exception]).until(lambda _: condition())
+
+    browser.get(address)
+    wait_for(lambda: len(sources("#images img")) == 10)
+    before = sources("#images img")
+    chooser = all_of("#class input")[0]
+    chooser.click()
+    chooser.send_keys(Keys.CONTROL, "a")
+    chooser.send_keys("7", Keys.ENTER)
+    all_of("#generate")[0].click()
+    wait_for(lambda: len(sources("#images img")) == 10 and not set(sources("#images img")) & set(before))
+    shown = {urllib.request.urlopen(source).read() for source in sources("#images img")}
+    main(["generate", OLD, "--labels", "7", "--count", "10", "--out", "sevens"])
+    expected = [np.asarray(Image.open(file)) for file in sorted(Path("sevens/7").iterdir())]
+    assert len(shown) == 10
+    decoded = [np.asarray(Image.open(BytesIO(image)).convert("RGB"))[..., 0] for image in shown]
+    assert all(
+        any((image == other).all() for other in decoded)
+        for image in (e if e.ndim == 2 else e[..., 0] for e in expected)
+    )
+    browser.save_screenshot(str(tmp_path / "images.png"))
+
+    next(tab for tab in all_of("button[role=tab]") if tab.text == "Walk").click()
+    wait_for(lambda: len(sources("#walk img")) == 1)
+    (start,) = sources("#walk img")
+    slider = all_of("#way input[type=range]")[0]
+    slider.send_keys(*[Keys.ARROW_RIGHT] * 40)
+    wait_for(lambda: sources("#walk img") not in ([start], []))
+    browser.save_screenshot(str(tmp_path / "walk.png"))
+
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert len(asked) > 10
+    assert [url for url in asked if not url.startswith((address, "data:", "blob:"))] == []
