@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -24,8 +25,10 @@ _NO_TRUNCATION = 3.0  # of a normal distribution, hardly anything lies beyond
 _COLUMNS = 10
 _IN_A_WALK = 8
 _STYLE = """
-.gradio-container { max-width: 1080px !important; margin: 0 auto !important; }
+.gradio-container main { width: 100%; max-width: 1080px; margin: 0 auto; }
 #images img, #walk img { image-rendering: pixelated; }
+#images, #images .gallery-container, #images .grid-wrap { height: auto !important; min-height: 0; max-height: none; }
+#images .grid-wrap { overflow: visible !important; }
 footer { display: none !important; }
 """
 
@@ -46,18 +49,16 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
         UsageError: There is no such source or module, the address is taken, or a package is missing that an extra
             brings.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import, which would send something already
-    with extra("demo"):
-        import gradio
-    _check_free(host, port)
-    opened = open_source(source, imports.split(",") if imports else ())
     with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
-        page = build_page(Studio(opened, Path(folder)), Path(source).name)
+        gradio = _import_gradio(folder)
+        _check_free(host, port)
+        page = build_page(Studio(open_source(source, imports.split(",") if imports else ()), Path(folder)), source)
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
-        theme = gradio.themes.Soft(**fonts)
-        server = {"server_name": host, "server_port": port, "share": False, "quiet": True, "prevent_thread_lock": True}
-        page.launch(theme=theme, css=_STYLE, allowed_paths=[folder], footer_links=[], **server)
+        look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
+        server = {"server_name": host, "server_port": port, "share": False, "allowed_paths": [folder]}
+        page.launch(**look, **server, quiet=True, prevent_thread_lock=True)
         print(f"Demo of {source}: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # which else would leave the folder
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -66,12 +67,21 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
             page.close(verbose=False)
 
 
+def _import_gradio(folder: str) -> Any:
+    """Imports Gradio once it is told to send nothing, and to keep its files in a folder."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = folder
+    with extra("demo"):
+        import gradio
+    return gradio
+
+
 def _check_free(host: str, port: int) -> None:
     try:
         with socket.create_server((host, port)):
             return
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         expected = "expected an address of this machine that is free"
         raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another port") from error
 
@@ -118,16 +128,17 @@ class Studio:
             last_seed: That where it ends.
             part: How far it has gone, from 0 to 1.
         """
+        last = last if self.source.mixes else first
         ends = [
             self.facts.draw(*end) for end in ((first, _IN_A_WALK, int(first_seed)), (last, _IN_A_WALK, int(last_seed)))
         ]
         latents = between(ends[0], ends[1], part)
         made = self.source.make(self._between_classes(first, last, part), latents)
-        picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=112))
+        picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
         return picture
 
     def _between_classes(self, first: int, last: int, part: float) -> Tensor:
-        if first == last or not self.source.mixes:
+        if first == last:
             return torch.full((_IN_A_WALK,), first)
         codes = torch.eye(len(self.facts.class_names))
         return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
@@ -143,9 +154,10 @@ def build_page(studio: Studio, name: str) -> Any:
     import gradio
 
     facts = studio.facts
-    with gradio.Blocks(title=f"{name}: choose a class", analytics_enabled=False) as page:
+    with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
         size, kind = facts.image_size, "gray" if facts.image_channels == 1 else "colour"
-        gradio.Markdown(f"# {name}\n{len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
+        gradio.Markdown("# Choose a class, get an image of it")
+        gradio.Markdown(f"`{name}`: {len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
         with gradio.Tab("Images"):
             _add_images(page, studio)
         with gradio.Tab("Walk"):
@@ -157,28 +169,21 @@ def _add_images(page: Any, studio: Studio) -> None:
     import gradio
 
     with gradio.Row():
-        with gradio.Column(scale=1, min_width=260):
+        with gradio.Column(scale=1, min_width=280):
             label = _class_chooser(studio.facts.class_names, "Class", 0, elem_id="class")
             seed = _seed_chooser("Seed", 0)
             count = gradio.Slider(1, 100, value=10, step=1, label="Images")
             hint = "Smaller: more typical, less varied. The largest is no bound."
-            truncation = gradio.Slider(
-                0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint
-            )
+            bound = gradio.Slider(0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint)
             make = gradio.Button("Generate", variant="primary", elem_id="generate")
+            make_others = gradio.Button("Others: the next seed")
             sheet = gradio.DownloadButton("Download the sheet", elem_id="download")
         with gradio.Column(scale=3):
-            gallery = gradio.Gallery(
-                label="Images",
-                columns=5,
-                format="png",
-                object_fit="contain",
-                height="auto",
-                elem_id="images",
-                preview=False,
-            )
-    how = {"fn": studio.images, "inputs": [label, seed, count, truncation], "outputs": [gallery, sheet]}
+            options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"], "height": "auto"}
+            gallery = gradio.Gallery(columns=5, object_fit="contain", interactive=False, elem_id="images", **options)
+    how = {"fn": studio.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
     make.click(**how)
+    make_others.click(lambda now: now + 1, [seed], [seed]).then(**how)
     label.input(**how)
     page.load(**how)
 
@@ -194,8 +199,9 @@ def _add_walk(page: Any, studio: Studio) -> None:
             names, "To class", len(names) - 1 if studio.source.mixes else 0, visible=studio.source.mixes
         )
         last_seed = _seed_chooser("To seed", 1)
-    part = gradio.Slider(0, 1, value=0, step=0.01, label="Way", elem_id="way")
-    picture = gradio.Image(show_label=False, format="png", interactive=False, elem_id="walk")
+    part = gradio.Slider(0, 1, value=0, step=0.01, label="Way from the one to the other", elem_id="way")
+    options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"]}
+    picture = gradio.Image(interactive=False, elem_id="walk", **options)
     how = {"fn": studio.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
     for part_of_page in (first, first_seed, last, last_seed, part):
         part_of_page.change(**how, show_progress="hidden", trigger_mode="always_last")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any, cast
 
 from jsonargparse import ArgumentParser
@@ -26,7 +29,7 @@ ON_THE_HUB: dict[str, Any] = {
 }
 
 
-class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **ON_THE_HUB):
+class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_HUB)):
     """A generator that has been trained: what `export` writes to a folder.
 
     `PretrainedGenerator.from_pretrained(place)` builds it from such a folder, or from a repository on the Hugging Face
@@ -62,6 +65,24 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **ON_THE_HUB):
         return cast(Tensor, self.generator(latents, labels))
 
 
+def read_folder(folder: Path) -> PretrainedGenerator:
+    """Reads a folder that `save_pretrained` has written, without a word.
+
+    Raises:
+        UsageError: The folder is another.
+    """
+    try:
+        if not (folder / "config.json").is_file():
+            raise FileNotFoundError("no config.json")
+        with redirect_stdout(None):  # where the mixin says that it loads
+            return PretrainedGenerator.from_pretrained(folder)
+    except UsageError:
+        raise
+    except Exception as error:  # a broken file fails in many ways
+        expected, reason = "expected a folder that export wrote", f"{type(error).__name__}: {error}"
+        raise UsageError(f"source: {expected}, got {folder}, which is none ({reason}); name another") from error
+
+
 def _build(description: Any) -> Generator:
     found = first_to_import(description)
     if found:
@@ -73,7 +94,7 @@ def _build(description: Any) -> Generator:
         parser = ArgumentParser(exit_on_error=False)
         parser.add_subclass_arguments(Generator, "generator", fail_untyped=False)
         parsed = parser.parse_object({"generator": dict(description)})
-        return cast(Generator, parser.instantiate_classes(parsed).generator)
+        return cast(Generator, parser.instantiate(parsed).generator)
     except Exception as error:  # what a description names may fail in many ways
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         expected = "expected a generator that this version can build"

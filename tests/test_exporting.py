@@ -17,6 +17,7 @@ import torch
 import yaml
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_cgan import (
     ConditionalGAN,
@@ -152,8 +153,8 @@ def test_whatever_is_opened_makes_the_images_of_the_checkpoint(out: str, toleran
     main(["generate", OLD, "--labels", "7", "--count", "3", "--seed", "5", "--out", "sevens"])
     made = bytes_from_signed(opened.make(torch.tensor([7] * 3), opened.facts.draw(7, 3, 5)))
     for number, image in enumerate(made):
-        saved = Image.open(f"sevens/7/{number:05d}.png")
-        assert max(abs(one - other) for one, other in zip(saved.getdata(), image.flatten().tolist(), strict=True)) <= 1
+        saved = pil_to_tensor(Image.open(f"sevens/7/{number:05d}.png"))
+        assert (saved.int() - image.int()).abs().max() <= 1
 
 
 @pytest.mark.parametrize("out", ["x.onnx", "x.pt2", "x"])
@@ -202,11 +203,11 @@ def test_snippet_of_the_card_runs(capsys: pytest.CaptureFixture[str], monkeypatc
     monkeypatch.chdir("exported")
     capsys.readouterr()
     exec(compile(snippet, "README.md", "exec"), {})
-    assert capsys.readouterr().out == "torch.Size([3, 1, 8, 8]) ['0', '9']\n"
+    assert capsys.readouterr().out.endswith("torch.Size([3, 1, 8, 8]) ['0', '9']\n")
 
 
 def test_card_tells_the_report(
-    run: Callable[..., Path], fails: Fails, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Path], fails: Fails, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gan_train_module, "learn", lambda *_: None)  # the students may stay as they are
     folder = run("--trainer.max_steps", "2", "--data.image_size", "8")
@@ -227,9 +228,9 @@ def test_card_tells_the_report(
     # that of another checkpoint is none
     shutil.copytree(folder / "checkpoints" / "last-report", "format_3-report")
     shutil.copy(OLD, "format_3.ckpt")
-    capsys.readouterr()
+    capfd.readouterr()
     main(["export", "format_3.ckpt", "--out", "y"])
-    assert capsys.readouterr().out.startswith("No scores: expected the report of format_3.ckpt, got format_3-report")
+    assert capfd.readouterr().out.startswith("No scores: expected the report of format_3.ckpt, got format_3-report")
     assert "No report" in Path("y/README.md").read_text()
     given = ["--report", "format_3-report/report.json"]
     assert fails("export", "format_3.ckpt", "--out", "z", *given).startswith(
@@ -386,5 +387,5 @@ def test_what_cannot_be_opened(fails: Fails) -> None:
         assert fails("demo", name, "--port", "0").startswith(
             f"error: source: expected a {kind} that export wrote, got {name}, which is none ("
         )
-    assert fails("demo", "x.ckpt", "--port", "0") == "error: source: no such file: x.ckpt; did you mean x.onnx?"
+    assert fails("demo", "xx.onnx", "--port", "0") == "error: source: no such file: xx.onnx; did you mean x.onnx?"
     assert fails("demo").startswith("error: source: expected a file, got none; name one")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -105,8 +106,7 @@ def read_program(file: Path) -> tuple[Facts, Make]:
     """
     texts = {_FACTS: ""}
     with _reading(file):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silence("torch.export"):
             program = torch.export.load(BytesIO(file.read_bytes()), extra_files=texts)
         facts, network = Facts.from_texts(json.loads(texts[_FACTS] or "{}")), program.module()
 
@@ -143,10 +143,9 @@ def _examples(facts: Facts, count: int) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _exporting(generator: Generator) -> Iterator[None]:
-    """Keeps PyTorch's talk back, and tells in one line what it cannot export."""
+    """Keeps back what PyTorch says on the way, and tells in one line what it cannot export."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _silence("torch.onnx"):
             yield
     except Exception as error:  # networks can do anything, and so fail in many ways
         raise UsageError(
@@ -162,6 +161,19 @@ def _reading(file: Path) -> Iterator[None]:
     except Exception as error:  # a broken file fails in many ways
         expected = "expected a file that export wrote"
         raise UsageError(f"source: {expected}, got {file}, which is none ({_reason(error)}); name another") from error
+
+
+@contextmanager
+def _silence(name: str) -> Iterator[None]:
+    """Keeps back warnings, and what a logger says; an error is told by whoever catches it."""
+    logger = logging.getLogger(name)
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
 
 
 def _reason(error: Any) -> str:

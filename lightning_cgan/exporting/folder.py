@@ -13,7 +13,7 @@ from lightning_cgan.exporting.facts import Facts
 from lightning_cgan.exporting.reports import ScoredReport
 from lightning_cgan.images import grid, save_png
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.pretrained import ON_THE_HUB, PretrainedGenerator
+from lightning_cgan.pretrained import ON_THE_HUB, PretrainedGenerator, read_folder
 from lightning_cgan.rebuildable import describe
 
 _COLUMNS = 10
@@ -45,6 +45,7 @@ def write_folder(
     text = card_text(name, generator, facts, training, report, ON_THE_HUB)
     (folder / "README.md").write_text(text, encoding="utf-8")  # first: the mixin writes a card of its own otherwise
     pretrained.save_pretrained(folder)
+    (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode)  # safetensors lets nobody else read it
     count = len(facts.class_names)
     labels = torch.arange(count).repeat_interleave(_COLUMNS)
     latents = torch.cat([facts.draw(label, _COLUMNS, seed=0) for label in range(count)])
@@ -53,7 +54,7 @@ def write_folder(
     save_png(grid(images, _COLUMNS), folder / "samples.png")
     if report is not None and report.picture is not None:
         shutil.copyfile(report.picture, folder / "report.png")
-    again = PretrainedGenerator.from_pretrained(folder).generate(labels, latents)
+    again = read_folder(folder).generate(labels, latents)
     if not torch.equal(again, images):
         expected = "expected a folder that makes the generator's images again"
         raise UsageError(f"--out: {expected}, got other images; does the network draw numbers of its own?")

@@ -48,7 +48,11 @@ def open_source(path: str, imports: Sequence[str] = ()) -> Source:
     if place.suffix == ".pt2":
         return Source(*read_program(place), mixes=False)
     if place.is_dir():
-        return _of_sampler(*_read_folder(place, imports))
+        from lightning_cgan.pretrained import read_folder  # which needs an extra
+
+        import_all(imports)
+        generator = read_folder(place)
+        return _of_sampler(generator, generator.class_names)
     return _of_sampler(*load(path, imports))
 
 
@@ -59,18 +63,3 @@ def _of_sampler(sampler: Sampler, class_names: Sequence[str]) -> Source:
         return sampler.generate(labels, latents).float().cpu()
 
     return Source(Facts.of(sampler, class_names), make, mixes=True)
-
-
-def _read_folder(folder: Path, imports: Sequence[str]) -> tuple[Sampler, tuple[str, ...]]:
-    from lightning_cgan.pretrained import PretrainedGenerator  # which needs an extra
-
-    import_all(imports)
-    try:
-        generator = PretrainedGenerator.from_pretrained(folder)
-    except UsageError:
-        raise
-    except Exception as error:  # a broken file fails in many ways
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        expected = "expected a folder that export wrote"
-        raise UsageError(f"source: {expected}, got {folder}, which is none ({reason}); name another") from error
-    return generator, generator.class_names
