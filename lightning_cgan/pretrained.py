@@ -52,9 +52,10 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.generator = _build(generator).eval()
+        self.generator = _build(generator)
         self.latents = latents
         self.class_names = tuple(map(str, class_names or range(self.num_classes)))
+        self.eval()
         if latents not in ("normal", "uniform") or len(self.class_names) != self.num_classes:
             expected = f"normal or uniform latents and {self.num_classes} names of classes"
             given = f"{latents} and {len(self.class_names)}"

@@ -53,7 +53,9 @@ def export(
     place = Path(out)
     _check_place(place, overwrite)
     if report is not None and place.suffix in _FILES:
-        raise UsageError(f"--report: expected a folder to write, got --out {place}; a file has no model card")
+        raise UsageError(
+            f"--report: expected a folder to write, got --out {place}, which has no card; leave --report out"
+        )
     module, class_names = load(checkpoint, imports.split(",") if imports else (), "cpu")
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
     facts = Facts.of(module, class_names)

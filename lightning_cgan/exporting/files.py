@@ -58,9 +58,9 @@ def write_onnx(generator: Generator, facts: Facts, file: Path) -> None:
             dynamo=True,
             verbose=False,
         )
-        assert program is not None, "it is for the older exporter that there is none"
-        program.model.metadata_props.update(facts.to_texts())
-        program.save(file, external_data=False)
+    assert program is not None, "it is for the older exporter that there is none"
+    program.model.metadata_props.update(facts.to_texts())
+    program.save(file, external_data=False)
     check_images(network, read_onnx(file)[1], facts)
 
 
