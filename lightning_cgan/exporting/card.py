@@ -118,7 +118,7 @@ def _table(generator: Generator, facts: Facts, training: Training) -> str:
         (f"{len(names)} classes", _plain(listed) + (", …" if len(names) > _MOST_NAMES else "")),
         (
             "training",
-            f"{training.alternations:,} alternations of both networks" + _of(data, "batch size", " of {:,} images"),
+            f"{training.alternations:,} alternations" + _of(data, "batch size", ", of {:,} images each"),
         ),
     ]
     if "data set" in data:

@@ -22,7 +22,12 @@ _SCORES = (
     ("recall", "recall", "{:.3f}", "real images within reach of generated ones"),
     ("density", "density", "{:.3f}", "precision that outliers do not lead astray"),
     ("coverage", "coverage", "{:.3f}", "recall that outliers do not lead astray"),
-    ("diversity", "diversity", "{:.3f}", "distance between two images of a class, of that between real ones"),
+    (
+        "diversity",
+        "diversity",
+        "{:.3f}",
+        "distance between two images of a class, as a multiple of that between real ones",
+    ),
 )
 _STUDENTS = (
     ("gan_train", "GAN-train", "accuracy on test images of a classifier that has learnt from generated ones alone"),
@@ -80,7 +85,9 @@ def _table(report: dict[str, Any]) -> str:
     ceiling = _mean(report["gan_train_of_real_images"])
     rows += [(title, _mean(report[key]), ceiling, what) for key, title, what in _STUDENTS if key in report]
     ratio = f"{report['memorisation']['ratio']:.3f}"
-    rows.append(("memorisation", ratio, "1", "distance from the nearest training image, of that of test images"))
+    rows.append(
+        ("memorisation", ratio, "1", "distance from the nearest training image, as a multiple of that of test images")
+    )
     if "parzen_window" in report:
         found, best = (f"{report[key]['mean']:.1f}" for key in ("parzen_window", "parzen_window_of_real_images"))
         rows.append(("Parzen window", found, best, "log-likelihood of test images, in nats"))
@@ -90,8 +97,8 @@ def _table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"Protocol `{protocol['name']}` of lightning_cgan {report['versions']['lightning_cgan']} on `{data['name']}`: "
-        f"up to {protocol['images']:,} images, {len(protocol['seeds'])} students for {protocol['epochs']} epochs. Real "
-        "images are held-out ones in the place of generated ones. The judge is a classifier that has learnt the "
+        f"up to {protocol['images']:,} images; GAN-train: {protocol['epochs']} epochs, seeds "
+        f"{', '.join(map(str, protocol['seeds']))}. Real images are held-out ones in the place of generated ones. The judge is a classifier that has learnt the "
         f"training split (sha256 `{report['judge']['sha256'][:16]}`), so no score compares with one of Inception.",
     ]
     return "\n".join(lines)
