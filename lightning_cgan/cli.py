@@ -284,16 +284,13 @@ class CLI(LightningCLI):
     def _say_how_to_resume(self) -> None:
         checkpoint = self._checkpoints().last_model_path
         if checkpoint and self.trainer.is_global_zero:
-            written = max(self.run_folder.glob("config*.yaml"), key=_time_of) if self.run_folder else None
+            configs = self.run_folder.glob("config*.yaml") if self.run_folder else ()
+            written = max(configs, key=lambda file: file.stat().st_mtime, default=None)
             config = f"--config {written}" if written else "(with the same options)"
             print(
                 f"Stopped at alternation {self.trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
                 f"{config} --ckpt_path {checkpoint}"
             )
-
-
-def _time_of(file: Path) -> float:
-    return file.stat().st_mtime
 
 
 def _check_file(option: str, path: str | None) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_cgan.chance import Drawing
 from lightning_cgan.errors import UsageError, extra
 from lightning_cgan.exporting.opening import Source, open_source
 from lightning_cgan.generating import between
@@ -112,7 +113,7 @@ class Studio:
             The images, and the file of a sheet with all of them.
         """
         bound = truncation if truncation < _NO_TRUNCATION else None
-        latents = self.facts.draw(label, int(count), int(seed), bound)
+        latents = self.facts.draw(label, int(count), Drawing(int(seed), bound))
         made = self.source.make(torch.full((len(latents),), label), latents)
         sheet = self.folder / f"class-{label}-seed-{int(seed)}.png"
         save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
@@ -129,10 +130,11 @@ class Studio:
             part: How far it has gone, from 0 to 1.
         """
         last = last if self.source.mixes else first
-        ends = [
-            self.facts.draw(*end) for end in ((first, _IN_A_WALK, int(first_seed)), (last, _IN_A_WALK, int(last_seed)))
-        ]
-        latents = between(ends[0], ends[1], part)
+        start, end = (
+            self.facts.draw(label, _IN_A_WALK, Drawing(int(seed)))
+            for label, seed in ((first, first_seed), (last, last_seed))
+        )
+        latents = between(start, end, part)
         made = self.source.make(self._between_classes(first, last, part), latents)
         picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
         return picture

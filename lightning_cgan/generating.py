@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from io import BytesIO
@@ -20,9 +19,9 @@ from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.errors import UsageError, check_positive, check_truncation, did_you_mean, no_such_file
 from lightning_cgan.images import bytes_from_signed, grid, save_png
-from lightning_cgan.keeping import file_of_image, write_whole
+from lightning_cgan.keeping import file_of_image, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.run import check_writable
+from lightning_cgan.run import check_place
 
 Walk = Literal["latents", "classes"]
 
@@ -225,24 +224,13 @@ def between(first: Tensor, second: Tensor, part: float) -> Tensor:
 
 
 def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
-    wants_folder = place.suffix not in _SUFFIXES
-    if not place.name or place.is_symlink():
-        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
-    if (walk is not None) != (place.suffix == ".gif"):
+    if (walk is not None) != (place.suffix == ".gif") and place.name:
         raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
-    check_writable(place.parent, "--out")
-    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
-        return
-    if not overwrite:
-        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite true")
-    if place.is_dir() != wants_folder:
-        raise UsageError(f"--out: expected a file in the place of a file, got {place}; name another")
-    if wants_folder and any(not child.is_dir() or _foreign(child) for child in place.iterdir()):
-        raise UsageError(f"--out: expected nothing but class folders of PNG files there, got {place}; name another")
+    check_place(place, place.suffix not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files")
 
 
-def _foreign(folder: Path) -> bool:
-    return any(not re.fullmatch(r"\d+\.png", file.name) for file in folder.iterdir())
+def _is_class_folder(place: Path) -> bool:
+    return place.is_dir() and all(re.fullmatch(r"\d+\.png", file.name) for file in place.iterdir())
 
 
 def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], place: Path) -> None:
@@ -258,14 +246,13 @@ def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequenc
         }
         write_whole(place, lambda file: _save_arrays(arrays, file))
     else:
-        unfinished = place.with_name(f".{place.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        for label, part in zip(chosen, images, strict=True):
-            for number, image in enumerate(bytes_from_signed(part)):
-                save_png(image, file_of_image(unfinished, class_names, label, number))
-        if place.exists():
-            shutil.rmtree(place)
-        unfinished.replace(place)
+        write_whole_folder(place, lambda folder: _fill(folder, images, chosen, class_names))
+
+
+def _fill(folder: Path, images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str]) -> None:
+    for label, part in zip(chosen, images, strict=True):
+        for number, image in enumerate(bytes_from_signed(part)):
+            save_png(image, file_of_image(folder, class_names, label, number))
 
 
 def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:

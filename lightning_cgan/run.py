@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,35 @@ def check_writable(folder: Path, option: str = "--runs_dir") -> None:
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UsageError(f"{option}: expected a folder to write to, got {existing}, which is not; name another")
+
+
+def check_place(
+    place: Path, wants_folder: bool, overwrite: bool, is_ours: Callable[[Path], bool], contents: str
+) -> None:
+    """Refuses a place for what `--out` names, where something is that may not be replaced.
+
+    Args:
+        place: The file or folder to write.
+        wants_folder: Whether it is a folder.
+        overwrite: Whether what is there may be replaced.
+        is_ours: Whether something in the folder may be removed.
+        contents: What the folder may hold, in the words of the error.
+
+    Raises:
+        UsageError: The place is taken, or cannot be written to.
+    """
+    if not place.name or place.is_symlink():
+        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
+    check_writable(place.parent, "--out")
+    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite true")
+    if place.is_dir() != wants_folder:
+        kind = "folder" if wants_folder else "file"
+        raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {place}; name another")
+    if wants_folder and not all(map(is_ours, place.iterdir())):
+        raise UsageError(f"--out: expected nothing but {contents} there, got {place}; name another")
 
 
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:

@@ -14,7 +14,7 @@ from lightning_cgan.exporting.files import write_onnx, write_program
 from lightning_cgan.exporting.reports import find_report
 from lightning_cgan.generating import load
 from lightning_cgan.keeping import write_whole, write_whole_folder
-from lightning_cgan.run import check_writable
+from lightning_cgan.run import check_place
 
 _FILES = {".onnx": write_onnx, ".pt2": write_program}
 _IN_FOLDER = ("model.safetensors", "config.json", "README.md", "samples.png", "report.png")
@@ -51,15 +51,16 @@ def export(
             exported, or a package is missing that an extra brings.
     """
     place = Path(out)
-    _check_place(place, overwrite)
-    if report is not None and place.suffix in _FILES:
+    wants_folder = place.suffix not in _FILES
+    check_place(place, wants_folder, overwrite, lambda child: child.name in _IN_FOLDER, "what export writes")
+    if report is not None and not wants_folder:
         raise UsageError(
             f"--report: expected a folder to write, got --out {place}, which has no card; leave --report out"
         )
     module, class_names = load(checkpoint, imports.split(",") if imports else (), "cpu")
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
     facts = Facts.of(module, class_names)
-    if place.suffix in _FILES:
+    if not wants_folder:
         write_whole(place, lambda file: _FILES[place.suffix](generator, facts, file))
     else:
         from lightning_cgan.exporting.folder import write_folder  # which needs an extra
@@ -68,22 +69,6 @@ def export(
         scores = find_report(Path(checkpoint), report)
         write_whole_folder(place, lambda folder: write_folder(generator, *about, scores, place.resolve().name, folder))
     print(f"Exported a generator of {len(class_names)} classes: {place}")
-
-
-def _check_place(place: Path, overwrite: bool) -> None:
-    wants_folder = place.suffix not in _FILES
-    if not place.name or place.is_symlink():
-        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
-    check_writable(place.parent, "--out")
-    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
-        return
-    if not overwrite:
-        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite true")
-    if place.is_dir() != wants_folder:
-        kind = "folder" if wants_folder else "file"
-        raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {place}; name another")
-    if wants_folder and any(child.name not in _IN_FOLDER for child in place.iterdir()):
-        raise UsageError(f"--out: expected nothing but what export writes there, got {place}; name another")
 
 
 def _training_of(checkpoint: str, averaged: bool) -> Training:

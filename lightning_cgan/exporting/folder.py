@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lightning_cgan.chance import Drawing
 from lightning_cgan.errors import UsageError
 from lightning_cgan.exporting.card import Training, card_text
 from lightning_cgan.exporting.facts import Facts
@@ -48,7 +49,7 @@ def write_folder(
     (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode)  # safetensors lets nobody else read it
     count = len(facts.class_names)
     labels = torch.arange(count).repeat_interleave(_COLUMNS)
-    latents = torch.cat([facts.draw(label, _COLUMNS, seed=0) for label in range(count)])
+    latents = torch.cat([facts.draw(label, _COLUMNS, Drawing()) for label in range(count)])
     with torch.no_grad():
         images = generator(latents, labels)
     save_png(grid(images, _COLUMNS), folder / "samples.png")

@@ -97,9 +97,10 @@ def _table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"Protocol `{protocol['name']}` of lightning_cgan {report['versions']['lightning_cgan']} on `{data['name']}`: "
-        f"up to {protocol['images']:,} images; GAN-train: {protocol['epochs']} epochs, seeds "
-        f"{', '.join(map(str, protocol['seeds']))}. Real images are held-out ones in the place of generated ones. The judge is a classifier that has learnt the "
-        f"training split (sha256 `{report['judge']['sha256'][:16]}`), so no score compares with one of Inception.",
+        f"up to {protocol['images']:,} images; GAN-train: {protocol['epochs']} epochs, of each seed in "
+        f"{protocol['seeds']}. Real images are held-out ones in the place of generated ones. The judge is a "
+        f"classifier that has learnt the training split (sha256 `{report['judge']['sha256'][:16]}`), so no "
+        "score compares with one of Inception.",
     ]
     return "\n".join(lines)
 

@@ -1,0 +1,292 @@
+"""What a person gets from `export`, and what it says of mistakes."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from lightning_cgan import (
+    ConditionalGAN,
+    PretrainedGenerator,
+    UsageError,
+)
+from lightning_cgan.chance import Drawing
+from lightning_cgan.cli import main
+from lightning_cgan.evaluation import gan_train as gan_train_module
+from lightning_cgan.exporting.facts import Facts
+from lightning_cgan.exporting.opening import open_source
+from lightning_cgan.images import bytes_from_signed
+
+OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
+
+Fails = Callable[..., str]
+
+# ---- the command -------------------------------------------------------------------------------------------------------
+
+
+def images_of(path: str, labels: Tensor, latents: Tensor) -> Tensor:
+    return open_source(path).make(labels, latents)
+
+
+@pytest.mark.parametrize(("out", "tolerance"), [("x.onnx", 1e-4), ("x.pt2", 1e-4), ("x", 0), (OLD, 0)])
+def test_whatever_is_opened_makes_the_images_of_the_checkpoint(out: str, tolerance: float, tmp_path: Path) -> None:
+    if out != OLD:
+        main(["export", OLD, "--out", out])
+        assert [file.name for file in tmp_path.iterdir()] == [out]
+    module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
+    labels, latents = torch.arange(10), module.sample_latents(10, seed=1)
+    expected = module.generate(labels, latents)
+    opened = open_source(out)
+    torch.testing.assert_close(opened.make(labels, latents), expected, atol=tolerance, rtol=0)
+    assert opened.facts == Facts.of(module, tuple("0123456789"))
+    main(["generate", OLD, "--labels", "7", "--count", "3", "--seed", "5", "--out", "sevens"])
+    made = bytes_from_signed(opened.make(torch.tensor([7] * 3), opened.facts.draw(7, 3, Drawing(5))))
+    for number, image in enumerate(made):
+        saved = pil_to_tensor(Image.open(f"sevens/7/{number:05d}.png"))
+        assert (saved.int() - image.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("out", ["x.onnx", "x.pt2", "x"])
+def test_weights_before_averaging(out: str) -> None:
+    checkpoint = torch.load(OLD, weights_only=True)
+    for name, value in checkpoint["state_dict"].items():
+        if name.startswith("generator."):
+            value.mul_(3)
+    torch.save(checkpoint, "other.ckpt")
+    module = ConditionalGAN.load_from_checkpoint("other.ckpt", map_location="cpu")
+    labels, latents = torch.arange(10), module.sample_latents(10, seed=1)
+    for ema in (True, False):
+        main(["export", "other.ckpt", "--out", out, "--ema", str(ema).lower(), "--overwrite", "true"])
+        expected = module.generate(labels, latents, ema=ema)
+        torch.testing.assert_close(images_of(out, labels, latents), expected, atol=1e-4, rtol=0)
+
+
+def test_folder_and_its_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    checkpoint = torch.load(OLD, weights_only=True)
+    names = ["a|b", "<i>", *"23456789"]
+    checkpoint["lightning_cgan"]["data"] = {"data set": "MyData", "classes": names, "training images": 12345}
+    torch.save({**checkpoint, "global_step": 4321}, "named.ckpt")
+    main(["export", "named.ckpt", "--out", "inner/my model"])
+    assert capsys.readouterr().out == "Exported a generator of 10 classes: inner/my model\n"
+    folder = tmp_path / "inner" / "my model"
+    files = ["README.md", "config.json", "model.safetensors", "samples.png"]
+    assert sorted(file.name for file in folder.iterdir()) == files
+    assert [file.name for file in folder.parent.iterdir()] == ["my model"]
+    _, front, text = (folder / "README.md").read_text().split("---\n", 2)
+    told = yaml.safe_load(front)
+    assert (told["library_name"], told["pipeline_tag"]) == ("lightning_cgan", "unconditional-image-generation")
+    assert "conditional-gan" in told["tags"]
+    assert text.startswith("\n# my model\n")
+    for part in ("`MyData`, 12,345 training images", "4,321 alternations", "8 × 8 pixels, gray", "10 classes"):
+        assert part in text
+    assert "0 a&#124;b, 1 &lt;i&gt;, 2, 3," in text
+    assert "No report: run `python -m lightning_cgan test`" in text
+    # a row for each class, of ten: the sheet of `generate`
+    main(["generate", "named.ckpt", "--count", "10", "--out", "sheet.png"])
+    assert Image.open(folder / "samples.png").tobytes() == Image.open("sheet.png").tobytes()
+
+
+def test_snippet_of_the_card_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    main(["export", OLD])
+    (snippet,) = re.findall(r"```python\n(.*?)```", Path("exported/README.md").read_text(), re.DOTALL)
+    monkeypatch.chdir("exported")
+    capsys.readouterr()
+    exec(compile(snippet, "README.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("torch.Size([3, 1, 8, 8]) ['0', '9']\n")
+
+
+def test_card_tells_the_report(
+    run: Callable[..., Path], fails: Fails, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gan_train_module, "learn", lambda *_: None)  # the students may stay as they are
+    folder = run("--trainer.max_steps", "2", "--data.image_size", "8")
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    main(["test", "--config", str(folder / "config.yaml"), "--ckpt_path", str(checkpoint)])
+    main(["export", str(checkpoint), "--out", "x"])
+    card = Path("x/README.md").read_text()
+    report = json.loads((folder / "checkpoints" / "last-report" / "report.json").read_text())
+    generated, real = (f"{report[name]['gan_test']:.2%}" for name in ("scores", "scores_of_real_images"))
+    assert f"| GAN-test | {generated} | {real} |" in card
+    generated, real = (f"{report[name]['judge_fid']:.2f}" for name in ("scores", "scores_of_real_images"))
+    assert f"| judge FID | {generated} | {real} |" in card
+    assert f"| GAN-train | {report['gan_train']['mean']:.2%} ±" in card
+    assert "Protocol `full`" in card
+    assert "`DigitsData`, 1,317 training images" in card
+    assert "![The report as a picture](report.png)" in card
+    assert Path("x/report.png").read_bytes() == (folder / "checkpoints" / "last-report" / "report.png").read_bytes()
+    # that of another checkpoint is none
+    shutil.copytree(folder / "checkpoints" / "last-report", "format_3-report")
+    shutil.copy(OLD, "format_3.ckpt")
+    capfd.readouterr()
+    main(["export", "format_3.ckpt", "--out", "y"])
+    assert capfd.readouterr().out.startswith("No scores: expected the report of format_3.ckpt, got format_3-report")
+    assert "No report" in Path("y/README.md").read_text()
+    given = ["--report", "format_3-report/report.json"]
+    assert fails("export", "format_3.ckpt", "--out", "z", *given).startswith(
+        "error: --report: expected the report of format_3.ckpt, got format_3-report/report.json, which is of another"
+    )
+    Path("broken.json").write_text("{}")
+    assert fails("export", OLD, "--out", "z", "--report", "broken.json") == (
+        "error: --report: expected a report.json that test wrote, got broken.json (KeyError: 'format'); run test again"
+    )
+
+
+# ---- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--out taken.onnx", "--out: expected a new name, got taken.onnx, which exists; name another, or --overwrite"),
+        ("--out folder.pt2 --overwrite true", "--out: expected a file in the place of a file, got folder.pt2; name"),
+        ("--out file --overwrite true", "--out: expected a folder in the place of a folder, got file; name another"),
+        ("--out photos", "--out: expected a new name, got photos, which exists; name another, or --overwrite true"),
+        ("--out photos --overwrite true", "--out: expected nothing but what export writes there, got photos; name"),
+        ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
+        ("--out file/x.onnx", "--out: expected a folder to write to, got file, which is not; name another"),
+        ("--out x.onnx --report r.json", "--report: expected a folder to write, got --out x.onnx, which has no card"),
+        ("--report r.json", "--report: no such file: r.json; check the path"),
+        ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
+        ("--otu x.onnx", "--otu: no such option; did you mean --out?"),
+    ],
+)
+def test_mistakes(fails: Fails, options: str, message: str) -> None:
+    for folder in ("photos", "folder.pt2"):
+        Path(folder).mkdir()
+    for file in ("photos/cat.jpg", "taken.onnx", "file"):
+        Path(file).touch()
+    before = sorted(Path().rglob("*"))
+    assert fails("export", OLD, *options.split()).startswith(f"error: {message}")
+    assert sorted(Path().rglob("*")) == before
+
+
+def test_what_is_no_checkpoint(fails: Fails) -> None:
+    assert fails("export").startswith("error: checkpoint: expected a file, got none; name one")
+    assert fails("export", "last.ckpt") == "error: checkpoint: no such file: last.ckpt; check the path"
+    assert fails("exprot", OLD) == "error: exprot: no such command; did you mean export?"
+
+
+@pytest.mark.parametrize(
+    ("out", "package", "extra"), [("x.onnx", "onnxruntime", "onnx"), ("x", "huggingface_hub", "hub")]
+)
+def test_missing_extras(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str, package: str, extra: str) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    for module in ("lightning_cgan.pretrained", "lightning_cgan.exporting.folder"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    assert fails("export", OLD, "--out", out) == (
+        f'error: {package}: expected it to be installed, got no such package; pip install "lightning_cgan[{extra}]"'
+    )
+    assert list(Path().iterdir()) == []
+
+
+OWN = """
+import torch
+from lightning_cgan import MLPGenerator
+
+class Noisy(MLPGenerator):
+    def forward(self, latents, labels):
+        return super().forward(latents + torch.randn_like(latents), labels)
+
+class Choosy(MLPGenerator):
+    def forward(self, latents, labels):
+        return super().forward(latents if latents.sum() > 0 else -latents, labels)
+"""
+
+
+@pytest.mark.parametrize(
+    ("network", "out", "message"),
+    [
+        (
+            "Noisy",
+            "x.onnx",
+            r"--out: expected a file that makes the generator's images within 0.0001, got one that is \S+ off; name a folder",
+        ),
+        (
+            "Noisy",
+            "x.pt2",
+            r"--out: expected a file that makes the generator's images within 0.0001, got one that is \S+ off; name a folder",
+        ),
+        ("Noisy", "x", "--out: expected a folder that makes the generator's images again, got other images; does the"),
+        ("Choosy", "x.onnx", r"--out: expected a generator that PyTorch can export, got Choosy \(.*\); name a folder"),
+        ("Choosy", "x.pt2", r"--out: expected a generator that PyTorch can export, got Choosy \(.*\); name a folder"),
+    ],
+)
+def test_what_would_make_other_images_is_not_left(
+    run: Callable[..., Path],
+    fails: Fails,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    network: str,
+    out: str,
+    message: str,
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    last = run("--trainer.max_steps", "1", "--model.generator", f"own.{network}") / "checkpoints" / "last.ckpt"
+    before = sorted(tmp_path.iterdir())
+    assert re.match(f"error: {message}", fails("export", str(last), "--out", out))
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_folder_of_an_own_network(
+    run: Callable[..., Path], fails: Fails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "own", raising=False)
+    last = run("--trainer.max_steps", "1", "--model.generator", "own.Choosy") / "checkpoints" / "last.ckpt"
+    main(["export", str(last), "--out", "x", "--imports", "own"])
+    assert "\nimport own\n\nfrom lightning_cgan import" in Path("x/README.md").read_text()
+    monkeypatch.delitem(sys.modules, "own")
+    assert "got own.Choosy; import its module first" in fails("demo", "x", "--port", "0")
+    assert open_source("x", imports=["own"]).facts.image_size == 16
+
+
+def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    main(["export", OLD, "--out", "x"])
+    config = json.loads(Path("x/config.json").read_text())
+
+    def read(generator: Any) -> str:
+        Path("x/config.json").write_text(json.dumps({**config, "generator": generator}))
+        with pytest.raises(UsageError) as caught:
+            PretrainedGenerator.from_pretrained("x")
+        return str(caught.value)
+
+    message = read({"class_path": "evil.Evil", "init_args": {}})
+    assert message == (
+        "config.json: expected a generator of an imported module, got evil.Evil; import its module first, if you trust it"
+    )
+    inner = {**config["generator"]["init_args"], "hidden": {"class_path": "evil.Evil"}}
+    for other in ("evil.Evil", {**config["generator"], "init_args": inner}, "{class_path: evil.Evil}"):
+        assert "got evil.Evil; import its module first" in read(other)
+    for other in ({"class_path": "torch.nn.Linear", "init_args": {}}, 5, {}, {"class_path": "MLPGenerator"}):
+        assert read(other).startswith("config.json: expected a generator that this version can build, got another (")
+    assert not Path("ran").exists()
+
+
+def test_what_cannot_be_opened(fails: Fails) -> None:
+    Path("empty").mkdir()
+    for name in ("x.onnx", "x.pt2"):
+        Path(name).write_text("hello")
+    for name in ("x.onnx", "x.pt2", "empty"):
+        kind = "folder" if name == "empty" else "file"
+        assert fails("demo", name, "--port", "0").startswith(
+            f"error: source: expected a {kind} that export wrote, got {name}, which is none ("
+        )
+    assert fails("demo", "xx.onnx", "--port", "0") == "error: source: no such file: xx.onnx; did you mean x.onnx?"
+    assert fails("demo").startswith("error: source: expected a file, got none; name one")
