@@ -57,8 +57,8 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
         look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
         server = {"server_name": host, "server_port": port, "share": False, "allowed_paths": [folder]}
-        page.launch(**look, **server, quiet=True, prevent_thread_lock=True)
-        print(f"Demo of {source}: http://{host}:{port} (Ctrl-C ends it)", flush=True)
+        _, address, _ = page.launch(**look, **server, quiet=True, prevent_thread_lock=True)
+        print(f"Demo of {source}: {address} (Ctrl-C ends it)", flush=True)
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # which else would leave the folder
         try:
             threading.Event().wait()

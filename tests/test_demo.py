@@ -97,7 +97,7 @@ def address() -> Iterator[str]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout is not None
         first = process.stdout.readline()
-        assert f"http://127.0.0.1:{port} " in first, first + process.stdout.read()
+        assert f": http://127.0.0.1:{port}/ (" in first, first + process.stdout.read()
         yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGINT)
         shown, _ = process.communicate(timeout=60)

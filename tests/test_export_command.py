@@ -28,6 +28,7 @@ from lightning_cgan.evaluation import gan_train as gan_train_module
 from lightning_cgan.exporting.facts import Facts
 from lightning_cgan.exporting.opening import open_source
 from lightning_cgan.images import bytes_from_signed
+from lightning_cgan.keeping import write_whole_folder
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 
@@ -189,6 +190,24 @@ def test_missing_extras(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str,
         f'error: {package}: expected it to be installed, got no such package; pip install "lightning_cgan[{extra}]"'
     )
     assert list(Path().iterdir()) == []
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    def fill(folder: Path) -> None:
+        (folder / "new").touch()
+
+    def fail(folder: Path) -> None:
+        fill(folder)
+        raise OSError("disk full")
+
+    place = tmp_path / "inner" / "x"
+    place.mkdir(parents=True)
+    (place / "old").touch()
+    with pytest.raises(OSError, match="disk full"):
+        write_whole_folder(place, fail)
+    assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/old")]
+    write_whole_folder(place, fill)
+    assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/new")]
 
 
 OWN = """
