@@ -71,7 +71,7 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
 def _import_gradio(folder: str) -> Any:
     """Imports Gradio once it is told to send nothing, and to keep its files in a folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = folder
+    os.environ.setdefault("GRADIO_TEMP_DIR", folder)
     with extra("demo"):
         import gradio
     return gradio

@@ -23,6 +23,7 @@ def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("LIGHTNING_CGAN_DATA", raising=False)
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.getbasetemp() / "gradio"))
     monkeypatch.setattr(sys, "argv", ["lightning_cgan"])
     torch.manual_seed(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
