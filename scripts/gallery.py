@@ -19,7 +19,8 @@ from lightning_cgan.images import save_gif
 from lightning_cgan.keeping import write_whole
 
 _BYTES = 300_000
-_HEIGHTS = (584, 440, 330, 250)
+# From the best to the smallest: what the size of a grid, which magnifies pixels, is divided by, and the shades.
+_FORMS = ((1, 64), (2, 64), (2, 32), (2, 16), (4, 16))
 
 
 def generate(run: Path, out: Path, *options: str) -> None:
@@ -29,17 +30,16 @@ def generate(run: Path, out: Path, *options: str) -> None:
     subprocess.run([*command, *options], check=True)
 
 
-def shrink(film: Path, out: Path, most: int = 48) -> None:
-    """Writes a film again with at most so many frames, in the largest of a few sizes that is small enough for a page."""
+def shrink(film: Path, out: Path) -> None:
+    """Writes a film again in the best form that is small enough for a page."""
     with Image.open(film) as opened:
-        every = -(-opened.n_frames // most)
-        seconds = every * opened.info["duration"] / 1000
+        seconds = max(0.1, opened.info["duration"] / 1000)  # fewer pictures than a smooth walk has
         frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(opened)]
-    frames = frames[::-every][::-1]  # the last one stays
-    for height in _HEIGHTS:
-        size = (round(frames[0].width * height / frames[0].height), height)
-        smaller = [frame.resize(size, Image.Resampling.LANCZOS).quantize(32) for frame in frames]
-        write_whole(out, partial(save_gif, smaller, seconds=seconds, seconds_of_last=max(2.0, seconds)))
+    for factor, shades in _FORMS:
+        size = (frames[0].width // factor, frames[0].height // factor)
+        smaller = [frame.resize(size, Image.Resampling.NEAREST).quantize(shades) for frame in frames]
+        last = seconds if film == out else 2.0  # a walk ends where it began
+        write_whole(out, partial(save_gif, smaller, seconds=seconds, seconds_of_last=last))
         if out.stat().st_size <= _BYTES:
             return
 
@@ -55,7 +55,7 @@ def main() -> None:
         name = run.resolve().parent.name
         walk = options.out / f"{name}-walk.gif"
         generate(run, options.out / f"{name}.png", "--count", "10")
-        generate(run, walk, "--walk", "latents", "--count", "6", "--frames", "12")
+        generate(run, walk, "--walk", "latents", "--count", "4", "--frames", "6")
         shrink(walk, walk)
         shrink(run / "samples.gif", options.out / f"{name}-training.gif")
 

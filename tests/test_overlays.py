@@ -64,7 +64,8 @@ def test_every_overlay_is_told() -> None:
 
 def test_a_misspelt_overlay(fails: Callable[..., str]) -> None:
     message = fails("fit", "--config", "digits", "--config", "with/tensorbord")
-    assert message == "error: --config: no such file: with/tensorbord; did you mean tensorboard?"
+    assert message.startswith("error: --config: no such file: ")
+    assert message.endswith("with/tensorbord; did you mean tensorboard?")
 
 
 def test_tensorboard(run: Run) -> None:
@@ -85,6 +86,8 @@ def test_wandb(run: Run) -> None:
 
 def test_multi_gpu_on_two_processes_is_the_run_of_one(run: Run, tmp_path: Path) -> None:
     options = [*SHORT, "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
+    for network in ("generator", "discriminator"):  # Adam would make steps of rounding errors
+        options += [f"--model.{network}_optimizer", "SGD", f"--model.{network}_optimizer.lr", "0.1"]
     command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--config", "with/multi_gpu"]
     command += [*options, "--trainer.devices", "2", "--runs_dir", "two"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -73,7 +73,7 @@ def test_commands_of_the_project_page(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert trained[0]["generator"]["class_path"] == "my_networks.ShadeGenerator"
     assert trained[0]["discriminator"]["init_args"]["width"] == 16
     assert trained[1]["loss"] == {"class_path": "my_losses.Smoothed", "init_args": {"target": 0.8}}
-    (penalty,) = trained[2]["penalties"]
+    _, penalty = trained[2]["penalties"]  # behind that of the config
     assert penalty["class_path"] == "my_penalties.Drift"
     assert penalty["init_args"]["weight"] == 0.01
 
