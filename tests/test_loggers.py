@@ -13,6 +13,7 @@ from lightning.fabric.loggers import tensorboard as fabric
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 
+from lightning_cgan.cli import main
 from lightning_cgan.run import loggers
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -83,11 +84,11 @@ def test_loggers_of_a_config_are_added(run: Run, tmp_path: Path, form: str) -> N
     assert [float(row["generator_loss"]) for row in theirs] == [float(row["generator_loss"]) for row in ours]
 
 
-def test_no_logger_leaves_nothing(tmp_path: Path) -> None:
-    from lightning_cgan.cli import main
-
-    main(["fit", "--config", "digits", *SHORT, "--trainer.accelerator", "cpu", "--trainer.logger", "false"])
-    assert not (tmp_path / "runs").exists()
+def test_no_logger_leaves_no_folder(tmp_path: Path) -> None:
+    options = ["--trainer.logger", "false", "--trainer.default_root_dir", "here", "--tensorboard", "true"]
+    main(["fit", "--config", "digits", *SHORT, "--trainer.accelerator", "cpu", *options])
+    assert [file.name for file in tmp_path.iterdir()] == ["here"]
+    assert {file.name for file in Path("here").iterdir()} == {"samples", "samples.gif", "checkpoints"}
 
 
 def test_own_wandb_logger_takes_the_place_of_ours(tmp_path: Path) -> None:
