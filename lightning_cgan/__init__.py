@@ -48,15 +48,19 @@ _HOMES = {
         "DCGANGenerator",
         "Discriminator",
         "Generator",
+        "Judgement",
         "MLPDiscriminator",
         "MLPGenerator",
         "R3GANDiscriminator",
         "R3GANGenerator",
         "ResNetDiscriminator",
         "ResNetGenerator",
+        "judge",
     ),
+    "lightning_cgan.objectives": ("Objectives",),
+    "lightning_cgan.penalties": ("GradientPenalty", "R1", "R2", "WassersteinGradientPenalty", "image_gradients"),
     "lightning_cgan.pretrained": ("PretrainedGenerator",),
-    "lightning_cgan.penalties": ("GradientPenalty", "R1", "R2", "WassersteinGradientPenalty"),
+    "lightning_cgan.rounds": ("Round",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

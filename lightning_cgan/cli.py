@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
@@ -44,10 +44,9 @@ from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.launchers import started_processes, with_cluster
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
-from lightning_cgan.metrics_file import MetricsFile
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
-from lightning_cgan.run import check_writable, folder_that_goes_on, new_run_folder, newest_checkpoint, wandb_logger
+from lightning_cgan.run import folder_of_run, loggers, newest_checkpoint, wandb_logger
 
 # The options of each; the order is that in which they are called.
 _CALLBACKS = {
@@ -124,6 +123,8 @@ class CLI(LightningCLI):
             default=None,
             help="The CPU threads of each process; by the size of the networks and the free cores if not given.",
         )
+        help = "Whether a run leaves files for TensorBoard too, in tensorboard/ in its folder."
+        parser.add_argument("--tensorboard", type=bool, default=False, help=help)
         for group, callback in _CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
         parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
@@ -223,14 +224,10 @@ class CLI(LightningCLI):
         config = self.config_init[self.subcommand]
         if self.subcommand != "fit":
             kwargs.setdefault("logger", False)
-        elif config.trainer.logger in (None, True):
-            where = (config.runs_dir, config.name)
-            old = folder_that_goes_on(config.ckpt_path, *where)
-            self.run_folder = old or new_run_folder(*where)
-            self.goes_on = old is not None
-            check_writable(self.run_folder)
-            wandb = wandb_logger(self.run_folder, config.name, **config.wandb)
-            kwargs["logger"] = [MetricsFile(self.run_folder), *([wandb] if wandb else [])]
+        elif config.trainer.logger is not False:
+            self.run_folder, self.goes_on = folder_of_run(config.ckpt_path, config.runs_dir, config.name)
+            options = (config.trainer.logger, config.wandb, config.tensorboard)
+            kwargs["logger"] = loggers(self.run_folder, config.name, *options)
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -240,6 +237,10 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (TypeError, ValueError) as error:  # Lightning about its own options
             raise UsageError(f"--trainer: {error}") from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        shows = config.get("enable_progress_bar") is not False  # Lightning would refuse a bar of ours beside it
+        return super()._instantiate_trainer(config, [c for c in callbacks if shows or not isinstance(c, ProgressBar)])
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

@@ -6,9 +6,11 @@ inside in [0, 1] converts at its own door.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
@@ -57,3 +59,16 @@ def save_png(picture: Tensor, path: Path) -> None:
     """Writes a picture, shape (C, H, W) and uint8, to a PNG file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(picture).save(path, format="PNG")
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float) -> None:
+    """Writes pictures of one size to a GIF file that plays them again and again.
+
+    Args:
+        frames: The pictures. One with more than the 256 colours that a GIF has is shown in the nearest ones.
+        path: The file.
+        seconds: How long each is shown.
+        seconds_of_last: How long the last one is shown.
+    """
+    milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * seconds_of_last)]
+    frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)

@@ -89,10 +89,13 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
 
     Attributes:
         drawing: How `predict` draws the latents of numbered images.
+        objectives_class: What says what each update minimises; a subclass of this module may name one that adds terms.
 
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
     """
+
+    objectives_class: type[Objectives] = Objectives
 
     def __init__(
         self,
@@ -143,7 +146,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.generator_ema = None if ema_half_life is None else copy.deepcopy(generator).requires_grad_(False)
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
         joint_pass = not uses_batch_statistics(discriminator)
-        self.objectives = Objectives(loss, self.penalties, auxiliary_classifier, joint_pass)
+        self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
         self.compiled = compile
         self.cuda_graph = cuda_graph
         self.seed = None

@@ -18,7 +18,8 @@ from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
 _PACKAGE = Path(__file__).parent
 # A wheel has the configs inside the package, a checkout beside it.
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
-SHIPPED = {file.stem: file for file in _CONFIGS.glob("*.yaml")}
+# Also those to lay over another, such as `with/tensorboard`
+SHIPPED = {file.relative_to(_CONFIGS).with_suffix("").as_posix(): file for file in _CONFIGS.rglob("*.yaml")}
 
 # The commands beside Lightning's, each a function whose arguments are its options; imported when it is called.
 FUNCTIONS = {

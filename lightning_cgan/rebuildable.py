@@ -11,7 +11,7 @@ import functools
 import inspect
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -36,11 +36,11 @@ class Rebuildable:
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
         instance = super().__new__(cls)
         try:
-            arguments = inspect.signature(cls.__init__).bind(instance, *args, **kwargs).arguments
+            bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         except TypeError:
             return instance  # `__init__` raises the clearer error; unpickling and copying bring the attributes along
         init_args, undescribed = {}, []
-        for name, value in list(arguments.items())[1:]:
+        for name, value in _named(bound):
             try:
                 init_args[name] = describe(value)
             except TypeError:
@@ -49,6 +49,16 @@ class Rebuildable:
         object.__setattr__(instance, "init_args", init_args)
         object.__setattr__(instance, "undescribed", undescribed)
         return instance
+
+
+def _named(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
+    """The arguments behind `self`, by the names under which they can be given again."""
+    for name, value in list(bound.arguments.items())[1:]:
+        kind = bound.signature.parameters[name].kind
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            yield from value.items()
+        else:  # what stands in `*args` has no name, and an object without one cannot be described
+            yield name, object() if kind is inspect.Parameter.VAR_POSITIONAL else value
 
 
 def describe(value: Any) -> Any:

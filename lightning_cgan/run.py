@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlparse
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 
 from lightning_cgan.errors import UsageError
+from lightning_cgan.metrics_file import MetricsFile
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
@@ -71,6 +73,18 @@ def check_place(
         raise UsageError(f"--out: expected nothing but {contents} there, got {place}; name another")
 
 
+def folder_of_run(checkpoint: str | None, runs_dir: str, name: str) -> tuple[Path, bool]:
+    """The folder of a run, and whether it is that of an earlier one, which goes on there.
+
+    Raises:
+        UsageError: It could not be written to.
+    """
+    old = folder_that_goes_on(checkpoint, runs_dir, name)
+    folder = old or new_run_folder(runs_dir, name)
+    check_writable(folder)
+    return folder, old is not None
+
+
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:
     """The `last.ckpt` that was written last of all runs of a name, if there is one."""
     checkpoints = Path(runs_dir, name).glob("*/checkpoints/last.ckpt")
@@ -84,6 +98,37 @@ def folder_that_goes_on(checkpoint: str | None, runs_dir: str, name: str) -> Pat
     checkpoints = Path(checkpoint).resolve().parent
     is_ours = checkpoints.name == "checkpoints" and checkpoints.parents[1] == Path(runs_dir, name).resolve()
     return checkpoints.parent if is_ours else None
+
+
+def loggers(
+    folder: Path, name: str, given: Logger | Iterable[Logger] | bool | None, wandb: Namespace, tensorboard: bool
+) -> list[Logger]:
+    """The loggers of a run, that of its table before the others: it says where the folder is.
+
+    Args:
+        folder: The folder of the run.
+        name: The name of the run.
+        given: The user's own, as the Trainer takes them.
+        wandb: The options of `wandb_logger`. A user's own logger for W&B takes its place: a process has one run there.
+        tensorboard: Whether TensorBoard's files go to `tensorboard/` in the folder.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+    own = [given] if isinstance(given, Logger) else [] if given is None or isinstance(given, bool) else list(given)
+    found = [] if any(isinstance(logger, WandbLogger) for logger in own) else [wandb_logger(folder, name, **wandb)]
+    if tensorboard:
+        found.append(_tensorboard_logger(folder))
+    return [MetricsFile(folder), *(logger for logger in found if logger is not None), *own]
+
+
+def _tensorboard_logger(folder: Path) -> Logger:
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "--tensorboard: expected TensorBoard to be installed, got no such package; `pip install tensorboard`"
+        ) from error
 
 
 def wandb_logger(

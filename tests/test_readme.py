@@ -1,35 +1,81 @@
-"""The snippets of the README run as they stand there, and the documents leave nothing out."""
+"""The snippets of the README and of the pages run as they stand there, and the documents leave nothing out."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from PIL import Image
 
 import lightning_cgan
+from lightning_cgan.cli import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PROJECT = ROOT / "docs" / "in_your_project.md"
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_snippet(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    snippet = ModuleType("readme")
-    monkeypatch.setitem(sys.modules, "readme", snippet)
-    exec(compile(SNIPPETS[number], f"README.md, snippet {number + 1}", "exec"), snippet.__dict__)
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+SNIPPETS = [(page, number) for page in PAGES for number in range(len(blocks(page, "python")))]
+
+
+def write_modules(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writes those snippets that begin with the name of a file, as a reader would."""
+    monkeypatch.syspath_prepend(str(folder))
+    for snippet in blocks(page, "python"):
+        if named := re.match(r"# (\w+)\.py\n", snippet):
+            (folder / f"{named[1]}.py").write_text(snippet)
+            monkeypatch.delitem(sys.modules, named[1], raising=False)
+
+
+@pytest.mark.parametrize(("page", "number"), SNIPPETS, ids=lambda value: getattr(value, "stem", str(value)))
+def test_snippet(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_modules(page, tmp_path, monkeypatch)
+    snippet = ModuleType("snippet")
+    monkeypatch.setitem(sys.modules, "snippet", snippet)
+    exec(compile(blocks(page, "python")[number], f"{page.name}, snippet {number + 1}", "exec"), snippet.__dict__)
 
 
 def test_there_are_snippets_and_every_file_exists() -> None:
-    assert SNIPPETS
+    assert {page.name for page, _ in SNIPPETS} == {"README.md", PROJECT.name}
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
         assert (ROOT / path).exists(), path
-    for path in re.findall(r"(?:configs|scripts)/[\w/]+\.\w+", README):
-        assert (ROOT / path).exists(), path
+    for page in PAGES:
+        for path in re.findall(r"(?:configs|scripts)/[\w/]+\.\w+", page.read_text()):
+            assert (ROOT / path).exists(), path
+
+
+def test_commands_of_the_project_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    write_modules(PROJECT, tmp_path, monkeypatch)
+    trained = []
+    for block in blocks(PROJECT, "bash"):
+        command = shlex.split(block.replace("\\\n", ""))
+        assert command[:3] == ["python", "-m", "lightning_cgan"]
+        if command[3] == "fit":
+            main(
+                [*command[3:], "--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--name", str(len(trained))]
+            )
+            (last,) = Path("runs", str(len(trained))).glob("*/checkpoints/last.ckpt")
+            trained.append(torch.load(last, weights_only=True)["hyper_parameters"])
+        else:
+            main([str(last) if word == "runs/…/last.ckpt" else word for word in command[3:]])
+    assert Image.open("shades.png").size == (8 * 66 + 2, 10 * 66 + 2)  # 8 of each class, magnified to 64 pixels
+    assert trained[0]["generator"]["class_path"] == "my_networks.ShadeGenerator"
+    assert trained[0]["discriminator"]["init_args"]["width"] == 16
+    assert trained[1]["loss"] == {"class_path": "my_losses.Smoothed", "init_args": {"target": 0.8}}
+    _, penalty = trained[2]["penalties"]  # behind that of the config
+    assert penalty["class_path"] == "my_penalties.Drift"
+    assert penalty["init_args"]["weight"] == 0.01
 
 
 def test_table_of_options_is_complete() -> None:
@@ -40,4 +86,5 @@ def test_table_of_options_is_complete() -> None:
     rooms = [f"lightning_cgan.{room}" for room in ("losses", "penalties", "augmentations", "networks")]
     classes = {name for room in rooms for name in lightning_cgan._HOMES[room]} - contracts
     classes -= {"AuxiliaryClassifier", "ConditionalDiscriminator"}  # the one is an option, the other a base
+    classes -= {"Judgement", "judge", "image_gradients"}  # for networks and penalties of one's own
     assert [name for name in sorted(options | classes) if f"`{name}`" not in text] == []

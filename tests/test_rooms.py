@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "rebuildable": set(),
     "averaging": set(),
     "distributed": set(),
-    "run": GROUND,
+    "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
     "checkpoint_io": GROUND,

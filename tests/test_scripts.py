@@ -9,6 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from lightning_cgan.cli import main
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 CONFIGS = SCRIPTS.parent / "configs"
@@ -101,3 +104,15 @@ def test_systems_are_compared_and_nothing_is_made_twice(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path}/digits-loss-Hinge/seed-0/report.json: expected fit '', got '--tr")
+
+
+def test_gallery_makes_small_pictures(tmp_path: Path) -> None:
+    main(["fit", "--config", "digits", "--trainer.accelerator", "cpu", "--trainer.max_steps", "4"])
+    (folder,) = Path("runs", "digits").iterdir()
+    script("gallery.py", str(folder), "--out", str(tmp_path / "out"))
+    pictures = {file.name: file for file in (tmp_path / "out").iterdir()}
+    assert set(pictures) == {"digits.png", "digits-walk.gif", "digits-training.gif"}
+    assert all(file.stat().st_size <= 300_000 for file in pictures.values())
+    assert Image.open(pictures["digits.png"]).size == (10 * 66 + 2, 10 * 66 + 2)
+    frames = {name: Image.open(file).n_frames for name, file in pictures.items() if name.endswith(".gif")}
+    assert frames == {"digits-walk.gif": 24, "digits-training.gif": 2}  # four ways of six; before and after

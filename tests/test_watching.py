@@ -134,7 +134,7 @@ def test_a_discriminator_that_has_won(recwarn: pytest.WarningsRecorder) -> None:
         "Alternation 4: The discriminator has won: its mean logits of real and generated images"
     )
     assert "are 18.0 apart" in alarms[0][1]
-    assert "--model.penalties R1" in alarms[0][1]
+    assert "--model.penalties+ R1 --model.penalties.gamma 1" in alarms[0][1]
 
 
 def test_updates_that_are_skipped_again_and_again(recwarn: pytest.WarningsRecorder) -> None:

@@ -18,8 +18,9 @@ _REMEDIES = {
         "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
     ),
     "gap": (
-        "The generator learns little from it: try a gradient penalty (--model.penalties R1), a smaller learning rate "
-        "for the discriminator, or --model.augmentations if the data set is small"
+        "The generator learns little from it: try a gradient penalty (--model.penalties+ R1 "
+        "--model.penalties.gamma 1), a smaller learning rate for the discriminator, or --model.augmentations if the "
+        "data set is small"
     ),
     "skipped": "Try --trainer.precision bf16-mixed, or a clip_norm for each network",
     "collapse": (

@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.callbacks.base import run_folder, training_goes_on
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation.fakes import ImageMaker
-from lightning_cgan.images import grid, save_png
+from lightning_cgan.images import grid, save_gif, save_png
+from lightning_cgan.keeping import write_whole
+
+_FRAMES = 60
+_SECONDS, _SECONDS_OF_LAST = 0.2, 2.0
 
 
 class SampleGrid(Callback):
-    """Writes grids of samples to `samples/` in the run folder, and to every logger that takes images.
+    """Writes grids of samples to `samples/` in the run folder, and to Weights & Biases and TensorBoard where they log.
 
     Each class has its own rows. The latents stay the same for the whole run and are the same in the rows of every
     class: a column shows one style in all classes, a file after the other how it changes (after StyleGAN3's snapshot
-    grids; Karras et al. 2021, arXiv:2106.12423).
+    grids; Karras et al. 2021, arXiv:2106.12423). At the end of the run, `samples.gif` plays all that lie in the folder,
+    or 60 of them.
 
     Args:
         every_n_steps: The number of alternations from one grid to the next. There is one before the first alternation
@@ -72,8 +81,9 @@ class SampleGrid(Callback):
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the last grid."""
+        """Draws the last grid, and plays them all."""
         self._draw(trainer, pl_module)
+        self._play()
 
     @rank_zero_only
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -86,7 +96,29 @@ class SampleGrid(Callback):
         images = module.generate(torch.tensor(labels).repeat_interleave(len(latents)), latents.repeat(len(labels), 1))
         picture = grid(images, self.columns)
         with training_goes_on("The picture of samples"):
-            save_png(picture, self._folder / f"{self._last_step:08d}.png")
+            write_whole(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", picture, self._last_step)
+            elif hasattr(logger, "log_image"):
                 logger.log_image("samples", [to_pil_image(picture)], step=self._last_step)
+
+    @rank_zero_only
+    def _play(self) -> None:
+        if self._folder is None:
+            return
+        with training_goes_on("samples.gif"):
+            files = sorted(self._folder.glob("[0-9]*.png"))
+            pictures = [Image.open(file) for file in _evenly(files, _FRAMES)]
+            # A run that goes on with other rows or columns has grids of another size.
+            frames = [picture for picture in pictures if picture.size == pictures[-1].size]
+            if frames:
+                film = partial(save_gif, frames, seconds=_SECONDS, seconds_of_last=_SECONDS_OF_LAST)
+                write_whole(self._folder.with_name("samples.gif"), film)
+
+
+def _evenly(files: Sequence[Path], most: int) -> list[Path]:
+    """At most so many of the files, evenly chosen; the first and the last are among them."""
+    steps = max(1, min(len(files), most) - 1)
+    places = {round(number * (len(files) - 1) / steps) for number in range(steps + 1)} if files else ()
+    return [files[place] for place in sorted(places)]

@@ -1,6 +1,6 @@
 """Generators and discriminators, in plain PyTorch."""
 
-from lightning_cgan.networks.base import Discriminator, Generator
+from lightning_cgan.networks.base import Discriminator, Generator, Judgement, judge
 from lightning_cgan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 from lightning_cgan.networks.mlp import MLPDiscriminator, MLPGenerator
@@ -13,10 +13,12 @@ __all__ = [
     "DCGANGenerator",
     "Discriminator",
     "Generator",
+    "Judgement",
     "MLPDiscriminator",
     "MLPGenerator",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
+    "judge",
 ]

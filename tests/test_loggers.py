@@ -1,0 +1,107 @@
+"""Loggers beside Weights & Biases: TensorBoard, and those that a config names."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightning.fabric.loggers import tensorboard as fabric
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from PIL import Image
+
+from lightning_cgan.cli import main
+from lightning_cgan.run import loggers
+
+event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+
+Run = Callable[..., Path]
+USUAL = {"config.yaml", "metrics.csv", "samples", "samples.gif", "curves.png", "checkpoints"}
+SHORT = ("--trainer.max_steps", "6", "--trainer.log_every_n_steps", "2", "--samples.every_n_steps", "3")
+
+
+def rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as table:
+        return list(csv.DictReader(table))
+
+
+def events(folder: Path) -> Any:
+    found = event_accumulator.EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0})
+    found.Reload()
+    return found
+
+
+def test_tensorboard_has_scalars_scores_and_images(run: Run) -> None:
+    options = ("--data.image_size", "8", "--data.batch_size", "300", "--trainer.check_val_every_n_epoch", "1")
+    folder = run(*SHORT, *options, "--scores.images", "50", "--tensorboard", "true")
+    assert {file.name for file in folder.iterdir()} == USUAL | {"tensorboard"}
+    found = events(folder / "tensorboard")
+    table = rows(folder / "metrics.csv")
+    names = set(table[0]) - {"step"}
+    assert names > {"generator_loss", "images_per_second", "val_generator_loss", "val_judge_fid"}
+    assert set(found.Tags()["scalars"]) == names
+    for name in names:
+        told = [(event.step, event.value) for event in found.Scalars(name)]
+        expected = [(int(row["step"]), float(row[name])) for row in table if row[name]]
+        assert told == [(step, pytest.approx(value, rel=1e-6)) for step, value in expected]
+    images = found.Images("samples")
+    assert [image.step for image in images] == [0, 3, 6]
+    for image in images:
+        shown = Image.open(BytesIO(image.encoded_image_string))
+        assert shown.tobytes() == Image.open(folder / "samples" / f"{image.step:08d}.png").tobytes()
+
+
+def test_tensorboard_goes_on_where_the_run_does(run: Run) -> None:
+    folder = run(*SHORT, "--tensorboard", "true")
+    assert folder == run(*SHORT[2:], "--trainer.max_steps", "8", "--tensorboard", "true", "--ckpt_path", "last")
+    assert [event.step for event in events(folder / "tensorboard").Scalars("generator_loss")] == [2, 4, 6, 8]
+
+
+def test_without_tensorboard_a_line_says_what_to_install(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(fabric, "_TENSORBOARD_AVAILABLE", False)
+    monkeypatch.setattr(fabric, "_TENSORBOARDX_AVAILABLE", False)
+    assert fails("fit", "--config", "digits", "--tensorboard", "true") == (
+        "error: --tensorboard: expected TensorBoard to be installed, got no such package; `pip install tensorboard`"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["- {}", "  {}"])
+def test_loggers_of_a_config_are_added(run: Run, tmp_path: Path, form: str) -> None:
+    mine = "{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: mine, name: '', version: ''}}"
+    (tmp_path / "mine.yaml").write_text(f"trainer:\n  logger:\n  {form.format(mine)}\n")
+    folder = run(*SHORT, "--config", "mine.yaml")
+    assert folder.parent.parent == tmp_path / "runs"
+    assert {file.name for file in folder.iterdir()} == USUAL
+    ours, theirs = rows(folder / "metrics.csv"), rows(tmp_path / "mine" / "metrics.csv")
+    assert len(ours) == 3
+    assert [row["step"] for row in theirs] == ["2", "4", "6"]
+    assert [float(row["generator_loss"]) for row in theirs] == [float(row["generator_loss"]) for row in ours]
+
+
+def test_no_logger_leaves_no_folder(tmp_path: Path) -> None:
+    options = ["--trainer.logger", "false", "--trainer.default_root_dir", "here", "--tensorboard", "true"]
+    main(["fit", "--config", "digits", *SHORT, "--trainer.accelerator", "cpu", *options])
+    assert [file.name for file in tmp_path.iterdir()] == ["here"]
+    assert {file.name for file in Path("here").iterdir()} == {"samples", "samples.gif", "checkpoints"}
+
+
+def test_own_wandb_logger_takes_the_place_of_ours(tmp_path: Path) -> None:
+    def kinds(*given: Any) -> list[str]:
+        found = loggers(tmp_path, "name", list(given), {"mode": "offline"}, False)  # type: ignore[arg-type]
+        assert found[2 - any(isinstance(logger, WandbLogger) for logger in given) :] == list(given)
+        return [type(logger).__name__ for logger in found]
+
+    own = WandbLogger(project="mine", save_dir=tmp_path, mode="disabled")
+    assert kinds(own) == ["MetricsFile", "WandbLogger"]
+    assert kinds(CSVLogger(tmp_path)) == ["MetricsFile", "WandbLogger", "CSVLogger"]
+
+
+def test_run_without_a_progress_bar(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    run(*SHORT, "--trainer.enable_progress_bar", "false")
+    assert "Epoch" not in capsys.readouterr().out

@@ -1,0 +1,68 @@
+"""The wheel suffices: it is built, installed into an empty folder, and trains from there without the checkout."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("hatchling")
+ROOT = Path(__file__).parent.parent
+
+
+def pip(*arguments: str) -> None:
+    command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    pip("wheel", str(ROOT), "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder))
+    (file,) = folder.iterdir()
+    return file
+
+
+def test_what_is_inside(wheel: Path) -> None:
+    names = {name for name in ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    found = [file for folder in ("lightning_cgan", "configs") for file in (ROOT / folder).rglob("*") if file.is_file()]
+    files = {file.relative_to(ROOT).as_posix() for file in found if file.parent.name != "__pycache__"}
+    assert names == {file.replace("configs/", "lightning_cgan/configs/", 1) for file in files}
+    for name in (
+        "py.typed",
+        "configs/digits.yaml",
+        "configs/with/wandb.yaml",
+        "evaluation/judges/MNISTData.safetensors",
+    ):
+        assert f"lightning_cgan/{name}" in names
+
+
+def test_it_trains_and_generates(wheel: Path, tmp_path: Path) -> None:
+    library, work = tmp_path / "library", tmp_path / "work"
+    work.mkdir()
+    pip("install", "--no-deps", "--no-index", "--target", str(library), str(wheel))
+    environment = {**os.environ, "PYTHONPATH": str(library)}
+
+    def python(*arguments: str) -> str:
+        command = [sys.executable, *arguments]
+        done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    places = python(
+        "-c", "import lightning_cgan, lightning_cgan.parser as p; print(lightning_cgan.__file__, p.SHIPPED)"
+    )
+    assert str(ROOT) not in places
+    assert str(library) in places
+    assert python("-m", "lightning_cgan", "--version").splitlines()[0] == wheel.name.split("-")[1]
+    command = ["-m", "lightning_cgan", "fit", "--config", "digits", "--config", "with/tensorboard"]
+    python(*command, "--trainer.max_steps", "3", "--trainer.accelerator", "cpu")
+    (last,) = work.glob("runs/digits/*/checkpoints/last.ckpt")
+    python("-m", "lightning_cgan", "generate", str(last), "--labels", "3,7", "--count", "4", "--out", "sheet.png")
+    assert Image.open(work / "sheet.png").size == (4 * 66 + 2, 2 * 66 + 2)
