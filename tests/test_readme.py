@@ -41,13 +41,15 @@ def write_modules(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
 @pytest.mark.parametrize(("page", "number"), SNIPPETS, ids=lambda value: getattr(value, "stem", str(value)))
 def test_snippet(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     write_modules(page, tmp_path, monkeypatch)
+    if page.stem == "generate":  # the commands before the snippet
+        main(["export", str(ROOT / "tests" / "checkpoints" / "format_3.ckpt"), "--out", "generator"])
     snippet = ModuleType("snippet")
     monkeypatch.setitem(sys.modules, "snippet", snippet)
     exec(compile(blocks(page, "python")[number], f"{page.name}, snippet {number + 1}", "exec"), snippet.__dict__)
 
 
 def test_there_are_snippets_and_every_file_exists() -> None:
-    assert {page.name for page, _ in SNIPPETS} == {"README.md", PROJECT.name}
+    assert {page.name for page, _ in SNIPPETS} == {"README.md", PROJECT.name, "generate.md", "your_images.md"}
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
         assert (ROOT / path).exists(), path
     for page in PAGES:
