@@ -18,7 +18,7 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.errors import UsageError, check_positive, check_truncation, did_you_mean, no_such_file
-from lightning_cgan.images import bytes_from_signed, grid, save_png
+from lightning_cgan.images import bytes_from_signed, grid, save_gif, save_png
 from lightning_cgan.keeping import file_of_image, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.run import check_place
@@ -261,6 +261,5 @@ def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
 
 
 def _write_gif(pictures: Iterator[Tensor], place: Path) -> None:
-    first, *others = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
-    options = {"save_all": True, "append_images": others, "duration": 1000 // _FRAMES_PER_SECOND, "loop": 0}
-    write_whole(place, lambda file: first.save(file, format="GIF", **options))
+    frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
+    write_whole(place, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))

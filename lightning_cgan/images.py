@@ -61,14 +61,14 @@ def save_png(picture: Tensor, path: Path) -> None:
     to_pil_image(picture).save(path, format="PNG")
 
 
-def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float) -> None:
+def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float | None = None) -> None:
     """Writes pictures of one size to a GIF file that plays them again and again.
 
     Args:
         frames: The pictures. One with more than the 256 colours that a GIF has is shown in the nearest ones.
         path: The file.
         seconds: How long each is shown.
-        seconds_of_last: How long the last one is shown.
+        seconds_of_last: How long the last one is shown, if not as long.
     """
-    milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * seconds_of_last)]
+    milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * (seconds_of_last or seconds))]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)

@@ -38,7 +38,7 @@ def shrink(film: Path, out: Path) -> None:
     for factor, shades in _FORMS:
         size = (frames[0].width // factor, frames[0].height // factor)
         smaller = [frame.resize(size, Image.Resampling.NEAREST).quantize(shades) for frame in frames]
-        last = seconds if film == out else 2.0  # a walk ends where it began
+        last = None if film == out else 2.0  # a walk ends where it began
         write_whole(out, partial(save_gif, smaller, seconds=seconds, seconds_of_last=last))
         if out.stat().st_size <= _BYTES:
             return
