@@ -15,7 +15,7 @@ import torch
 import yaml
 from conftest import CONFIGS, DIGITS
 from test_configs import FILES
-from test_wandb import records
+from test_wandb import written_records
 
 from lightning_cgan import Checkpoints, ProgressBar
 from lightning_cgan.cli import main
@@ -76,10 +76,8 @@ def test_tensorboard(run: Run) -> None:
 
 
 def test_wandb(run: Run) -> None:
-    wandb = pytest.importorskip("wandb")
     folder = run("--config", "with/wandb", "--wandb.mode", "offline", *SHORT)
-    wandb.finish()
-    (begin,) = [record.run for record in records(folder) if record.HasField("run")]
+    (begin,) = [record.run for record in written_records(folder) if record.HasField("run")]
     assert (begin.project, list(begin.tags)) == ("conditional_gans", ["lightning_cgan"])
     assert {file.name for file in folder.iterdir()} == FILES | {"wandb"}
 

@@ -38,6 +38,17 @@ def records(folder: Path) -> Iterator[Any]:
             payload = b""
 
 
+def written_records(folder: Path) -> list[Any]:
+    """The records of a run that has ended; the service of Weights & Biases may write for a while."""
+    wandb.finish()
+    everything, deadline = list(records(folder)), time.monotonic() + 60
+    while not any(record.HasField("run") for record in everything):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        everything = list(records(folder))
+    return everything
+
+
 def by_key(items: Any) -> dict[str, Any]:
     keys = ((item.key or "/".join(item.nested_key), item.value_json) for item in items)
     return {key: json.loads(value) for key, value in keys}
@@ -54,12 +65,7 @@ def test_offline_run_holds_scalars_images_and_config(
         *("--trainer.max_steps", "6", "--trainer.log_every_n_steps", "2", "--samples.every_n_steps", "3"),
         *("--data.batch_size", "300", "--trainer.check_val_every_n_epoch", "1", "--wandb.tags", "[test]"),
     )
-    wandb.finish()
-    everything, deadline = list(records(folder)), time.monotonic() + 60
-    while not any(record.HasField("run") for record in everything):  # its service may write for a while
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-        everything = list(records(folder))
+    everything = written_records(folder)
     (begin,) = [record.run for record in everything if record.HasField("run")]
     assert (begin.project, begin.display_name, list(begin.tags)) == ("lightning_cgan", "digits", ["test"])
 
