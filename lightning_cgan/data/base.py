@@ -144,7 +144,7 @@ class LabelledImages(LightningDataModule, ABC):
         return f"the files in {self.data_dir}, given by --data.data_dir"
 
     def _check_balance(self, labels: Tensor) -> None:
-        missing = sorted(set(range(self.num_classes)) - set(labels.tolist()))
+        missing = sorted(set(range(self.num_classes)) - set(labels.unique().tolist()))
         if self.balance and missing:
             raise UsageError(
                 "--data.balance: expected training images of each class, got none of "
