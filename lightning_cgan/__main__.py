@@ -16,8 +16,8 @@ Trains class-conditional GANs: choose a label, get an image of it.
 
 commands:
   fit        train, and leave a folder with checkpoints, pictures and curves
-  validate   losses of a checkpoint on held-out images
-  test       losses of a checkpoint on the test split
+  validate   losses and quick scores of a checkpoint on held-out images
+  test       examine a checkpoint: every score beside what real images reach, in a report
   predict    make labelled images in bulk from a checkpoint
   generate   make images of chosen classes from a checkpoint: a sheet, a folder, arrays, a walk
   export     leave the generator of a checkpoint for others: ONNX, a PyTorch program, a folder for the Hugging Face Hub

@@ -40,8 +40,7 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
     It is served until Ctrl-C, to this machine alone unless a host says otherwise, and fetches nothing from elsewhere.
 
     Args:
-        source: A checkpoint of a run, or what `export` wrote: a folder, or a file in `.onnx` or `.pt2`. PyTorch can run
-            code that is in a `.pt2`, so open one only if you know where it is from.
+        source: A checkpoint of a run, or what `export` wrote: a folder, or an ONNX file.
         host: The address that it listens to: `0.0.0.0` is every network that the machine is in.
         port: The port that it listens to.
         imports: Modules to import first, with commas between them: those with networks of your own.

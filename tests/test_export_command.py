@@ -8,24 +8,21 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import yaml
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_cgan import (
     ConditionalGAN,
-    PretrainedGenerator,
-    UsageError,
 )
 from lightning_cgan.chance import Drawing
 from lightning_cgan.cli import main
 from lightning_cgan.evaluation import gan_train as gan_train_module
 from lightning_cgan.exporting.facts import Facts
+from lightning_cgan.exporting.files import Make, read_program
 from lightning_cgan.exporting.opening import open_source
 from lightning_cgan.images import bytes_from_signed
 from lightning_cgan.keeping import write_whole_folder
@@ -37,8 +34,12 @@ Fails = Callable[..., str]
 # ---- the command -------------------------------------------------------------------------------------------------------
 
 
-def images_of(path: str, labels: Tensor, latents: Tensor) -> Tensor:
-    return open_source(path).make(labels, latents)
+def opened(path: str) -> tuple[Facts, Make]:
+    """What a file or folder says of itself, and what makes its images."""
+    if path.endswith(".pt2"):
+        return read_program(Path(path))
+    source = open_source(path)
+    return source.facts, source.make
 
 
 @pytest.mark.parametrize(("out", "tolerance"), [("x.onnx", 1e-4), ("x.pt2", 1e-4), ("x", 0), (OLD, 0)])
@@ -49,11 +50,11 @@ def test_whatever_is_opened_makes_the_images_of_the_checkpoint(out: str, toleran
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
     labels, latents = torch.arange(10), module.sample_latents(10, seed=1)
     expected = module.generate(labels, latents)
-    opened = open_source(out)
-    torch.testing.assert_close(opened.make(labels, latents), expected, atol=tolerance, rtol=0)
-    assert opened.facts == Facts.of(module, tuple("0123456789"))
+    facts, make = opened(out)
+    torch.testing.assert_close(make(labels, latents), expected, atol=tolerance, rtol=0)
+    assert facts == Facts.of(module, tuple("0123456789"))
     main(["generate", OLD, "--labels", "7", "--count", "3", "--seed", "5", "--out", "sevens"])
-    made = bytes_from_signed(opened.make(torch.tensor([7] * 3), opened.facts.draw(7, 3, Drawing(5))))
+    made = bytes_from_signed(make(torch.tensor([7] * 3), facts.draw(7, 3, Drawing(5))))
     for number, image in enumerate(made):
         saved = pil_to_tensor(Image.open(f"sevens/7/{number:05d}.png"))
         assert (saved.int() - image.int()).abs().max() <= 1
@@ -71,7 +72,7 @@ def test_weights_before_averaging(out: str) -> None:
     for ema in (True, False):
         main(["export", "other.ckpt", "--out", out, "--ema", str(ema).lower(), "--overwrite", "true"])
         expected = module.generate(labels, latents, ema=ema)
-        torch.testing.assert_close(images_of(out, labels, latents), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(opened(out)[1](labels, latents), expected, atol=1e-4, rtol=0)
 
 
 def test_folder_and_its_card(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -258,54 +259,3 @@ def test_what_would_make_other_images_is_not_left(
     before = sorted(tmp_path.iterdir())
     assert re.match(f"error: {message}", fails("export", str(last), "--out", out))
     assert sorted(tmp_path.iterdir()) == before
-
-
-def test_folder_of_an_own_network(
-    run: Callable[..., Path], fails: Fails, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "own.py").write_text(OWN)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "own", raising=False)
-    last = run("--trainer.max_steps", "1", "--model.generator", "own.Choosy") / "checkpoints" / "last.ckpt"
-    main(["export", str(last), "--out", "x", "--imports", "own"])
-    assert "\nimport own\n\nfrom lightning_cgan import" in Path("x/README.md").read_text()
-    monkeypatch.delitem(sys.modules, "own")
-    assert "got own.Choosy; import its module first" in fails("demo", "x", "--port", "0")
-    assert open_source("x", imports=["own"]).facts.image_size == 16
-
-
-def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    main(["export", OLD, "--out", "x"])
-    config = json.loads(Path("x/config.json").read_text())
-
-    def read(generator: Any) -> str:
-        Path("x/config.json").write_text(json.dumps({**config, "generator": generator}))
-        with pytest.raises(UsageError) as caught:
-            PretrainedGenerator.from_pretrained("x")
-        return str(caught.value)
-
-    message = read({"class_path": "evil.Evil", "init_args": {}})
-    assert message == (
-        "config.json: expected a generator of an imported module, got evil.Evil; import its module first, if you trust it"
-    )
-    inner = {**config["generator"]["init_args"], "hidden": {"class_path": "evil.Evil"}}
-    for other in ("evil.Evil", {**config["generator"], "init_args": inner}, "{class_path: evil.Evil}"):
-        assert "got evil.Evil; import its module first" in read(other)
-    for other in ({"class_path": "torch.nn.Linear", "init_args": {}}, 5, {}, {"class_path": "MLPGenerator"}):
-        assert read(other).startswith("config.json: expected a generator that this version can build, got another (")
-    assert not Path("ran").exists()
-
-
-def test_what_cannot_be_opened(fails: Fails) -> None:
-    Path("empty").mkdir()
-    for name in ("x.onnx", "x.pt2"):
-        Path(name).write_text("hello")
-    for name in ("x.onnx", "x.pt2", "empty"):
-        kind = "folder" if name == "empty" else "file"
-        assert fails("demo", name, "--port", "0").startswith(
-            f"error: source: expected a {kind} that export wrote, got {name}, which is none ("
-        )
-    assert fails("demo", "xx.onnx", "--port", "0") == "error: source: no such file: xx.onnx; did you mean x.onnx?"
-    assert fails("demo").startswith("error: source: expected a file, got none; name one")

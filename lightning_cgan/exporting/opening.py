@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cgan.errors import UsageError, no_such_file
 from lightning_cgan.exporting.facts import Facts
-from lightning_cgan.exporting.files import Make, read_onnx, read_program
+from lightning_cgan.exporting.files import Make, read_onnx
 from lightning_cgan.generating import import_all, load
 from lightning_cgan.sampling import Sampler
 
@@ -31,7 +31,7 @@ class Source:
 
 
 def open_source(path: str, imports: Sequence[str] = ()) -> Source:
-    """Opens a checkpoint, or what `export` wrote: a folder, an ONNX file or a program of PyTorch's.
+    """Opens a checkpoint, or what `export` wrote: a folder or an ONNX file. A program of PyTorch's is refused.
 
     Args:
         path: The file or folder.
@@ -46,7 +46,8 @@ def open_source(path: str, imports: Sequence[str] = ()) -> Source:
     if place.suffix == ".onnx":
         return Source(*read_onnx(place), mixes=False)
     if place.suffix == ".pt2":
-        return Source(*read_program(place), mixes=False)
+        expected = "expected a checkpoint, a folder or an ONNX file"
+        raise UsageError(f"source: {expected}, got {place}, which could run code of others'; export one of those")
     if place.is_dir():
         from lightning_cgan.pretrained import read_folder  # which needs an extra
 
