@@ -6,7 +6,8 @@
 For each config, in alternations per second:
 
 - `fit`: the command line as shipped, with its loggers, progress bar, samples, curves, checkpoints and validation. What
-  happens every thousand alternations or so is timed in the run and charged at the interval that the config gives.
+  happens every thousand alternations or so is timed in the run, and its median charged at the interval that the config
+  gives: a judge that the first validation has to train is kept, and not charged.
 - `bare`: a loop by hand over the same step, without a Trainer: same networks, precision, optimizers, shared fakes,
   penalties, moving average, and the same graph where the config compiles the alternation.
 - `eager`: a plain loop in float32 over images in memory, two passes of the discriminator, new fakes for the generator.
@@ -107,7 +108,10 @@ def draw(results: list[dict[str, Any]], picture: Path) -> None:
 def main() -> None:
     """Measures each config in a process of its own, and writes what came out."""
     parser = argparse.ArgumentParser(description="Measures fit against other loops.")
-    parser.add_argument("configs", nargs="*", default=[str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml"))])
+    configs = [
+        str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml")) if "_best" not in path.stem
+    ]  # no new nets
+    parser.add_argument("configs", nargs="*", default=configs)
     parser.add_argument("--rounds", type=int, default=7, help="how often each has its turn")
     parser.add_argument("--seconds", type=float, default=1.0, help="about how long a turn is")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="the folder for the results")

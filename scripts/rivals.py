@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
-from torchvision.datasets import MNIST
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from lightning_cgan.averaging import decay_of, update_average
@@ -133,11 +131,12 @@ def from_memory(pixels: Tensor, labels: Tensor, batch_size: int) -> Iterator[tup
         yield signed_from_bytes(pixels.index_select(0, chosen)), labels[chosen]
 
 
-def from_files(folder: Path, classes: list[int], batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+def from_files(data: Any, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches as tutorials load them; of the kept classes, which a tutorial would filter in some such way."""
-    dataset = MNIST(str(folder), transform=Compose([ToTensor(), Normalize(0.5, 0.5)]))
-    kept = torch.isin(dataset.targets, torch.tensor(classes))
-    dataset.data, dataset.targets = dataset.data[kept], torch.searchsorted(torch.tensor(classes), dataset.targets[kept])
+    dataset = data.dataset(str(data.data_dir), transform=Compose([ToTensor(), Normalize(0.5, 0.5)]))
+    classes = torch.tensor(data.kept)
+    kept = torch.isin(dataset.targets, classes)
+    dataset.data, dataset.targets = dataset.data[kept], torch.searchsorted(classes, dataset.targets[kept])
     while True:
         yield from DataLoader(dataset, batch_size, shuffle=True, drop_last=True)
 

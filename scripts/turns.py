@@ -53,7 +53,7 @@ class Turns(Callback):
         self.steps = {
             "bare": bare(as_graph=True),
             "eager": plain_loop(pl_module, from_memory(pixels, labels, size), reads_losses=False),
-            "naive": plain_loop(pl_module, to(device, from_files(data.data_dir, data.kept, size)), reads_losses=True),
+            "naive": plain_loop(pl_module, to(device, from_files(data, size)), reads_losses=True),
         }
         if pl_module.captured is not None:
             self.steps["uncompiled"] = bare(as_graph=False)
@@ -105,8 +105,8 @@ class Turns(Callback):
 
     def speeds(self) -> dict[str, list[float]]:
         """Alternations per second in each round but the first, which warms up."""
-        charge = sum(statistics.mean(self.events[event]) * often for event, often in self.charged.items())
-        drawing = statistics.mean(self.events["Curves"]) / self.drawing_every
+        charge = sum(statistics.median(self.events[event]) * often for event, often in self.charged.items())
+        drawing = statistics.median(self.events["Curves"]) / self.drawing_every
         steady = {name: [seconds / self.turn for seconds in taken[1:]] for name, taken in self.seconds.items()}
         steady["fit"] = [(seconds + charge) / (1 - drawing) for seconds in steady["fit"]]
         return {name: [1 / seconds for seconds in taken] for name, taken in steady.items()}
@@ -169,7 +169,7 @@ def measure(config: str, rounds: int, seconds: float, options: list[str]) -> dic
         "floor": rate / cli.flops,
         "batch_size": cli.datamodule.batch_size,
         "speeds": turns.speeds(),
-        "events_ms": {name: 1e3 * statistics.mean(taken) for name, taken in turns.events.items() if taken},
+        "events_ms": {name: 1e3 * statistics.median(taken) for name, taken in turns.events.items() if taken},
         "seconds_to_capture": module.captured.seconds if module.captured is not None else None,
     }
 
