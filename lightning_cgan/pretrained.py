@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor
 from lightning_cgan.chance import Distribution
 from lightning_cgan.errors import UsageError, extra
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.rebuildable import first_to_import
+from lightning_cgan.rebuildable import objection_to
 from lightning_cgan.sampling import Sampler
 
 with extra("hub"):
@@ -27,6 +28,10 @@ ON_THE_HUB: dict[str, Any] = {
     "pipeline_tag": "unconditional-image-generation",  # of the Hub's tasks the nearest
     "tags": ["gan", "conditional-gan", "image-generation", "pytorch-lightning"],
 }
+
+
+# What stands around the reason.
+_OF_JSONARGPARSE = r"Parser key \"generator\":.*?Errors:\s*- |\s*- Expected a <class 'NoneType'>|\s*Given value.*"
 
 
 class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_HUB)):
@@ -54,12 +59,13 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         super().__init__()
         self.generator = _build(generator)
         self.latents = latents
-        self.class_names = tuple(map(str, class_names or range(self.num_classes)))
-        self.eval()
-        if latents not in ("normal", "uniform") or len(self.class_names) != self.num_classes:
+        names = list(map(str, range(self.num_classes))) if class_names is None else class_names
+        are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
+        if latents not in ("normal", "uniform") or not are_names or len(names) != self.num_classes:
             expected = f"normal or uniform latents and {self.num_classes} names of classes"
-            given = f"{latents} and {len(self.class_names)}"
-            raise UsageError(f"config.json: expected {expected}, got {given}; export the generator again")
+            raise UsageError(f"config.json: expected {expected}, got {latents} and {names}; export the generator again")
+        self.class_names = tuple(names)
+        self.eval()
 
     def forward(self, labels: Tensor, latents: Tensor) -> Tensor:
         """Makes images: labels (N,) and latents (N, latent_dim) -> images (N, C, H, W) in [-1, 1]."""
@@ -85,10 +91,8 @@ def read_folder(folder: Path) -> PretrainedGenerator:
 
 
 def _build(description: Any) -> Generator:
-    found = first_to_import(description)
-    if found:
-        expected = "expected a generator of an imported module"
-        raise UsageError(f"config.json: {expected}, got {found}; import its module first, if you trust it")
+    if objection := objection_to(description):
+        raise UsageError(f"config.json: {objection}")
     try:
         if not isinstance(description, Mapping):
             raise TypeError(f"{description!r} is no class_path with init_args")
@@ -97,6 +101,7 @@ def _build(description: Any) -> Generator:
         parsed = parser.parse_object({"generator": dict(description)})
         return cast(Generator, parser.instantiate(parsed).generator)
     except Exception as error:  # what a description names may fail in many ways
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        said = re.sub(_OF_JSONARGPARSE, "", str(error), flags=re.DOTALL)
+        reason = f"{type(error).__name__}: {' '.join(said.split())[:300]}"
         expected = "expected a generator that this version can build"
         raise UsageError(f"config.json: {expected}, got another ({reason}); export it again") from error

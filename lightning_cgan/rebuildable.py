@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 import yaml
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self
 
 # What Lightning calls with a description, and the only thing that it should.
@@ -88,33 +92,63 @@ def describe(value: Any) -> Any:
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
 
 
-def first_to_import(description: Any) -> str | None:
-    """The first dotted path in a description whose module would have to be imported, which runs that module's code.
+def objection_to(description: Any) -> str | None:
+    """Why what a file of others' describes must not be built, in the words of an error; nothing, if it may.
 
-    Text may be a description too: jsonargparse reads it as YAML. PyTorch and this package do not count, nor does what
-    only looks like a path, such as the name of a file.
+    Whatever is built runs its constructor, so a description may name networks, losses and their like, optimizers,
+    schedulers and PyTorch's layers, and nothing else, however deep, and no module that nobody has imported. Text may be
+    a description too: jsonargparse reads it as YAML or JSON. What only looks like a path, as the name of a file, is let
+    through.
     """
     if isinstance(description, str):
-        with suppress(yaml.YAMLError):
-            loaded = yaml.safe_load(description)
-            if not isinstance(loaded, str):
-                return first_to_import(loaded)
-        return description if _needs_import(description.strip()) else None
+        loaded = [value for load in (yaml.safe_load, json.loads) for value in _loaded(load, description)]
+        return objection_to(loaded) or _objection_to_path(description.strip())
     if isinstance(description, Mapping):
-        return first_to_import(list(description.values()))
+        return objection_to(list(description.values()))
     if isinstance(description, Sequence):
-        return next((found for found in map(first_to_import, description) if found), None)
+        return next((found for found in map(objection_to, description) if found), None)
     return None
 
 
-def _needs_import(text: str) -> bool:
-    root, module = text.partition(".")[0], text.rpartition(".")[0]
-    if not re.fullmatch(r"\w+(\.\w+)+", text) or root in ("torch", "lightning_cgan") or module in sys.modules:
-        return False
+def _loaded(load: Callable[[str], Any], text: str) -> Iterator[Any]:
+    """What a text holds, if that is more than text."""
+    with suppress(yaml.YAMLError, ValueError):
+        value = load(text)
+        if not isinstance(value, str):
+            yield value
+
+
+def _objection_to_path(text: str) -> str | None:
+    if not re.fullmatch(r"\w+(\.\w+)+", text) or not _is_module(text.partition(".")[0]):
+        return None
+    named = _imported(text)
+    if named is None:
+        return f"expected classes of imported modules, got {text}; import its module first, if you trust it"
+    is_layer = isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith("torch.nn.")
+    if is_layer or (isinstance(named, type) and issubclass(named, (Rebuildable, Optimizer, LRScheduler))):
+        return None
+    return f"expected networks, losses, penalties, optimizers and their like, got {text}; others are not built"
+
+
+def _is_module(root: str) -> bool:
     try:
-        return find_spec(root) is not None
+        return root in sys.modules or find_spec(root) is not None
     except (ImportError, ValueError):  # a module that is half imported
         return True
+
+
+def _imported(text: str) -> Any:
+    """What a dotted path leads to, if that has been imported; of this package, anything."""
+    names = text.split(".")
+    for count in range(len(names) - 1, 0, -1):
+        found: Any = sys.modules.get(".".join(names[:count]))
+        if found is not None:
+            for name in names[count:]:  # but for this package, nothing is computed: that would run code
+                found = getattr(found, name, None) if names[0] == "lightning_cgan" else vars(found).get(name)
+                if not hasattr(found, "__dict__"):
+                    return None
+            return found
+    return None
 
 
 def class_path(cls: type) -> str:

@@ -17,7 +17,7 @@ from lightning_cgan.errors import UsageError
 from lightning_cgan.graphs import GraphEngine
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
-from lightning_cgan.rebuildable import INSTANTIATOR, first_to_import
+from lightning_cgan.rebuildable import INSTANTIATOR, objection_to
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer
 
@@ -134,12 +134,11 @@ def _state_after_a_step(factory: OptimizerCallable, network: nn.Module) -> dict[
 
 def _check_description(description: Any) -> None:
     described = dict(description) if isinstance(description, dict) else {}
-    # Not every release of Lightning looks at this one.
     instantiator = described.pop("_instantiator", INSTANTIATOR)
-    found = first_to_import(described) if instantiator == INSTANTIATOR else instantiator
-    if found:
-        expected = "expected classes of imported modules"
-        raise UsageError(f"the checkpoint: {expected}, got {found}; import its module first, if you trust it")
+    if instantiator != INSTANTIATOR:  # not every release of Lightning looks at this one
+        raise UsageError(f"the checkpoint: expected to be built by {INSTANTIATOR}, got {instantiator}; take another")
+    if objection := objection_to(described):
+        raise UsageError(f"the checkpoint: {objection}")
 
 
 def _check_loops(trainer: Trainer, saved: Any) -> None:

@@ -20,7 +20,7 @@ import torch
 from lightning_cgan import AtomicCheckpointIO, ConditionalGAN
 from lightning_cgan.errors import UsageError
 from lightning_cgan.keeping import previous_of, write_whole
-from lightning_cgan.rebuildable import first_to_import
+from lightning_cgan.rebuildable import objection_to
 
 Run = Callable[..., Path]
 OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
@@ -117,6 +117,7 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, run: Run, 
     assert trace.exists()  # it would have
 
 
+OTHERS = "expected networks, losses, penalties, optimizers and their like"
 POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trace"]}}
 
 
@@ -135,12 +136,29 @@ POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trac
         ({"loss": '{"class_path": "hostile_module.Loss"}'}, "got hostile_module.Loss; import its module"),
         ({"penalties": "[hostile_module.Loss]"}, "got hostile_module.Loss; import its module"),
         ({"loss": " hostile_module.Loss"}, "hostile_module.Loss; import its module"),
-        ({"_instantiator": "os.system"}, "got os.system; import its module first"),
-        ({"_class_path": "subprocess.Popen"}, "subprocess.Popen"),
-        ({"generator": POPEN}, "does not correspond to a subclass of Generator"),
-        ({"generator_optimizer": POPEN}, "expects a function or a c"),
-        ({"generator_scheduler": POPEN}, "Does not validate"),
-        ({"penalties": [POPEN]}, "Does not validate"),
+        ({"_instantiator": "os.system"}, "expected to be built by lightning.pytorch.cli.instantiate_module, got os.s"),
+        ({"_class_path": "subprocess.Popen"}, f"{OTHERS}, got subprocess.Popen; others are not built"),
+        ({"generator": POPEN}, f"{OTHERS}, got subprocess.Popen"),
+        ({"generator_optimizer": POPEN}, f"{OTHERS}, got subprocess.Popen"),
+        ({"generator_optimizer": "os.system"}, "got os.system"),
+        ({"generator_scheduler": POPEN}, f"{OTHERS}, got subprocess.Popen"),
+        ({"penalties": [POPEN]}, f"{OTHERS}, got subprocess.Popen"),
+        # jsonargparse builds what stands where anything may stand, and calls functions that return what is wanted
+        (
+            {"generator_optimizer": {"class_path": "torch.optim.Optimizer", "init_args": {"defaults": {"lr": POPEN}}}},
+            f"{OTHERS}, got subprocess.Popen",
+        ),
+        (
+            {"generator_scheduler": {"class_path": "torch.optim.swa_utils.SWALR", "dict_kwargs": {"swa_lr": POPEN}}},
+            f"{OTHERS}, got subprocess.Popen",
+        ),
+        (
+            {"generator": {"class_path": "lightning_cgan.pretrained._build", "init_args": {"description": POPEN}}},
+            "got lightning_cgan.pretrained._build",
+        ),
+        ({"loss": '{\t"class_path":\t"subprocess.Popen"}'}, f"{OTHERS}, got subprocess.Popen"),
+        ({"loss": {"class_path": "functools.partial"}}, f"{OTHERS}, got functools.partial"),
+        ({"loss": {"class_path": "builtins.eval"}}, "got builtins.eval"),
     ],
 )
 def test_a_description_that_names_other_code_runs_none(
@@ -159,8 +177,18 @@ def test_a_description_that_names_other_code_runs_none(
 
 
 def test_what_only_looks_like_a_path_is_let_through() -> None:
-    assert first_to_import({"weights": "weights.pt", "version": "v1.2", "number": "0.5", "note": "a: b"}) is None
-    assert first_to_import({"net": [{"class_path": "unittest.mock.Mock"}, {"class_path": "antigravity.Loss"}]})
+    assert objection_to({"weights": "weights.pt", "version": "v1.2", "number": "0.5", "note": "a: b"}) is None
+    assert objection_to({"net": [{"class_path": "torch.nn.ReLU"}, {"class_path": "antigravity.Loss"}]}) == (
+        "expected classes of imported modules, got antigravity.Loss; import its module first, if you trust it"
+    )
+    assert "antigravity" not in sys.modules
+
+
+def test_what_a_module_describes_may_be_built() -> None:
+    assert objection_to(torch.load(OLD, weights_only=True)["hyper_parameters"]["generator"]) is None
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 1e-3, "betas": [0.5, 0.99]}}
+    rate = {"class_path": "torch.optim.lr_scheduler.PolynomialLR", "init_args": {"total_iters": 10}}
+    assert objection_to({"generator": {"class_path": "lightning_cgan.MLPGenerator"}, "a": adam, "b": rate}) is None
 
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_cgan import (
     ConditionalGAN,
@@ -22,9 +23,10 @@ from lightning_cgan import (
     PretrainedGenerator,
     R3GANGenerator,
     ResNetGenerator,
+    UsageError,
 )
 from lightning_cgan.exporting.facts import Facts
-from lightning_cgan.exporting.files import write_onnx, write_program
+from lightning_cgan.exporting.files import check_images, write_onnx, write_program
 from lightning_cgan.rebuildable import describe
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
@@ -118,3 +120,20 @@ def test_pretrained_makes_exactly_the_images_of_the_module(name: str) -> None:
     assert torch.equal(read.generate([2, 0, 1], seed=3), module.generate([2, 0, 1], seed=3))
     mixture = torch.tensor([[0.2, 0.3, 0.5]])
     assert torch.equal(read.generate(mixture, latents[:1]), module.generate(mixture, latents[:1]))
+
+
+def test_a_file_that_makes_others_is_told() -> None:
+    network = nn.Module()
+    network.forward = lambda labels, latents: torch.zeros(len(labels), 1, 8, 8)  # type: ignore[assignment, misc]
+    facts = Facts(("a", "b"), 4, 1, 8, "normal", "0")
+    check_images(network, network, facts)
+
+    def makes(image: Callable[[int], Tensor]) -> str:
+        with pytest.raises(UsageError) as caught:
+            check_images(network, lambda labels, _: image(len(labels)), facts)
+        return str(caught.value)
+
+    assert "got one that is nan off" in makes(lambda n: torch.full((n, 1, 8, 8), math.nan if n > 1 else 0.0))
+    assert "got one that is 0.1 off" in makes(lambda n: torch.full((n, 1, 8, 8), 0.1))
+    message = "expected images of shape (3, 1, 8, 8), got a file that makes (1, 1, 8, 8); name a folder"
+    assert message in makes(lambda _: torch.zeros(1, 1, 8, 8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -47,11 +48,20 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
 
     message = read({"class_path": "evil.Evil", "init_args": {}})
     assert message == (
-        "config.json: expected a generator of an imported module, got evil.Evil; import its module first, if you trust it"
+        "config.json: expected classes of imported modules, got evil.Evil; import its module first, if you trust it"
     )
     inner = {**config["generator"]["init_args"], "hidden": {"class_path": "evil.Evil"}}
     for other in ("evil.Evil", {**config["generator"], "init_args": inner}, "{class_path: evil.Evil}"):
         assert "got evil.Evil; import its module first" in read(other)
+    popen = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}}
+    built = {"class_path": "lightning_cgan.pretrained._build", "init_args": {"description": popen}}
+    nested = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hidden": popen}}
+    for other in (popen, built, nested, {"class_path": "os.system"}, {"class_path": "builtins.eval"}):
+        assert re.search(
+            r"got (subprocess.Popen|lightning_cgan.pretrained._build|os.system|builtins.eval); ", read(other)
+        )
+    misspelt = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hiden": [8]}}
+    assert "hiden" in read(misspelt)
     for other in ({"class_path": "torch.nn.Linear", "init_args": {}}, 5, {}, {"class_path": "MLPGenerator"}):
         assert read(other).startswith("config.json: expected a generator that this version can build, got another (")
     assert not Path("ran").exists()

@@ -119,20 +119,21 @@ def read_program(file: Path) -> tuple[Facts, Make]:
 
 @torch.no_grad()
 def check_images(network: nn.Module, make: Make, facts: Facts) -> None:
-    """Compares what a file makes with what it was made from: every class, one image at a time and many together.
+    """Compares what a file makes with what it was made from: one image alone, and images of all classes together.
 
     Raises:
         UsageError: An image differs.
     """
-    differences = []
     for count in (1, len(facts.class_names) + 1):
         labels, latents = _examples(facts, count)
-        found = make(labels, latents)
-        differences.append(float((found - network(labels, latents)).abs().max()))
-    worst = max(differences)
-    if not worst <= TOLERANCE:  # also of NaN
-        expected = f"expected a file that makes the generator's images within {TOLERANCE:g}"
-        raise UsageError(f"--out: {expected}, got one that is {worst:.2g} off; name a folder, which is exact")
+        found, expected = make(labels, latents), network(labels, latents)
+        if found.shape != expected.shape:
+            shapes = f"images of shape {tuple(expected.shape)}, got a file that makes {tuple(found.shape)}"
+            raise UsageError(f"--out: expected {shapes}; name a folder, which is exact")
+        difference = float((found - expected).abs().max())
+        if not difference <= TOLERANCE:  # also of NaN
+            wanted = f"expected a file that makes the generator's images within {TOLERANCE:g}"
+            raise UsageError(f"--out: {wanted}, got one that is {difference:.2g} off; name a folder, which is exact")
 
 
 def _examples(facts: Facts, count: int) -> tuple[Tensor, Tensor]:
