@@ -99,6 +99,10 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
             "--data.classes: expected names or numbers among 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 10",
         ),
         (
+            "--samples.labels []",
+            "--samples.labels: expected class numbers, got none; name some, or leave it out for all",
+        ),
+        (
             "--samples.labels [3,12]",
             "--samples.labels: expected class numbers from 0 to 9, got [12]; name classes that the data has",
         ),

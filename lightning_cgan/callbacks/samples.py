@@ -51,6 +51,8 @@ class SampleGrid(Callback):
     ) -> None:
         for name, value in (("every_n_steps", every_n_steps), ("columns", columns), ("rows", rows)):
             check_positive(f"--samples.{name}", value)
+        if labels is not None and not labels:
+            raise UsageError("--samples.labels: expected class numbers, got none; name some, or leave it out for all")
         self.every_n_steps = every_n_steps
         self.labels = labels
         self.columns = columns
