@@ -143,17 +143,23 @@ def _imported(text: str) -> Any:
     for count in range(len(names) - 1, 0, -1):
         found: Any = sys.modules.get(".".join(names[:count]))
         if found is not None:
-            for name in names[count:]:  # but for this package, nothing is computed: that would run code
-                found = getattr(found, name, None) if names[0] == "lightning_cgan" else vars(found).get(name)
+            for name in names[count:]:
+                found = _attribute(found, name)
                 if not hasattr(found, "__dict__"):
                     return None
             return found
     return None
 
 
+def _attribute(owner: Any, name: str) -> Any:
+    """What is there under a name. But for this package, nothing is imported for its sake: that would run code."""
+    is_ours = getattr(owner, "__name__", None) == "lightning_cgan"
+    return getattr(owner, name, None) if is_ours else vars(owner).get(name)
+
+
 def class_path(cls: type) -> str:
     """The dotted path that imports a class: from the top of its package, where it can be had there."""
     root = cls.__module__.partition(".")[0]
-    if getattr(sys.modules[root], cls.__name__, None) is cls:
+    if _attribute(sys.modules[root], cls.__name__) is cls:
         return f"{root}.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"
