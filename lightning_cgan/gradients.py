@@ -34,7 +34,9 @@ def leave_out_unless_finite(optimizer: Optimizer) -> Tensor:
     if not gradients:
         return torch.zeros((), dtype=torch.bool)
     is_left_out = ~are_finite(gradients)
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
+    # A checkpoint of a run that was not fused makes the optimizer of one that was to be so an ordinary one.
+    is_fused = all(group.get("fused", True) for group in optimizer.param_groups)
+    if is_fused and getattr(optimizer, "_step_supports_amp_scaling", False):
         optimizer.found_inf = is_left_out.float()  # type: ignore[attr-defined]
     elif is_left_out:
         optimizer.zero_grad()
