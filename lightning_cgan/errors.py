@@ -85,7 +85,7 @@ def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str
         path: The file that does not exist.
         also_known: Files in other folders that may be meant.
     """
-    folder = Path(path).parent
-    near = [*(folder.iterdir() if folder.is_dir() else ()), *also_known]
-    hint = did_you_mean(Path(path).name, (file.name for file in near))
+    folder, name = Path(path).parent, Path(path).name
+    beside = [file for file in folder.iterdir() if file.name != name] if folder.is_dir() else []  # a dead link has it
+    hint = did_you_mean(name, (file.name for file in [*beside, *also_known]))
     return f"{option}: no such file: {path}{hint or '; check the path'}"

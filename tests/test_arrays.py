@@ -76,6 +76,47 @@ def test_splits_are_the_same_in_every_run_and_from_a_file(tmp_path: Path) -> Non
             assert torch.equal(one, other)  # type: ignore[arg-type]
 
 
+def test_what_numpy_loads_is_taken_and_may_be_closed(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=COLOUR, labels=LABELS)
+    with np.load(tmp_path / "x.npz") as file:
+        data = ArrayData(file, batch_size=4)
+    data.setup("test")
+    assert sorted_pixels(data) == sorted_pixels(opened(str(tmp_path / "x.npz")))
+    np.savez(tmp_path / "objects.npz", images=COLOUR, labels=np.array([{}] * 30))
+    expected = (
+        r"^--data.arrays: expected an .npz file of arrays without Python objects, got NpzFile \(ValueError: Object"
+    )
+    with np.load(tmp_path / "objects.npz") as file, pytest.raises(UsageError, match=expected):
+        ArrayData(file)
+
+
+def test_names_may_be_objects_that_are_texts() -> None:
+    names = np.array(["cat", "dog", "cow"], dtype=object)  # as pandas keeps them
+    assert ArrayData({"images": COLOUR, "labels": LABELS, "class_names": names}).class_names == ("cat", "dog", "cow")
+    names[1] = 3
+    with pytest.raises(
+        UsageError, match=r"class_names to be different texts of one line, got \['cat', 3, 'cow'\] \(obj"
+    ):
+        ArrayData({"images": COLOUR, "labels": LABELS, "class_names": names})
+
+
+@pytest.mark.parametrize(
+    ("turn", "got"),
+    [
+        (lambda labels: labels.to("meta"), "torch.int64, torch.strided, on meta"),
+        (lambda labels: labels.bfloat16(), "torch.bfloat16, torch.strided, on cpu"),
+        (lambda labels: labels.to_sparse(), "torch.int64, torch.sparse_coo, on cpu"),
+    ],
+)
+def test_tensors_that_are_no_arrays_are_told(turn: Callable[[torch.Tensor], torch.Tensor], got: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        ArrayData({"images": COLOUR, "labels": turn(torch.from_numpy(LABELS))})
+    assert str(raised.value) == (
+        "--data.arrays: expected labels to be a NumPy array, or a tensor that can be turned to one, got a tensor of "
+        f"{got}; turn it to one"
+    )
+
+
 def test_what_is_not_square_is_cut_to_a_size_that_is_given() -> None:
     wide = np.tile(np.arange(12, dtype=np.uint8) * 10, (9, 6, 1))  # columns of 0, 10, …, 110
     arrays = {"images": wide, "labels": LABELS[:9]}
@@ -130,6 +171,16 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
             "does if they are from 0 to 1",
         ),
         (
+            {"images": COLOUR.astype(np.int64)},
+            "images of uint8, from 0 to 255, got int64; turn them to it, as images.astype('uint8') does if they are "
+            "from 0 to 255",
+        ),
+        (
+            {"labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
+            f"labels from 0 without gaps, got {2**63 + 2}; number the classes from 0 without gaps, or give class_names "
+            "with a name for each number",
+        ),
+        (
             {"labels": LABELS / 1},
             "labels of whole numbers, got float64; turn them to it, as labels.astype('int64') does",
         ),
@@ -181,6 +232,9 @@ def test_files_that_are_none_of_arrays_are_told(tmp_path: Path, fails: Fails) ->
     np.savez(tmp_path / "digits.npz", images=COLOUR, labels=LABELS)
     message = fails(*fit, "--data.arrays", str(tmp_path / "digit.npz"))
     assert message == f"error: --data.arrays: no such file: {tmp_path}/digit.npz; did you mean digits.npz?"
+    (tmp_path / "uni.npz").symlink_to(tmp_path / "nowhere")
+    message = fails(*fit, "--data.arrays", str(tmp_path / "uni.npz"))
+    assert message == f"error: --data.arrays: no such file: {tmp_path}/uni.npz; check the path"
     np.save(tmp_path / "one.npy", COLOUR)
     for path in (tmp_path / "one.npy", tmp_path):
         message = fails(*fit, "--data.arrays", str(path))

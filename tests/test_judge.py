@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from pictures import opened_flat, write_numbered
+from PIL import Image
 from safetensors import safe_open
 from test_report import CPU, opened
 from torch import Tensor
 
+from lightning_cgan import UsageError
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import judge as judge_module
 from lightning_cgan.evaluation.classifiers import Judge, accuracy
@@ -70,3 +74,27 @@ def test_fingerprints_differ_where_sets_differ() -> None:
     ]
     assert len({fingerprint_of(images) for images in sets}) == len(sets)
     assert fingerprint_of(train) == fingerprint_of(opened().in_order("train"))
+
+
+def test_fingerprints_of_files_are_of_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 6, "b": 6})
+    for file in sorted(folder.rglob("*.png")):
+        Image.open(file).save(file.with_suffix(".bmp"))
+        file.unlink()
+
+    def loader() -> OrderedLoader:
+        return opened_flat(folder, memory_budget=0).in_order("train")
+
+    before = loader()
+    fingerprint = fingerprint_of(before)
+    assert fingerprint_of(loader()) == fingerprint
+    edited, size = Path(before.images.paths[0]), os.path.getsize(before.images.paths[0])  # type: ignore[union-attr]
+    Image.new("RGB", (8, 8), (200, 100, 50)).save(edited)
+    assert os.path.getsize(edited) == size
+    assert fingerprint_of(loader()) != fingerprint
+    monkeypatch.setattr(Path, "read_bytes", None)  # it would fail
+    assert fingerprint_of(before) == fingerprint  # read once for a run
+    monkeypatch.undo()
+    edited.unlink()
+    with pytest.raises(UsageError, match=f"^--data.data_dir: expected images, got {edited}, which cannot be read"):
+        before.images.index_select(0, torch.arange(3)).sha256  # type: ignore[union-attr]  # noqa: B018

@@ -15,7 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from lightning_cgan import ConditionalGAN, ImageFolderData, UsageError
 from lightning_cgan.cli import main
-from lightning_cgan.data import ShufflingLoader
+from lightning_cgan.data import OrderedLoader, ShufflingLoader
 from lightning_cgan.data.files import ImageFiles
 from lightning_cgan.images import signed_from_bytes
 
@@ -98,6 +98,19 @@ def test_processes_share_a_streamed_batch(folder: Path) -> None:
     whole = next(iter(ShufflingLoader(files, labels, batch_size=6)))
     shares = [next(iter(ShufflingLoader(files, labels, 6, rank, 2))) for rank in range(2)]
     assert torch.equal(torch.stack([share[0] for share in shares], 1).flatten(0, 1), whole[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_process_may_have_no_share_of_the_last_batch(folder: Path, workers: int) -> None:
+    files = opened(folder, memory_budget=0, workers=workers).splits["train"][0].index_select(0, torch.arange(5))
+    assert isinstance(files, ImageFiles)
+    for rank, lengths in ((0, [2, 1]), (1, [2, 0])):
+        streamed = list(OrderedLoader(files, torch.arange(5), 4, rank, 2))
+        assert [len(images) for images, _ in streamed] == lengths
+        for one, other in zip(OrderedLoader(files.load(), torch.arange(5), 4, rank, 2), streamed, strict=True):
+            assert torch.equal(one[0], other[0])
+            assert (one[0].shape, one[0].dtype) == (other[0].shape, other[0].dtype)
+            assert torch.equal(one[1], other[1])
 
 
 def test_files_of_any_shape_become_squares(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
 _REQUIRED = ("images", "labels")
 _OF_TEST = ("test_images", "test_labels")
 _KNOWN = (*_REQUIRED, "class_names", *_OF_TEST)
+_NUMBERED = "number the classes from 0 without gaps, or give class_names with a name for each number"
 
 
 class ArrayData(LabelledImages):
@@ -26,9 +29,9 @@ class ArrayData(LabelledImages):
 
     Args:
         arrays: The file, such as `generate --out digits.npz` writes, or in Python a dictionary of NumPy arrays or
-            tensors: `images`, uint8, shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels; `labels`,
-            whole numbers from 0, shape (N,); if you like, `class_names`, a name for each label; and `test_images` and
-            `test_labels`. Without those, a test split is held out.
+            tensors, or what `numpy.load` gives: `images`, uint8, shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1
+            or 3 channels; `labels`, whole numbers from 0, shape (N,); if you like, `class_names`, a name for each
+            label; and `test_images` and `test_labels`. Without those, a test split is held out.
         image_size: Height and width that the images are brought to, in pixels: the shorter side is resized, the longer
             one cut at both ends. If not given, that of the images, which must be square.
         test_fraction: The part of each class that is held out for testing, where there are no test images: at least one
@@ -47,7 +50,7 @@ class ArrayData(LabelledImages):
 
     def __init__(
         self,
-        arrays: str | dict[str, Any],
+        arrays: str | Mapping[str, Any],
         image_size: int | None = None,
         test_fraction: float = 1 / 7,
         batch_size: int = 64,
@@ -58,16 +61,16 @@ class ArrayData(LabelledImages):
         balance: bool = False,
     ) -> None:
         check_test_fraction(test_fraction)
-        self.arrays = arrays
+        self.arrays = _load(arrays) if isinstance(arrays, Mapping) else arrays  # a file may be closed meanwhile
         self.test_fraction = test_fraction
-        found = _Contents.of(arrays)
+        found = _Contents.of(self.arrays)
         height, width = found.images.shape[-2:]
         if image_size is None:
             check_square("images", width, height)
         self.native_image_size, self.image_channels = height, found.images.shape[1]
         self.all_class_names = found.class_names
         present = sorted(set(found.labels.tolist()))
-        chosen: list[int | str] = [*present] if classes is None else classes
+        chosen: list[int | str] = [found.class_names[label] for label in present] if classes is None else classes
         super().__init__(
             batch_size,
             None,
@@ -110,9 +113,9 @@ class _Contents:
     test_labels: Tensor | None
 
     @classmethod
-    def of(cls, given: str | dict[str, Any]) -> _Contents:
+    def of(cls, given: str | Mapping[str, Any]) -> _Contents:
         """Looks at what the user has given."""
-        arrays = given if isinstance(given, dict) else _load(Path(given))
+        arrays = _load(given)
         _check_keys(arrays)
         images, labels = _pair(arrays, *_REQUIRED)
         if "class_names" in arrays:
@@ -130,22 +133,24 @@ class _Contents:
         return cls(images, labels, names, test_images, test_labels)
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """The arrays of an `.npz` file."""
-    if not path.exists():
-        raise UsageError(no_such_file("--data.arrays", str(path)))
+def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of a mapping or of an `.npz` file; what has another name is not looked at."""
     expected, remedy = "an .npz file of arrays without Python objects", "write one with numpy.savez_compressed"
-    if not is_zipfile(path):
-        raise _wrong(expected, f"{path}, which is none", remedy)
+    what = type(given).__name__ if isinstance(given, Mapping) else str(given)
+    if not isinstance(given, Mapping):
+        if not Path(given).exists():
+            raise UsageError(no_such_file("--data.arrays", given))
+        if not is_zipfile(given):
+            raise _wrong(expected, f"{given}, which is none", remedy)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] if name in _KNOWN else None for name in file.files}
+        with nullcontext(given) if isinstance(given, Mapping) else np.load(given, allow_pickle=False) as arrays:
+            return {name: arrays[name] if name in _KNOWN else None for name in arrays}
     except Exception as error:  # a broken file fails in many ways
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise _wrong(expected, f"{path} ({reason})", remedy) from error
+        raise _wrong(expected, f"{what} ({reason})", remedy) from error
 
 
-def _check_keys(arrays: dict[str, Any]) -> None:
+def _check_keys(arrays: Mapping[str, Any]) -> None:
     missing = [name for name in _KNOWN if name not in arrays]
     for name in arrays:
         if name not in _KNOWN and (hint := did_you_mean(str(name), missing)):
@@ -156,7 +161,7 @@ def _check_keys(arrays: dict[str, Any]) -> None:
         raise _wrong(" and ".join(needed), got, f"add {' and '.join(lacking)}")
 
 
-def _pair(arrays: dict[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
+def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
     """Images and their labels."""
     images = _pixels(name, _as_array(name, arrays[name]))
     labels = _labels(name_of_labels, _as_array(name_of_labels, arrays[name_of_labels]))
@@ -169,13 +174,20 @@ def _pair(arrays: dict[str, Any], name: str, name_of_labels: str) -> tuple[Tenso
 def _as_array(name: str, value: Any) -> np.ndarray:
     try:
         return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise _wrong(f"{name} to be an array", type(value).__name__, "give a NumPy array or a tensor") from error
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last one of tensors
+        got = type(value).__name__
+        if isinstance(value, Tensor):
+            got = f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
+        expected = f"{name} to be a NumPy array, or a tensor that can be turned to one"
+        raise _wrong(expected, got, "turn it to one") from error
 
 
 def _pixels(name: str, array: np.ndarray) -> Tensor:
     if array.dtype != np.uint8:
-        remedy = "turn them to it, as (images * 255).round().astype('uint8') does if they are from 0 to 1"
+        turned = "(images * 255).round().astype('uint8') does if they are from 0 to 1"
+        if np.issubdtype(array.dtype, np.integer):
+            turned = "images.astype('uint8') does if they are from 0 to 255"
+        remedy = f"turn them to it, as {turned.replace('images', name)}"
         raise _wrong(f"{name} of uint8, from 0 to 255", str(array.dtype), remedy)
     if array.ndim == 3:
         array = array[:, None]
@@ -192,11 +204,13 @@ def _labels(name: str, array: np.ndarray) -> Tensor:
         raise _wrong(f"{name} of whole numbers", str(array.dtype), f"turn them to it, as {name}.astype('int64') does")
     if array.ndim != 1:
         raise _wrong(f"{name} of shape (N,)", str(array.shape), "give one number for each image")
+    if array.size and array.max() > np.iinfo(np.int64).max:  # as int64 it would be negative
+        raise _wrong(f"{name} from 0 without gaps", str(array.max()), _NUMBERED)
     return torch.from_numpy(array.astype(np.int64))
 
 
 def _names(array: np.ndarray) -> tuple[str, ...]:
-    names = array.tolist() if array.ndim == 1 and array.dtype.kind == "U" else []
+    names = array.tolist() if array.ndim == 1 and all(isinstance(name, str) for name in array.tolist()) else []
     if not names or len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
         got = f"{array.tolist()!r:.60} ({array.dtype})"
         raise _wrong("class_names to be different texts of one line", got, "give a name for each label")
@@ -206,9 +220,8 @@ def _names(array: np.ndarray) -> tuple[str, ...]:
 def _check_range(name: str, labels: Tensor, class_names: tuple[str, ...]) -> None:
     outside = sorted(set(labels[(labels < 0) | (labels >= len(class_names))].tolist()))
     if outside:
-        remedy = "number the classes from 0 without gaps, or give class_names with a name for each number"
         got = f"{', '.join(map(str, outside[:5]))}{', …' if len(outside) > 5 else ''}"
-        raise _wrong(f"{name} from 0 to {len(class_names) - 1}", got, remedy)
+        raise _wrong(f"{name} from 0 to {len(class_names) - 1}", got, _NUMBERED)
 
 
 def _wrong(expected: str, got: str, remedy: str) -> UsageError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Container
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -13,16 +13,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cgan.chance import generator_at
+from lightning_cgan.data.classes import class_numbers
 from lightning_cgan.data.files import ImageFiles, squared
+from lightning_cgan.data.held_out import hold_out_for_validation
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
-from lightning_cgan.errors import UsageError, check_positive, did_you_mean
+from lightning_cgan.errors import UsageError, check_positive
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
-
-# The validation split must be the same in every run, whatever its seed, for scores to be comparable.
-_VALIDATION_SEED = 20150
 
 
 class LabelledImages(LightningDataModule, ABC):
@@ -96,7 +94,7 @@ class LabelledImages(LightningDataModule, ABC):
         self.predictions_per_class = predictions_per_class
         self.makes_up = False
         self.already_made: Container[tuple[int, int]] = ()
-        self.kept = _class_numbers(classes, self.all_class_names)
+        self.kept = class_numbers(classes, self.all_class_names)
         self.class_names = tuple(self.all_class_names[number] for number in self.kept)
         self.num_classes = len(self.kept)
         self.splits: dict[str, tuple[Tensor | ImageFiles, Tensor]] = {}
@@ -120,13 +118,11 @@ class LabelledImages(LightningDataModule, ABC):
         """Reads what the stage needs and cuts the splits; none but `test` reads the test split."""
         if stage != "predict" and "train" not in self.splits:
             pixels, labels = self._checked(*self.read("train"))
-            order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
-            held_out = max(1, round(len(labels) * self.validation_fraction))
-            self.splits["validation"] = self._prepared(pixels, labels, order[:held_out])
-            self.splits["train"] = self._prepared(pixels, labels, order[held_out:])
+            parts = zip(("train", "validation"), hold_out_for_validation(labels, self.validation_fraction), strict=True)
+            self.splits |= {split: self._prepared(split, pixels, labels, chosen) for split, chosen in parts}
             self._check_balance(self.splits["train"][1])
         if stage == "test" and "test" not in self.splits:
-            self.splits["test"] = self._prepared(*self._checked(*self.read("test")))
+            self.splits["test"] = self._prepared("test", *self._checked(*self.read("test")))
 
     def _checked(self, images: Tensor | ImageFiles, labels: Tensor) -> tuple[Tensor | ImageFiles, Tensor]:
         highest = len(self.all_class_names) - 1
@@ -153,7 +149,7 @@ class LabelledImages(LightningDataModule, ABC):
             )
 
     def _prepared(
-        self, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor | None = None
+        self, split: str, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor | None = None
     ) -> tuple[Tensor | ImageFiles, Tensor]:
         """Keeps the chosen images that are of a kept class, renumbers their labels, and loads or resizes them."""
         chosen = torch.arange(len(labels)) if chosen is None else chosen
@@ -161,16 +157,22 @@ class LabelledImages(LightningDataModule, ABC):
         renumbered[torch.tensor(self.kept)] = torch.arange(self.num_classes)
         chosen = chosen[renumbered[labels[chosen]] >= 0]
         if not len(chosen):
-            raise UsageError(
-                f"{type(self).__name__}: expected images of {', '.join(self.class_names)} in each of the training, "
-                f"validation and test splits, got none in one of them; add images to {self._source}"
-            )
+            raise self._none_in(split, labels)
         images, labels = images.index_select(0, chosen), renumbered[labels[chosen]]
         if isinstance(images, ImageFiles):
             return (images.load() if self._fits(images) else images), labels
         if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
             images = torch.cat([squared(part, self.image_size) for part in images.split(4096)])
         return images, labels
+
+    def _none_in(self, split: str, labels: Tensor) -> UsageError:
+        """What is said of a split without images of the kept classes, and with the labels of what it is cut from."""
+        there, names = labels[torch.isin(labels, torch.tensor(self.kept))], ", ".join(self.class_names)
+        where, remedy = f"{type(self).__name__}: expected images of {names} in the {split} split", ""
+        if split == "validation" and len(there):
+            where = f"--data.validation_fraction: expected images of {names} beside one of each class to train on"
+            remedy = "give more, or " if len(there) > len(there.unique()) else ""
+        return UsageError(f"{where}, got none; {remedy}add images to {self._source}")
 
     def _fits(self, images: Tensor | ImageFiles) -> bool:
         return images.nbytes <= self.memory_budget * 2**30
@@ -236,23 +238,3 @@ class LabelledImages(LightningDataModule, ABC):
     def _place(self) -> tuple[int, int]:
         """The rank of this process and the number of processes."""
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _class_numbers(classes: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:
-    """The numbers of the classes that are named or numbered."""
-    if classes is None:
-        return list(range(len(names)))
-    numbers = []
-    for wanted in classes:
-        if wanted in names:  # names first: where they are digits in another order, the name is what a person means
-            numbers.append(names.index(str(wanted)))
-        elif isinstance(wanted, int) and 0 <= wanted < len(names):
-            numbers.append(wanted)
-        else:
-            raise UsageError(
-                f"--data.classes: expected names or numbers among {', '.join(names)}, got {wanted!r}"
-                f"{did_you_mean(str(wanted), names) or '; name a class that exists'}"
-            )
-    if len(set(numbers)) < len(numbers) or not numbers:
-        raise UsageError(f"--data.classes: expected one or more different classes, got {list(classes)}; name each once")
-    return numbers

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import cast
 
@@ -58,6 +60,21 @@ class ImageFiles(Dataset[Tensor]):
         """The memory that all images would take."""
         return len(self) * self.channels * self.size**2
 
+    @cached_property
+    def sha256(self) -> str:
+        """Of the contents of all files, in their order; read once.
+
+        Raises:
+            UsageError: A file is missing or cannot be read.
+        """
+        contents = hashlib.sha256()
+        for path in self.paths.tolist():
+            try:
+                contents.update(hashlib.sha256(Path(path).read_bytes()).digest())
+            except OSError as error:
+                raise unreadable(path) from error
+        return contents.hexdigest()
+
     def index_select(self, _: int, chosen: Tensor) -> ImageFiles:
         """Some of the files, as a tensor of pixels would be indexed."""
         return ImageFiles(self.paths[chosen.numpy()], self.channels, self.size, self.workers)
@@ -73,13 +90,17 @@ class ImageFiles(Dataset[Tensor]):
             self,
             batch_sampler=cast("Iterable[list[int]]", (chosen.tolist() for chosen in places)),
             num_workers=self.workers,
-            collate_fn=torch.stack,
+            collate_fn=self._stacked,
             generator=torch.Generator(),  # not the global one, which a run's dropout draws from
         )
         try:
             yield from loader
         except UsageError as error:  # from a worker with the whole of its traceback
             raise UsageError(str(error).strip().splitlines()[-1].partition("UsageError: ")[2] or str(error)) from None
+
+    def _stacked(self, images: list[Tensor]) -> Tensor:
+        """A batch of images, which has none where the last batch of a run is too small for all processes."""
+        return torch.stack(images) if images else torch.empty(0, self.channels, self.size, self.size).byte()
 
     def load(self) -> Tensor:
         """Decodes all images, shape (N, C, H, W)."""
@@ -116,10 +137,16 @@ def _decoded(path: str, channels: int, size: int) -> Tensor:
         image: Image.Image = opened
         if image.mode == "F":
             raise ValueError("floating-point pixels, of a range that nobody knows")
-        if image.mode.startswith("I"):  # 16 bits; Pillow would cut off what is above 255
-            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
+        if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+            image = Image.fromarray(_upper_bits(np.asarray(image), image.mode, opened.format))
         image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
         return cast(Tensor, pil_to_tensor(image))
+
+
+def _upper_bits(pixels: np.ndarray, mode: str, file_format: str | None) -> np.ndarray:
+    """The upper 8 bits of 16; TIFF files of 32 bits may well hold no more than 8 of them."""
+    are_bytes = mode == "I" and file_format == "TIFF" and pixels.max() <= 255
+    return (pixels >> (0 if are_bytes else 8)).clip(0, 255).astype(np.uint8)
 
 
 def squared(pixels: Tensor, size: int) -> Tensor:
@@ -130,9 +157,13 @@ def squared(pixels: Tensor, size: int) -> Tensor:
 def unreadable(path: str) -> UsageError:
     """What is said of a file that cannot be decoded."""
     return UsageError(
-        f"--data.data_dir: expected images, got {path}, which cannot be read; mend it or take it away, or leave out "
-        "such files with --data.corrupt skip"
+        f"--data.data_dir: expected images, got {_on_one_line(path)}, which cannot be read; mend it or take it away, "
+        "or leave out such files with --data.corrupt skip"
     )
+
+
+def _on_one_line(path: str) -> str:
+    return path if path.isprintable() else repr(path)
 
 
 def common_format(paths: Iterable[str], size: int | None, channels: int | None, skip_broken: bool) -> tuple[int, int]:
@@ -156,11 +187,12 @@ def common_format(paths: Iterable[str], size: int | None, channels: int | None, 
         are_gray = are_gray and is_gray
         first = first or (path, found)
         if size is None:
-            check_square(path, *found)
+            check_square(_on_one_line(path), *found)
             if found != first[1]:
                 smallest = min(*first[1], *found)
+                one, other = map(_on_one_line, (first[0], path))
                 raise UsageError(
-                    f"--data.image_size: expected images of one size, got {first[0]} of {_by(*first[1])} and {path} of "
+                    f"--data.image_size: expected images of one size, got {one} of {_by(*first[1])} and {other} of "
                     f"{_by(*found)} pixels; give the size that all are brought to, as --data.image_size {smallest}"
                 )
     if first is None:

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+from lightning_cgan.data.classes import class_numbers
 from lightning_cgan.data.files import ImageFiles, common_format
 from lightning_cgan.data.held_out import check_test_fraction, hold_out
 from lightning_cgan.errors import UsageError
@@ -24,7 +25,8 @@ class ImageFolderData(LabelledImages):
     """Images in a folder for each class, as torchvision's `ImageFolder` reads them.
 
     The folders lie in `train/<class>/` and `test/<class>/`, if there is nothing else beside `train` and `test`, or in
-    `<class>/`: then a test split is held out. What begins with a dot is passed over.
+    `<class>/`: then a test split is held out. What begins with a dot is passed over, and what several links lead to is
+    taken once in each class.
 
     Args:
         data_dir: The folder with `train` and `test`, or with a folder for each class.
@@ -37,7 +39,7 @@ class ImageFolderData(LabelledImages):
         corrupt: Whether files that cannot be read are refused, or named in a warning and left out; for that, all files
             are decoded once.
         batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name or by number; all if not given.
+        classes: The classes to keep, by name or by number; all if not given. Files of others are only counted.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take, in GiB. More are decoded as they are needed.
@@ -74,6 +76,8 @@ class ImageFolderData(LabelledImages):
         self.workers = workers
         self.folders = _folders_of_splits(Path(data_dir))
         self.all_class_names = _class_names(self.folders)
+        self.kept = class_numbers(classes, self.all_class_names)  # the others need not be in order
+        self._check_folders()
         self._sound: dict[Path, tuple[np.ndarray, Tensor]] = {}
         self.native_image_size, self.image_channels = self._format(image_size, image_channels)
         super().__init__(
@@ -88,10 +92,13 @@ class ImageFolderData(LabelledImages):
         )
 
     def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
-        """The size and the channels, from the headers of all files unless both are given."""
+        """The size and the channels, from the headers of all files that are kept unless both are given."""
         if size is not None and channels is not None:
             return size, channels
-        paths = [path for folder in dict.fromkeys(self.folders.values()) for path in self._listed(folder)[0]]
+        paths: list[str] = []
+        for folder in dict.fromkeys(self.folders.values()):
+            of_folder, labels = self._listed(folder)
+            paths += of_folder[self._is_kept(labels)].tolist()
         return common_format(paths, size, channels, skip_broken=self.corrupt == "skip")
 
     def prepare_data(self) -> None:
@@ -116,33 +123,51 @@ class ImageFolderData(LabelledImages):
         return ImageFiles(paths, self.image_channels, self.image_size, self.workers), labels
 
     def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
-        """The files in a folder of classes, with their labels."""
-        numbers = {name: number for number, name in enumerate(self.all_class_names)}
-        found = make_dataset(str(folder), numbers, is_valid_file=_is_image, allow_empty=True)
-        paths, labels = np.array([path for path, _ in found]), torch.tensor([label for _, label in found]).long()
+        """The files in a folder of classes, with their labels.
+
+        Those of classes that are not kept are among them: which images are held out for validation depends on all.
+        """
+        found = [_images(folder / name) for name in self.all_class_names]
+        labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
         self._check_classes(folder, labels, f"put some there ({', '.join(IMG_EXTENSIONS)})")
-        return paths, labels
+        return np.array([path for paths in found for path in paths]), labels
+
+    def _is_kept(self, labels: Tensor) -> np.ndarray:
+        return torch.isin(labels, torch.tensor(self.kept)).numpy()
 
     def _without_broken(self, folder: Path, paths: np.ndarray, labels: Tensor) -> tuple[np.ndarray, Tensor]:
-        """Leaves out what cannot be decoded, if that is wanted."""
+        """Leaves out what cannot be decoded of the classes that are kept, if that is wanted."""
         if self.corrupt == "refuse":
             return paths, labels
-        are_readable = ImageFiles(paths, self.image_channels, self.image_size, self.workers).are_readable()
-        broken = paths[~are_readable.numpy()]
+        kept, is_sound = self._is_kept(labels), np.ones(len(paths), dtype=bool)
+        files = ImageFiles(paths[kept], self.image_channels, self.image_size, self.workers)
+        is_sound[kept] = files.are_readable().numpy()
+        broken = paths[~is_sound]
         if len(broken):
             more = f", … ({len(broken):,} files)" if len(broken) > _NAMED else ""
             rank_zero_warn(f"--data.corrupt: cannot be read, and left out: {', '.join(broken[:_NAMED])}{more}")
-        labels = labels[are_readable]
+        labels = labels[torch.from_numpy(is_sound)]
         self._check_classes(folder, labels, "those there cannot be read: mend them")
-        return paths[are_readable.numpy()], labels
+        return paths[is_sound], labels
 
     def _check_classes(self, folder: Path, labels: Tensor, remedy: str) -> None:
         there = set(labels.tolist())
-        empty = [name for number, name in enumerate(self.all_class_names) if number not in there]
+        empty = [self.all_class_names[number] for number in sorted(self.kept) if number not in there]
         if empty:
             raise UsageError(
                 f"--data.data_dir: expected images of each class in {folder}, got none of {', '.join(empty)}; "
-                f"{remedy}, or take the folder away"
+                f"{remedy}, take the folder away, or name the other classes in --data.classes"
+            )
+
+    def _check_folders(self) -> None:
+        """Refuses a class that is kept and lies in one of the splits only."""
+        differing = set(_folders(self.folders["train"])) ^ set(_folders(self.folders["test"]))
+        lacking = sorted(differing & {self.all_class_names[number] for number in self.kept})
+        if lacking:
+            raise UsageError(
+                "--data.data_dir: expected the same classes in train and test, got "
+                f"{', '.join(lacking)} in one of them only; mend the folders in {self.folders['train'].parent}, or "
+                "name the other classes in --data.classes"
             )
 
 
@@ -151,7 +176,12 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
     names = _folders(root)
     if set(names) == set(SPLITS):
         return {split: root / split for split in SPLITS}
-    nested = [split for split in SPLITS if split in names and _folders(root / split)]
+    if {name.lower() for name in names} == set(SPLITS):
+        raise UsageError(
+            f"--data.data_dir: expected train and test in {root}, or a folder for each class, got {', '.join(names)}; "
+            "rename the folders of the splits to train and test, in small letters"
+        )
+    nested = [name for split in SPLITS for name in names if name.lower() == split and _folders(root / name)]
     if nested:
         raise UsageError(
             f"--data.data_dir: expected a folder for each class in {root}, or train and test and nothing else, got "
@@ -167,21 +197,15 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
 
 
 def _class_names(folders: dict[Split, Path]) -> tuple[str, ...]:
-    """The names of the classes, which must be the same in both splits."""
-    train, test = (_folders(folders[split]) for split in SPLITS)
-    for split, names in zip(SPLITS, (train, test), strict=True):
+    """The names of the classes of both splits."""
+    found = [_folders(folders[split]) for split in SPLITS]
+    for split, names in zip(SPLITS, found, strict=True):
         if not names:
             raise UsageError(
                 f"--data.data_dir: expected {folders[split]} with a folder of images for each class, got none; put "
                 "the images there"
             )
-    if train != test:
-        differing = ", ".join(sorted({*train} ^ {*test}))
-        raise UsageError(
-            f"--data.data_dir: expected the same classes in train and test, got {differing} in one of them only; mend "
-            f"the folders in {folders['train'].parent}"
-        )
-    return tuple(train)
+    return tuple(sorted({name for names in found for name in names}))
 
 
 def _folders(place: Path) -> list[str]:
@@ -192,5 +216,19 @@ def _folders(place: Path) -> list[str]:
         return []
 
 
-def _is_image(path: str) -> bool:
-    return has_file_allowed_extension(path, IMG_EXTENSIONS) and not Path(path).name.startswith(".")
+def _images(place: Path) -> list[str]:
+    """The images in the folder of a class and in those within it, each once, in the order of torchvision."""
+    found: dict[str, str] = {}
+    seen = {str(above) for above in place.resolve().parents}
+    for folder, inner, names in os.walk(place, followlinks=True):
+        actual = os.path.realpath(folder)
+        if actual in seen:  # by a link, maybe one that leads back
+            inner.clear()
+            continue
+        seen.add(actual)
+        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        for name in sorted(names):
+            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
+                path = os.path.join(folder, name)
+                found.setdefault(os.path.realpath(path) if os.path.islink(path) else os.path.join(actual, name), path)
+    return sorted(found.values(), key=os.path.split)

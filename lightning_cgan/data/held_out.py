@@ -1,4 +1,4 @@
-"""A test split of images that come without one."""
+"""Images that are held out of those to train on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from torch import Tensor
 from lightning_cgan.chance import generator_at
 from lightning_cgan.errors import UsageError
 
-# The test split must be the same in every run, whatever its seed, for scores to be comparable.
+# What is held out must be the same in every run, whatever its seed, for scores to be comparable.
+_VALIDATION_SEED = 20150
 _TEST_SEED = 20151
 
 
@@ -55,3 +56,23 @@ def hold_out(
                 f"{len(places)} of {name}; add images, or name the other classes in --data.classes"
             )
     return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()
+
+
+def hold_out_for_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
+    """Holds a part of all images out for validation, at least one; each class keeps an image to train on.
+
+    Args:
+        labels: Shape (N,).
+        fraction: The part that is held out.
+
+    Returns:
+        The places of the images to train on, and of those to validate with; none of the latter where each image is the
+        only one of its class.
+    """
+    order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
+    count = max(1, round(len(labels) * fraction))
+    held_out, rest = order[:count], order[count:]
+    for label in sorted(set(labels[held_out].tolist()) - set(labels[rest].tolist())):
+        first = held_out[labels[held_out] == label][:1]
+        rest, held_out = torch.cat([rest, first]), held_out[held_out != first]
+    return rest, held_out
