@@ -18,7 +18,9 @@ from torch import Tensor
 
 Distribution = Literal["normal", "uniform"]
 
-_BLOCK = 256  # as many numbered images share a generator: to make one for each would take longer than to draw
+# As many numbered images share a generator: to make one for each would take longer than to draw. Seeds have 32 bits,
+# and blocks that happen to share one have the same latents: the fewer blocks, the less likely that is.
+_BLOCK = 1024
 
 
 def generator_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:
@@ -75,8 +77,8 @@ class Drawing:
 
     Attributes:
         seed: Chooses other images.
-        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones (Brock et al.
-            2019, arXiv:1809.11096, section 3.1).
+        truncation: Draws no latent beyond this distance from 0, before they are scaled: more typical images, and less
+            varied ones (Brock et al. 2019, arXiv:1809.11096, section 3.1).
         scale: What latents are multiplied by.
     """
 

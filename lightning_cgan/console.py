@@ -56,6 +56,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
         # the loaders cut batches out of memory: there is nothing for workers to do
         warnings.filterwarnings("ignore", message=".*does not have many workers")
+        # a `predict` whose images are all there already
+        warnings.filterwarnings("ignore", message="Total length of `.*` across ranks is zero")
         logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
         logger.addFilter(_is_no_advertisement)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -53,13 +54,23 @@ def check_positive(option: str, value: float | None) -> None:
 
 
 def check_truncation(option: str, limit: float | None) -> None:
-    """Refuses a limit that no latent is within; none at all is fine.
+    """Refuses what is no limit of latents; none at all is fine.
 
     Raises:
-        UsageError: The limit is 0 or negative.
+        UsageError: The limit is 0, negative or not finite.
     """
-    if limit is not None and not limit > 0:
+    if limit is not None and not 0 < limit < math.inf:
         raise UsageError(f"{option}: expected a number above 0, got {limit}; 1 keeps two thirds of latents")
+
+
+def check_seed(option: str, seed: int) -> None:
+    """Refuses a seed that no address of `lightning_cgan.chance` can hold.
+
+    Raises:
+        UsageError: The seed does not fit 64 signed bits.
+    """
+    if not -(2**63) <= seed < 2**63:
+        raise UsageError(f"{option}: expected a number of 64 bits, got {seed}; give a smaller one")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+_END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name, its checksum
+
 
 def signed_from_bytes(pixels: Tensor) -> Tensor:
     """Turns uint8 pixels in [0, 255] to float32 in [-1, 1]."""
@@ -59,6 +61,13 @@ def save_png(picture: Tensor, path: Path) -> None:
     """Writes a picture, shape (C, H, W) and uint8, to a PNG file; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(picture).save(path, format="PNG")
+
+
+def is_whole_png(path: Path) -> bool:
+    """Whether a PNG file reaches its end, which one lacks that was torn off."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(_END_OF_PNG)))
+        return file.read() == _END_OF_PNG
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float | None = None) -> None:

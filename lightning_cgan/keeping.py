@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -35,7 +36,7 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
         OSError: The disk is full, or the folder may not be written to. The file is as it was.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f".{os.getpid()}-{file.name}{_UNFINISHED}")
+    unfinished = _beside(file)
     try:
         write(unfinished)
         if sync:
@@ -50,20 +51,18 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
             unfinished.unlink(missing_ok=True)
 
 
-def file_of_image(folder: Path, class_names: Sequence[str], label: int, number: int) -> Path:
-    """Where an image of a class goes: into a folder of the class, as torchvision's `ImageFolder` reads them.
+def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:
+    """Where the images of each class go, as torchvision's `ImageFolder` reads them.
 
     Args:
         folder: The folder for all classes.
-        class_names: The names of the classes. Those that are no names for a folder, or that two classes would share,
-            get the number of the class.
-        label: The number of the class.
-        number: That of the image within the class.
+        class_names: The names of the classes. Where one is no name for a folder, or two would share a folder on a disk
+            that does not tell small letters from capital ones, all get the numbers of the classes.
     """
     names = [name.replace("/", "-").replace("\\", "-").lstrip(".") for name in class_names]
-    name = names[label]
-    place = name if name and names.count(name) == 1 else f"{label}-{name}"
-    return folder / place / f"{number:05d}.png"
+    if not all(names) or len({name.casefold() for name in names}) < len(names):
+        names = [f"{label}-{name}" for label, name in enumerate(names)]
+    return [folder / name for name in names]
 
 
 def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:
@@ -76,14 +75,18 @@ def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: The disk is full, or the place may not be written to. The folder is as it was.
     """
-    unfinished = folder.with_name(f".{os.getpid()}-{folder.name}{_UNFINISHED}")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished, old = _beside(folder), _beside(previous_of(folder))
     unfinished.mkdir(parents=True)
     try:
         write(unfinished)
         if folder.exists():
-            shutil.rmtree(folder)
-        unfinished.replace(folder)
+            folder.replace(old)
+        try:
+            unfinished.replace(folder)
+        finally:
+            if old.exists() and not folder.exists():
+                old.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -105,9 +108,13 @@ def remove_unfinished(folder: Path) -> None:
             leftover.unlink()
 
 
+def _beside(path: Path) -> Path:
+    """A name that nobody else uses: processes of two containers may share a folder, and have the same number."""
+    return path.with_name(f".{secrets.token_hex(4)}-{path.name}{_UNFINISHED}")
+
+
 def _keep(file: Path) -> None:
-    spare = file.with_name(f".{os.getpid()}-{file.name}.previous{_UNFINISHED}")
-    spare.unlink(missing_ok=True)
+    spare = _beside(previous_of(file))
     try:
         os.link(file, spare)
     except OSError:  # a file system without hard links

@@ -289,7 +289,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         """
         labels = batch if batch.ndim == 1 else batch[:, 0]
         if batch.ndim == 1:
-            latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx)) * self.drawing.scale
+            latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
         else:
             latents = self.drawing.latents(labels, batch[:, 1], self.generator.latent_dim, self.latents)
         with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them

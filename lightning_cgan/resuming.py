@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -67,8 +69,8 @@ class Resumable(GraphEngine, Reporter):
         """Takes up the seed of the run, its counts and its means; Lightning loads the weights after that.
 
         Raises:
-            UsageError: The checkpoint is of another kind of model, of other networks, or of another version of the
-                package.
+            UsageError: The checkpoint is of another kind of model, of other networks, of another version of the
+                package, or, but for a fit, of other classes than the data.
         """
         state = checkpoint.get("lightning_cgan")
         if not isinstance(state, dict) or not isinstance(checkpoint.get("state_dict"), dict):
@@ -85,6 +87,9 @@ class Resumable(GraphEngine, Reporter):
         if self._is_fitting():
             self._check_progress(checkpoint)
             _compare_data(state.get("data") or {}, self._about_data() or {})
+        elif self._trainer is not None:
+            data = getattr(self._trainer, "datamodule", None)
+            _check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
@@ -158,6 +163,17 @@ def _check_state(state: dict[str, Any]) -> None:
     for name, sums in means["sums"].items():
         shape = sums.shape if isinstance(sums, Tensor) and sums.ndim < 2 else (1,)
         check_kinds(torch.zeros(shape), sums, f"lightning_cgan.running_means.sums.{name}")
+
+
+def _check_classes(saved: Any, now: Sequence[str] | None) -> None:
+    """Refuses data whose labels mean other classes than the model's; older checkpoints do not name theirs."""
+    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or now is None:
+        return
+    if saved != list(now):
+        expected, got = (shorten(", ".join(names), 200, placeholder=" …") for names in (saved, now))
+        raise UsageError(
+            f"--data.classes: expected those of the checkpoint, {expected}, got {got}; name the former, in that order"
+        )
 
 
 def _compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -251,6 +251,18 @@ def test_a_writer_that_dies_leaves_what_was_there(tmp_path: Path) -> None:
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
+def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "a.txt"
+
+    def write(path: Path) -> None:
+        path.write_text("outer")
+        write_whole(file, lambda other: other.write_text("inner"))  # as a process of another machine might
+        assert (file.read_text(), path.read_text()) == ("inner", "outer")
+
+    write_whole(file, write)
+    assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("a.txt", "outer")]
+
+
 def test_leftovers_of_killed_processes_go(saved: Path) -> None:
     leftover = saved.with_name(".999-last.ckpt.unfinished")
     leftover.write_text("half")

@@ -193,7 +193,7 @@ def test_missing_extras(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str,
     assert list(Path().iterdir()) == []
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fill(folder: Path) -> None:
         (folder / "new").touch()
 
@@ -206,6 +206,18 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     (place / "old").touch()
     with pytest.raises(OSError, match="disk full"):
         write_whole_folder(place, fail)
+    assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/old")]
+    with monkeypatch.context() as patch:
+        rename = Path.replace
+
+        def replace(old: Path, new: Path) -> Path:
+            if new == place and (old / "new").exists():
+                raise OSError("busy")
+            return rename(old, new)
+
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(OSError, match="busy"):
+            write_whole_folder(place, fill)
     assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/old")]
     write_whole_folder(place, fill)
     assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/new")]

@@ -31,6 +31,7 @@ from lightning_cgan.chance import Drawing
 from lightning_cgan.cli import main
 from lightning_cgan.generating import between, parse_labels
 from lightning_cgan.images import bytes_from_signed
+from lightning_cgan.keeping import folders_of_classes
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 CLOTHES = ("T-shirt/top", "Trouser", "Bag")
@@ -238,12 +239,24 @@ def test_names_of_classes_are_no_paths(tmp_path: Path) -> None:
     torch.save(checkpoint, "named.ckpt")
     generate("--count", "1", "--out", "inner/folder", checkpoint="named.ckpt")
     made = sorted(file.name for file in Path("inner/folder").iterdir())
-    assert made == sorted(["-tmp", "0-", "1-a-b", "2-a-b", "3-", *"56789"])
+    assert made == sorted(["0-", "1-a-b", "2-a-b", "3-", "4--tmp", *(f"{label}-{label}" for label in range(5, 10))])
     assert [file.name for file in Path("inner").iterdir()] == ["folder"]
     for names in (5, ["a"], [1] * 10):
         odd = {**checkpoint["lightning_cgan"], "data": {"classes": names}}
         torch.save({**checkpoint, "lightning_cgan": odd}, "odd.ckpt")
         assert arrays(checkpoint="odd.ckpt")["class_names"].tolist() == list("0123456789")
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (["a/b", "a-b", "0-a-b"], ["0-a-b", "1-a-b", "2-0-a-b"]),
+        (["Cat", "cat", "dog"], ["0-Cat", "1-cat", "2-dog"]),  # one folder on macOS and on Windows
+        (["a/b", "cat"], ["a-b", "cat"]),
+    ],
+)
+def test_no_two_classes_share_a_folder(names: list[str], folders: list[str]) -> None:
+    assert folders_of_classes(Path("x"), names) == [Path("x", folder) for folder in folders]
 
 
 def test_a_damaged_file_gives_way_to_the_one_before(tmp_path: Path) -> None:

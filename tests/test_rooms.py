@@ -48,7 +48,7 @@ MAY_IMPORT = {
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
-    "callbacks": GROUND | {"evaluation", "metrics_file"},
+    "callbacks": GROUND | {"evaluation", "metrics_file", "run"},
     "generating": GROUND | {"checkpoint_io", "module", "run"},
     "exporting": GROUND | {"checkpoint_io", "generating", "networks", "pretrained", "run", "sampling"},
     "demo": GROUND | {"exporting", "generating"},

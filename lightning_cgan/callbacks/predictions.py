@@ -5,34 +5,36 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.callbacks.base import appoint_once, splits_of
 from lightning_cgan.chance import Drawing
-from lightning_cgan.errors import UsageError, check_truncation
+from lightning_cgan.errors import UsageError, check_seed, check_truncation
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import check_selection
+from lightning_cgan.evaluation.judge import fingerprint_of
+from lightning_cgan.evaluation.protocol import LabelledSplits
 from lightning_cgan.evaluation.scores import look_at
-from lightning_cgan.images import bytes_from_signed, save_png, signed_from_bytes
-from lightning_cgan.keeping import file_of_image, remove_unfinished, write_whole
+from lightning_cgan.images import bytes_from_signed, is_whole_png, save_png, signed_from_bytes
+from lightning_cgan.keeping import folders_of_classes, remove_unfinished, write_whole
+from lightning_cgan.run import check_writable
 
 _FACTS = "predictions.json"
 _ATTEMPTS = 8
 
 
-class PredictionWriter(BasePredictionWriter):
+class PredictionWriter(Callback):
     """Writes what `predict` makes as PNG files, one folder for each class, as torchvision's `ImageFolder` reads them.
 
     The images are those of `generate` with the same seed, on any number of processes. A `predict` that was stopped goes
-    on in its folder: `predictions.json` there says what the images are made with, and others are refused.
+    on in its folder: `predictions.json` there says what the images are made with, and others are refused. Batches are
+    labels and numbers of images, shape (N, 2), as `LabelledImages` gives them.
 
     For classifiers that are to learn from them, GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118) draws latents
     wider than in training, and leaves out what a judge of the training split is not sure of.
@@ -40,12 +42,17 @@ class PredictionWriter(BasePredictionWriter):
     Args:
         folder: Where the class folders go.
         seed: Chooses other images.
-        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones.
+        truncation: Draws no latent beyond this distance from 0, before they are scaled: more typical images, and less
+            varied ones.
         latent_scale: What the latents are multiplied by.
         min_confidence: Images of whose label the judge is less sure, from 0 to 1, are replaced by others; by none
             where eight in a row are doubtful.
         make_up: Whether to make only as many images of a class as its real images, those of the test split aside, lack
             of `--data.predictions_per_class`: together they are a balanced set.
+
+    Raises:
+        UsageError: A number is out of range, the folder cannot be written to or has other images in it, the data are
+            not those that an option needs, or their batches have no numbers.
     """
 
     def __init__(
@@ -57,7 +64,8 @@ class PredictionWriter(BasePredictionWriter):
         min_confidence: float = 0.0,
         make_up: bool = False,
     ) -> None:
-        super().__init__(write_interval="batch")
+        super().__init__()
+        check_seed("--predictions.seed", seed)
         check_truncation("--predictions.truncation", truncation)
         check_selection("--predictions", latent_scale, min_confidence)
         self.folder = Path(folder)
@@ -65,63 +73,84 @@ class PredictionWriter(BasePredictionWriter):
         self.min_confidence = min_confidence
         self.make_up = make_up
         self._judge: Judge | None = None
-        self._class_names: Sequence[str] = ()
+        self._class_names: list[str] = []
+        self._places: list[Path] = []
+        self._is_claimed = False
         self._doubtful = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Tells module and data what to make."""
         if stage != "predict":
             return
-        data, count = splits_of(trainer), pl_module.num_classes
-        self._class_names = getattr(data, "class_names", None) or tuple(map(str, range(count)))  # type: ignore[arg-type]
-        pl_module.drawing = self.drawing  # type: ignore[assignment]
-        self._doubtful = 0
+        check_writable(self.folder, "--predictions.folder")
+        data, labels = splits_of(trainer), range(pl_module.num_classes)  # type: ignore[arg-type]
+        self._class_names = list(getattr(data, "class_names", None) or map(str, labels))
+        self._places = folders_of_classes(self.folder, self._class_names)
+        self._is_claimed, self._doubtful = False, 0
+        if self._needs_real_images():
+            if data is None:
+                option = "min_confidence" if self.min_confidence else "make_up"
+                raise UsageError(
+                    f"--predictions.{option}: expected a LabelledImages, whose real images are known, got other data; "
+                    f"leave {option} out, or subclass LabelledImages"
+                )
+            data.setup("validate")
+        self._instruct(trainer, pl_module, self.drawing, self._already_made(), self.make_up)
+
+    def _needs_real_images(self) -> bool:
+        return self.make_up or self.min_confidence > 0
+
+    def _instruct(self, trainer: Trainer, module: Any, drawing: Drawing, already_made: Any, makes_up: bool) -> None:
+        """Says what to make, and how."""
+        module.drawing, data = drawing, splits_of(trainer)
         if data is not None:
-            data.already_made, data.makes_up = self._already_made(), self.make_up  # type: ignore[attr-defined]
-        elif self.min_confidence or self.make_up:
-            option = "min_confidence" if self.min_confidence else "make_up"
-            raise UsageError(
-                f"--predictions.{option}: expected a LabelledImages, whose real images are known, got other data; "
-                f"leave {option} out, or subclass LabelledImages"
-            )
+            data.already_made, data.makes_up = already_made, makes_up  # type: ignore[attr-defined]
+
+    def _leave(self, trainer: Trainer, module: Any) -> None:
+        """Leaves the module and the data as if nothing had been asked of them."""
+        self._instruct(trainer, module, Drawing(), (), False)
 
     def _already_made(self) -> set[tuple[int, int]]:
         """The labels and numbers of the images in the folder."""
-        files = [
-            (label, file.stem) for label, place in enumerate(self._class_folders()) for file in place.glob("*.png")
-        ]
-        return {(label, int(stem)) for label, stem in files if stem.isdecimal()}
-
-    def _class_folders(self) -> list[Path]:
-        labels = range(len(self._class_names))
-        return [file_of_image(self.folder, self._class_names, label, 0).parent for label in labels]
+        files = [(label, file) for label, place in enumerate(self._places) for file in place.glob("*.png")]
+        return {(label, int(file.stem)) for label, file in files if file.stem.isdecimal() and is_whole_png(file)}
 
     @torch.inference_mode(False)  # a judge may have to be trained
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Finds the judge, if there is something to judge, and refuses a folder with other images in it."""
+        self._claim_folder(trainer, pl_module)
         data = splits_of(trainer)
-        facts = self._facts(pl_module)
+        if self.min_confidence and data is not None:
+            self._judge = appoint_once(trainer, data, pl_module.device).judge
+
+    def _claim_folder(self, trainer: Trainer, module: LightningModule) -> None:
+        """Refuses a folder with other images in it, and says in it what its own are made with."""
+        facts = self._facts(module, splits_of(trainer))
         self._check_folder(facts)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            for place in self._class_folders():
+            for place in self._places:
                 remove_unfinished(place)
             text = json.dumps(facts, indent=1) + "\n"
             write_whole(self.folder / _FACTS, lambda file: file.write_text(text))
         trainer.strategy.barrier()
-        if self.min_confidence and data is not None:
-            data.setup("validate")
-            self._judge = appoint_once(trainer, data, pl_module.device).judge
+        self._is_claimed = True
 
-    def _facts(self, module: LightningModule) -> dict[str, Any]:
-        """What the images depend on."""
-        digest = hashlib.sha256()
+    def _facts(self, module: Any, data: LabelledSplits | None) -> dict[str, Any]:
+        """What the images, and how many there are, depend on."""
+        digest = hashlib.sha256(repr(module.generator).encode())
         for value in module.state_dict().values():
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        real = None  # what the judge has learnt from, or what the images are added to
+        if data is not None and self._needs_real_images():
+            real = fingerprint_of(data.in_order("train"))
         return {
             **dataclasses.asdict(self.drawing),
+            "latents": module.latents,
             "min_confidence": self.min_confidence,
-            "classes": list(self._class_names),
+            "make_up": self.make_up,
+            "data": real,
+            "classes": self._class_names,
             "weights": digest.hexdigest(),
         }
 
@@ -156,31 +185,39 @@ class PredictionWriter(BasePredictionWriter):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Says where the images are, and leaves the module and the data as they were."""
         if stage == "predict":
+            if not self._is_claimed:  # with nothing left to make, Lightning starts nothing
+                self._claim_folder(trainer, pl_module)
             trainer.strategy.barrier()
             rank_zero_info(f"{len(self._already_made()):,} images: {self.folder}")
-            pl_module.drawing = Drawing()  # type: ignore[assignment]
-            if (data := splits_of(trainer)) is not None:
-                data.already_made, data.makes_up = (), False  # type: ignore[attr-defined]
+            self._leave(trainer, pl_module)
 
-    def write_on_batch_end(
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leaves the module and the data as they were."""
+        if trainer.predicting:
+            self._leave(trainer, pl_module)
+
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Any,
-        batch_indices: Sequence[int] | None,
+        outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Writes the images of a batch."""
-        images, labels = prediction
-        numbers = batch[:, 1] if batch.ndim == 2 else torch.tensor(batch_indices)
+        if batch.ndim != 2:
+            raise UsageError(
+                "PredictionWriter: expected batches of labels and numbers of images, shape (N, 2), as LabelledImages "
+                f"gives them, got shape {tuple(batch.shape)}; number the images of each class, from 0"
+            )
+        (images, labels), numbers = outputs, batch[:, 1]
         pixels = bytes_from_signed(images)
         kept = self._replace_doubtful(pl_module, pixels, labels, numbers)
         rows = zip(pixels.cpu(), labels.tolist(), numbers.tolist(), kept.tolist(), strict=True)
         for image, label, number, is_kept in rows:
             if is_kept:
-                place = file_of_image(self.folder, self._class_names, label, number)
+                place = self._places[label] / f"{number:05d}.png"
                 write_whole(place, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -117,7 +118,7 @@ def check_selection(option: str, latent_scale: float, min_confidence: float) -> 
     Raises:
         UsageError: One of them is out of range.
     """
-    if latent_scale <= 0:
+    if not 0 < latent_scale < math.inf:
         raise UsageError(f"{option}.latent_scale: expected a number above 0, got {latent_scale}; 1 is as trained")
     if not 0 <= min_confidence < 1:
         raise UsageError(
