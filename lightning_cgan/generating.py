@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
-from lightning_cgan.errors import UsageError, check_positive, check_truncation, did_you_mean, no_such_file
+from lightning_cgan.errors import UsageError, check_positive, check_seed, check_truncation, did_you_mean, no_such_file
 from lightning_cgan.images import bytes_from_signed, grid, save_gif, save_png
 from lightning_cgan.keeping import file_of_image, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
@@ -73,8 +73,7 @@ def generate(
     for option, number in (("--count", count), ("--frames", frames)):
         check_positive(option, number)
     check_truncation("--truncation", truncation)
-    if not -(2**63) <= seed < 2**63:
-        raise UsageError(f"--seed: expected a number of 64 bits, got {seed}; give a smaller one")
+    check_seed("--seed", seed)
     place = Path(out)
     _check_place(place, walk, overwrite)
     module, class_names = load(checkpoint, imports.split(",") if imports else (), device)

@@ -195,7 +195,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--labels 7-3", "--labels: expected a range from a class to a later one, got 7-3; turn it round"),
         (
             "--seed 99999999999999999999",
-            "--seed: expected a number of 64 bits, got 99999999999999999999; give a smaller",
+            "--seed: expected a whole number of 64 bits, got 99999999999999999999; give another",
         ),
         ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
         ("--imports json,", "--imports: cannot import : Empty module name; check that it is installed"),
