@@ -41,6 +41,13 @@ _KINDS = (
 )
 
 
+def name_of(configs: Iterable[str]) -> str:
+    """The name of a run: that of the first of its configs that is not for laying over others."""
+    files = [Path(config) for config in configs]
+    named = [file for file in files if file.parent.name != "with"] or files
+    return named[0].stem if named else "run"
+
+
 def new_run_folder(runs_dir: str, name: str) -> Path:
     """A path for a new run, `<runs_dir>/<name>/<time>`, that nobody uses yet; nothing is created."""
     started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -135,6 +135,17 @@ def test_card_tells_the_report(
     main(["export", "format_3.ckpt", "--out", "y"])
     assert capfd.readouterr().out.startswith("No scores: expected the report of format_3.ckpt, got format_3-report")
     assert "No report" in Path("y/README.md").read_text()
+    report_file = Path("format_3-report/report.json")
+    whole = report_file.read_bytes()
+    report_file.write_bytes(whole[: len(whole) // 2])
+    main(["export", "format_3.ckpt", "--out", "broken"])
+    said = capfd.readouterr().out.splitlines()
+    assert said[0].startswith(
+        f"No scores: expected a report.json that test wrote, got {report_file} (JSONDecodeError: "
+    )
+    assert said[0].endswith("); run test again")
+    assert "No report" in Path("broken/README.md").read_text()
+    report_file.write_bytes(whole)
     given = ["--report", "format_3-report/report.json"]
     assert fails("export", "format_3.ckpt", "--out", "z", *given).startswith(
         "error: --report: expected the report of format_3.ckpt, got format_3-report/report.json, which is of another"
