@@ -46,7 +46,7 @@ from lightning_cgan.launchers import started_processes, with_cluster
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
-from lightning_cgan.run import folder_of_run, loggers, newest_checkpoint, wandb_logger
+from lightning_cgan.run import folder_of_run, loggers, name_of, newest_checkpoint, wandb_logger
 
 # The options of each; the order is that in which they are called.
 _CALLBACKS = {
@@ -140,7 +140,7 @@ class CLI(LightningCLI):
         """Gives the run a name, and refuses sizes of networks, which the data decides."""
         config = self.config[self.subcommand]
         if config.name is None:
-            config.name = Path(str(config.config[0])).stem if config.config else "run"
+            config.name = name_of(map(str, config.config or ()))
         if config.ckpt_path == "last":
             config.ckpt_path = self._last_of_its_name(config.runs_dir, config.name)
         if config.ckpt_path is None and self.subcommand != "fit":

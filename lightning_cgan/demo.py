@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -42,29 +43,37 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
     Args:
         source: A checkpoint of a run, or what `export` wrote: a folder, or an ONNX file.
         host: The address that it listens to: `0.0.0.0` is every network that the machine is in.
-        port: The port that it listens to.
+        port: The port that it listens to; 0 is any that is free.
         imports: Modules to import first, with commas between them: those with networks of your own.
 
     Raises:
         UsageError: There is no such source or module, the address is taken, or a package is missing that an extra
             brings.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which else would leave the folder
     with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
-        gradio = _import_gradio(folder)
-        _check_free(host, port)
-        page = build_page(Studio(open_source(source, imports.split(",") if imports else ()), Path(folder)), source)
-        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
-        look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
-        server = {"server_name": host, "server_port": port, "share": False, "allowed_paths": [folder]}
-        _, address, _ = page.launch(**look, **server, quiet=True, prevent_thread_lock=True)
-        print(f"Demo of {source}: {address} (Ctrl-C ends it)", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # which else would leave the folder
+        page = None
         try:
+            gradio = _import_gradio(folder)
+            port = _free_port(host, port)
+            page = build_page(Studio(open_source(source, imports.split(",") if imports else ()), Path(folder)), source)
+            print(f"Demo of {source}: {_launch(page, gradio, host, port, folder)} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # a second one would disturb what the first has begun
             print()
-        finally:
-            page.close(verbose=False)
+            if page is not None:
+                page.close(verbose=False)
+
+
+def _launch(page: Any, gradio: Any, host: str, port: int, folder: str) -> str:
+    """Serves the page, and returns its address."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
+    server = {"server_name": f"[{host}]" if ":" in host else host, "server_port": port, "allowed_paths": [folder]}
+    _, address, _ = page.launch(**look, **server, share=False, quiet=True, prevent_thread_lock=True)
+    return str(address)
 
 
 def _import_gradio(folder: str) -> Any:
@@ -76,14 +85,18 @@ def _import_gradio(folder: str) -> Any:
     return gradio
 
 
-def _check_free(host: str, port: int) -> None:
+def _free_port(host: str, port: int) -> int:
+    """The port, where it can be listened to; for 0 any that is free."""
     try:
-        with socket.create_server((host, port)):
-            return
-    except (OSError, OverflowError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+            free: int = server.getsockname()[1]
+            return free
+    except (OSError, OverflowError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)  # below 0: no such host
+        other = "port" if isinstance(error, OverflowError) or number in (errno.EADDRINUSE, errno.EACCES) else "host"
         expected = "expected an address of this machine that is free"
-        raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another port") from error
+        raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another {other}") from error
 
 
 class Studio:
@@ -99,8 +112,10 @@ class Studio:
         self.folder = folder
         self.facts = source.facts
 
-    def images(self, label: int, seed: float, count: float, truncation: float) -> tuple[list[Image.Image], str]:
-        """Makes images of a class, those of `generate` with the same seed.
+    def images(
+        self, label: int, seed: float | None, count: float | None, truncation: float | None
+    ) -> tuple[list[Image.Image], str]:
+        """Makes images of a class, those of `generate` with the same seed. An empty field is its least value.
 
         Args:
             label: The number of the class.
@@ -111,15 +126,19 @@ class Studio:
         Returns:
             The images, and the file of a sheet with all of them.
         """
-        bound = truncation if truncation < _NO_TRUNCATION else None
-        latents = self.facts.draw(label, int(count), Drawing(int(seed), bound))
+        seed, count = int(seed or 0), int(count or 1)
+        bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
+        latents = self.facts.draw(label, count, Drawing(seed, bound))
         made = self.source.make(torch.full((len(latents),), label), latents)
-        sheet = self.folder / f"class-{label}-seed-{int(seed)}.png"
+        name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
+        sheet = self.folder / f"{name}.png"
         save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
         return [to_pil_image(image) for image in bytes_from_signed(made)], str(sheet)
 
-    def walk(self, first: int, last: int, first_seed: float, last_seed: float, part: float) -> Image.Image:
-        """A row of images on the way from one class and seed to another.
+    def walk(
+        self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
+    ) -> Image.Image:
+        """A row of images on the way from one class and seed to another. An empty field is 0.
 
         Args:
             first: The number of the class where it begins.
@@ -128,9 +147,9 @@ class Studio:
             last_seed: That where it ends.
             part: How far it has gone, from 0 to 1.
         """
-        last = last if self.source.mixes else first
+        last, part = last if self.source.mixes else first, part or 0
         start, end = (
-            self.facts.draw(label, _IN_A_WALK, Drawing(int(seed)))
+            self.facts.draw(label, _IN_A_WALK, Drawing(int(seed or 0)))
             for label, seed in ((first, first_seed), (last, last_seed))
         )
         latents = between(start, end, part)
@@ -173,7 +192,7 @@ def _add_images(page: Any, studio: Studio) -> None:
         with gradio.Column(scale=1, min_width=280):
             label = _class_chooser(studio.facts.class_names, "Class", 0, elem_id="class")
             seed = _seed_chooser("Seed", 0)
-            count = gradio.Slider(1, 100, value=10, step=1, label="Images")
+            count = gradio.Number(10, label="Images", precision=0, minimum=1, maximum=100)
             hint = "Smaller: more typical, less varied. The largest is no bound."
             bound = gradio.Slider(0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint)
             make = gradio.Button("Generate", variant="primary", elem_id="generate")
@@ -184,7 +203,7 @@ def _add_images(page: Any, studio: Studio) -> None:
             gallery = gradio.Gallery(columns=5, object_fit="contain", interactive=False, elem_id="images", **options)
     how = {"fn": studio.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
     make.click(**how)
-    make_others.click(lambda now: now + 1, [seed], [seed]).then(**how)
+    make_others.click(lambda now: (now or 0) + 1, [seed], [seed]).then(**how)
     label.input(**how)
     page.load(**how)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -51,6 +52,18 @@ def check_positive(option: str, value: float | None) -> None:
     """
     if value is not None and value < 1:
         raise UsageError(f"{option}: expected 1 or more, got {value}; give a positive number")
+
+
+def check_seed(option: str, seed: int | None) -> None:
+    """Refuses a seed that does not fit 64 signed bits; none at all is fine.
+
+    Raises:
+        UsageError: It does not, or is no whole number.
+    """
+    try:
+        struct.pack("q", 0 if seed is None else seed)
+    except struct.error as error:
+        raise UsageError(f"{option}: expected a whole number of 64 bits, got {seed}; give another") from error
 
 
 def check_truncation(option: str, limit: float | None) -> None:

@@ -223,9 +223,9 @@ def between(first: Tensor, second: Tensor, part: float) -> Tensor:
 
 
 def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
-    if (walk is not None) != (place.suffix == ".gif") and place.name:
+    if (walk is not None) != (place.suffix.lower() == ".gif") and place.name:
         raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
-    check_place(place, place.suffix not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files")
+    check_place(place, place.suffix.lower() not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files")
 
 
 def _is_class_folder(place: Path) -> bool:
@@ -233,10 +233,10 @@ def _is_class_folder(place: Path) -> bool:
 
 
 def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], place: Path) -> None:
-    if place.suffix == ".png":
+    if place.suffix.lower() == ".png":
         sheet = grid(torch.cat(list(images)), columns=len(images[0]))
         write_whole(place, lambda file: save_png(sheet, file))
-    elif place.suffix == ".npz":
+    elif place.suffix.lower() == ".npz":
         pixels = bytes_from_signed(torch.cat(list(images))).permute(0, 2, 3, 1).numpy()
         arrays = {
             "images": pixels[..., 0] if pixels.shape[-1] == 1 else pixels,

@@ -47,6 +47,15 @@ class OneLineParser(LightningArgumentParser):
         except UnicodeDecodeError as error:
             self.error(f"Problems parsing config: {error}", error)
 
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
+        """Makes what has been parsed; a logger that cannot be made is the user's mistake."""
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except ValueError as error:
+            if "Subtypes: [<class 'lightning.pytorch.loggers." not in str(error):
+                raise
+            raise UsageError(_broken_logger(str(error))) from error
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Prints what is wrong, and ends the program."""
         if not self.exit_on_error:
@@ -198,6 +207,15 @@ def _wrong_union(match: re.Match[str], key: str, message: str, parser: Lightning
     names = re.findall(r"<class '(?:[\w.]*\.)?(\w+)'>|((?:list|dict|tuple|typing\.\w+)\[[^\n]*?\])(?=,|\])", match[1])
     expected = " or ".join(a or b for a, b in names)
     return f"--{key}: expected {expected}, got {' '.join(match[2].split())}".replace("NoneType", "null")
+
+
+def _broken_logger(message: str) -> str:
+    """What its constructor says, among what jsonargparse has tried beside it."""
+    tried, _, given = message.partition("\nErrors:")[2].partition("\nGiven value type:")
+    reasons = [part for part in tried.split("\n  - ")[1:] if not re.match("Expected a |Not a valid subclass", part)]
+    reason = re.sub(r"^Problem with given class_path '[\w.]+':", "", reasons[0] if reasons else tried)
+    names = ", ".join(re.findall(r"class_path='([\w.]+)'", given))
+    return f"--trainer.logger: cannot make {names}: {' '.join(reason.split())}; mend that, or leave it out"
 
 
 def _broken_yaml(match: re.Match[str], key: str, message: str, parser: LightningArgumentParser) -> str:

@@ -18,6 +18,35 @@ from lightning_cgan.metrics_file import MetricsFile
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
+# Who names a file of these kinds does not want a folder of that name.
+_KINDS = (
+    *(
+        ".bmp",
+        ".gif",
+        ".jpeg",
+        ".jpg",
+        ".pdf",
+        ".png",
+        ".svg",
+        ".tif",
+        ".tiff",
+        ".webp",
+        ".avi",
+        ".mov",
+        ".mp4",
+        ".webm",
+    ),
+    *(".csv", ".json", ".npy", ".npz", ".tar", ".gz", ".zip", ".bin", ".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".pkl"),
+    *(".safetensors", ".h5", ".yaml"),
+)
+
+
+def name_of(configs: Iterable[str]) -> str:
+    """The name of a run: that of the first of its configs that is not for laying over others."""
+    files = [Path(config) for config in configs]
+    named = [file for file in files if file.parent.name != "with"] or files
+    return named[0].stem if named else "run"
+
 
 def new_run_folder(runs_dir: str, name: str) -> Path:
     """A path for a new run, `<runs_dir>/<name>/<time>`, that nobody uses yet; nothing is created."""
@@ -57,10 +86,13 @@ def check_place(
         contents: What the folder may hold, in the words of the error.
 
     Raises:
-        UsageError: The place is taken, or cannot be written to.
+        UsageError: The place is taken, cannot be written to, or is a folder named like a file of another kind.
     """
     if not place.name or place.is_symlink():
         raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
+    if wants_folder and place.suffix.lower() in _KINDS:
+        expected = "expected a kind of file that this command writes, or a folder"
+        raise UsageError(f"--out: {expected}, got {place}; choose an ending that --help names, or none")
     check_writable(place.parent, "--out")
     if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
         return

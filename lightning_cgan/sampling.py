@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, check_seed
 from lightning_cgan.networks.base import Generator
+
+_ROUNDING = 0.01  # of a sum of half precision
 
 
 class Sampler(nn.Module):
@@ -35,7 +38,11 @@ class Sampler(nn.Module):
         Args:
             count: How many rows.
             seed: Makes them reproducible. Without it they come from PyTorch's global generator.
+
+        Raises:
+            UsageError: The seed is no whole number of 64 bits.
         """
+        check_seed("seed", seed)
         generator = None if seed is None else generator_at(seed)
         return draw_latents((count, self.generator.latent_dim), self.latents, generator)
 
@@ -54,7 +61,8 @@ class Sampler(nn.Module):
             Images, shape (N, C, H, W), in [-1, 1], on the generator's device.
 
         Raises:
-            UsageError: A label is not the number of a class.
+            UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
+                seed is no whole number of 64 bits.
         """
         return self._generate(self.generator, labels, latents, seed)
 
@@ -62,12 +70,10 @@ class Sampler(nn.Module):
     def _generate(
         self, network: Generator, labels: Tensor | Sequence[int] | int, latents: Tensor | None, seed: int | None
     ) -> Tensor:
-        labels = torch.as_tensor(labels)
-        if labels.ndim < 2:
-            labels = labels.to(torch.int64).reshape(-1)
-            check_labels(labels, self.num_classes)
+        labels = _as_labels(labels, self.num_classes)
         if latents is None:
             latents = self.sample_latents(len(labels), seed)
+        _check_latents(latents, len(labels), self.generator.latent_dim)
         weight = next(network.parameters(), torch.empty(0))
         was_training = network.training
         network.eval()
@@ -115,7 +121,8 @@ class SamplingModule(Sampler):
             Images, shape (N, C, H, W), in [-1, 1], on the module's device.
 
         Raises:
-            UsageError: A label is not the number of a class.
+            UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
+                seed is no whole number of 64 bits.
         """
         return self._generate(self.chosen_generator(ema), labels, latents, seed)
 
@@ -130,4 +137,37 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
         raise UsageError(
             f"labels: expected class numbers from 0 to {num_classes - 1}, got {sorted(set(labels.tolist()))}; name "
             "classes of the model"
+        )
+
+
+def _as_labels(labels: Any, num_classes: int) -> Tensor:
+    """Class numbers (N,), int64, or mixtures of classes (N, num_classes)."""
+    try:
+        given = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _other_labels(reprlib.repr(labels), num_classes) from error
+    if given.ndim < 2:
+        if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+            raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
+        given = given.to(torch.int64).reshape(-1)
+        check_labels(given, num_classes)
+    elif given.shape[1:] != (num_classes,) or given.is_complex():
+        raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
+    else:
+        are_mixtures = (given >= 0).all(1) & ((given.float().sum(1) - 1).abs() < _ROUNDING)  # which NaN is not
+        if not are_mixtures.all():
+            raise _other_labels(reprlib.repr(given[~are_mixtures][0].tolist()), num_classes)
+    return given
+
+
+def _other_labels(got: str, num_classes: int) -> UsageError:
+    expected = f"expected class numbers, or mixtures (N, {num_classes}) whose rows are 0 or more and add up to 1"
+    return UsageError(f"labels: {expected}, got {got}; name classes of the model")
+
+
+def _check_latents(latents: Any, count: int, latent_dim: int) -> None:
+    shape = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+    if shape != (count, latent_dim):
+        raise UsageError(
+            f"latents: expected a tensor of shape {(count, latent_dim)}, got {shape}; sample_latents draws one"
         )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
@@ -63,6 +66,26 @@ def test_walk_of_what_mixes_no_classes_stays_in_one() -> None:
     assert abs(pixels(plain.walk(2, 5, 0, 1, 0.5)) - pixels(mixing.walk(2, 2, 0, 1, 0.5))).max() <= 1
 
 
+def test_an_empty_field_is_the_least_that_it_may_hold() -> None:
+    at = studio()
+    (image,), _ = at.images(7, None, None, None)
+    (expected,), _ = at.images(7, 0, 1, 3.0)
+    assert image.tobytes() == expected.tobytes()
+    assert at.walk(2, 5, None, None, None).tobytes() == at.walk(2, 5, 0, 0, 0).tobytes()
+
+
+def test_each_sheet_has_a_name_of_its_own() -> None:
+    at = studio()
+    sheets = {at.images(*asked)[1]: asked for asked in ((7, 0, 2, 3.0), (7, 0, 3, 3.0), (7, 0, 2, 0.7), (7, 1, 2, 3.0))}
+    assert sorted(sheets) == [
+        "class-7-seed-0-count-2-truncation-0.7.png",
+        "class-7-seed-0-count-2.png",
+        "class-7-seed-0-count-3.png",
+        "class-7-seed-1-count-2.png",
+    ]
+    assert Image.open("class-7-seed-0-count-3.png").width == 3 * 58 + 2
+
+
 def test_page_offers_the_classes_and_fetches_nothing() -> None:
     config = build_page(studio(), "x").get_config_file()
     choosers = [part["props"] for part in config["components"] if part["type"] == "dropdown"]
@@ -77,28 +100,77 @@ def test_mistakes(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
             f"error: --host, --port: expected an address of this machine that is free, got 127.0.0.1:{port} "
             "(Address already in use); choose another port"
         )
-    assert fails("demo", OLD, "--port", "70000").startswith("error: --host, --port: expected an address of this")
-    assert fails("demo", OLD, "--host", "192.0.2.1").startswith("error: --host, --port: expected an address of this")
+    expected = "error: --host, --port: expected an address of this machine that is free, got "
+    found = fails("demo", OLD, "--port", "70000")
+    assert found.startswith(f"{expected}127.0.0.1:70000 (")
+    assert found.endswith("); choose another port")
+    for host in ("no.such.host.invalid", "192.0.2.1", "a..b", "2001:db8::1"):
+        found = fails("demo", OLD, "--host", host)
+        assert found.startswith(f"{expected}{host}:7860 (")
+        assert found.endswith("); choose another host")
+        assert "Unknown error" not in found
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert fails("demo", OLD) == (
         'error: gradio: expected it to be installed, got no such package; pip install "lightning_cgan[demo]"'
     )
 
 
+# ---- as a program -----------------------------------------------------------------------------------------------------
+
+
+def test_signals_end_it_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folders").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "folders"))
+    has_ipv6 = Path("/proc/net/if_inet6").is_file() and "lo" in Path("/proc/net/if_inet6").read_text()
+    host = "::1" if has_ipv6 else "127.0.0.1"
+    with started(OLD, "--port", "0", "--host", host) as (address, process):
+        assert urllib.request.urlopen(address).status == 200
+        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
+            process.send_signal(number)
+            time.sleep(0.01)
+        shown, _ = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (0, "\n")
+    assert list((tmp_path / "folders").iterdir()) == []
+
+
+def test_a_signal_before_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folders").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "folders"))
+    command = [sys.executable, "-m", "lightning_cgan", "demo", OLD, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        while not list((tmp_path / "folders").iterdir()):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        shown, _ = process.communicate(timeout=60)
+    assert (process.returncode, shown) == (0, "\n")
+    assert list((tmp_path / "folders").iterdir()) == []
+
+
 # ---- in a browser ------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def started(source: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """The address of a demo that runs, and the demo."""
+    command = [sys.executable, "-m", "lightning_cgan", "demo", source, *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        try:
+            first = process.stdout.readline()
+            found = re.match(r"Demo of .*: (http://\S+)/ \(Ctrl-C ends it\)\n", first)
+            assert found, first + process.stdout.read()
+            yield found[1], process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
     """A demo that runs, and ends without a word."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "lightning_cgan", "demo", OLD, "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        first = process.stdout.readline()
-        assert f": http://127.0.0.1:{port}/ (" in first, first + process.stdout.read()
-        yield f"http://127.0.0.1:{port}"
+    with started(OLD, "--port", "0") as (address, process):
+        assert address.startswith("http://127.0.0.1:")
+        yield address
         process.send_signal(signal.SIGINT)
         shown, _ = process.communicate(timeout=60)
     assert process.returncode == 0, shown
@@ -158,9 +230,9 @@ def test_page(browser: Any, address: str, tmp_path: Path) -> None:
         assert Image.open(BytesIO(image)).convert("RGB").tobytes() == Image.open(file).convert("RGB").tobytes()
     browser.save_screenshot(str(tmp_path / "images.png"))
     all_of("#download")[0].click()
-    wait_for(lambda: (tmp_path / "downloads" / "class-7-seed-0.png").exists())
+    wait_for(lambda: (tmp_path / "downloads" / "class-7-seed-0-count-10.png").exists())
     main(["generate", OLD, "--labels", "7", "--count", "10", "--out", "sheet.png"])
-    saved = Image.open(tmp_path / "downloads" / "class-7-seed-0.png")
+    saved = Image.open(tmp_path / "downloads" / "class-7-seed-0-count-10.png")
     assert saved.tobytes() == Image.open("sheet.png").tobytes()
 
     next(tab for tab in all_of("button[role=tab]") if tab.text == "Walk").click()

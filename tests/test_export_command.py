@@ -42,7 +42,7 @@ def opened(path: str) -> tuple[Facts, Make]:
     return source.facts, source.make
 
 
-@pytest.mark.parametrize(("out", "tolerance"), [("x.onnx", 1e-4), ("x.pt2", 1e-4), ("x", 0), (OLD, 0)])
+@pytest.mark.parametrize(("out", "tolerance"), [("x.ONNX", 1e-4), ("x.pt2", 1e-4), ("x", 0), (OLD, 0)])
 def test_whatever_is_opened_makes_the_images_of_the_checkpoint(out: str, tolerance: float, tmp_path: Path) -> None:
     if out != OLD:
         main(["export", OLD, "--out", out])
@@ -135,6 +135,17 @@ def test_card_tells_the_report(
     main(["export", "format_3.ckpt", "--out", "y"])
     assert capfd.readouterr().out.startswith("No scores: expected the report of format_3.ckpt, got format_3-report")
     assert "No report" in Path("y/README.md").read_text()
+    report_file = Path("format_3-report/report.json")
+    whole = report_file.read_bytes()
+    report_file.write_bytes(whole[: len(whole) // 2])
+    main(["export", "format_3.ckpt", "--out", "broken"])
+    said = capfd.readouterr().out.splitlines()
+    assert said[0].startswith(
+        f"No scores: expected a report.json that test wrote, got {report_file} (JSONDecodeError: "
+    )
+    assert said[0].endswith("); run test again")
+    assert "No report" in Path("broken/README.md").read_text()
+    report_file.write_bytes(whole)
     given = ["--report", "format_3-report/report.json"]
     assert fails("export", "format_3.ckpt", "--out", "z", *given).startswith(
         "error: --report: expected the report of format_3.ckpt, got format_3-report/report.json, which is of another"
@@ -154,6 +165,10 @@ def test_card_tells_the_report(
         ("--out taken.onnx", "--out: expected a new name, got taken.onnx, which exists; name another, or --overwrite"),
         ("--out folder.pt2 --overwrite true", "--out: expected a file in the place of a file, got folder.pt2; name"),
         ("--out file --overwrite true", "--out: expected a folder in the place of a folder, got file; name another"),
+        (
+            "--out x.pth",
+            "--out: expected a kind of file that this command writes, or a folder, got x.pth; choose an ending",
+        ),
         ("--out photos", "--out: expected a new name, got photos, which exists; name another, or --overwrite true"),
         ("--out photos --overwrite true", "--out: expected nothing but what export writes there, got photos; name"),
         ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),

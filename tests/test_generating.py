@@ -94,6 +94,13 @@ def test_sheet_and_folder(tmp_path: Path) -> None:
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
 
+def test_endings_in_capitals() -> None:
+    for name, options in (("x.PNG", ()), ("x.NPZ", ()), ("x.Gif", ("--walk", "classes", "--frames", "2"))):
+        generate("--labels", "2,5", "--count", "3", "--out", name, *options)
+    assert (Image.open("x.PNG").format, Image.open("x.Gif").format) == ("PNG", "GIF")
+    assert np.load("x.NPZ")["labels"].tolist() == [2] * 3 + [5] * 3
+
+
 @pytest.mark.parametrize(("walk", "frames"), [("latents", 4 * 5), ("classes", 3 * 5)])
 def test_walks_go_round(walk: str, frames: int) -> None:
     generate("--walk", walk, "--frames", "5", "--labels", "0-2", "--count", "2", "--out", "walk.gif")
@@ -196,7 +203,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--labels 7-3", "--labels: expected a range from a class to a later one, got 7-3; turn it round"),
         (
             "--seed 99999999999999999999",
-            "--seed: expected a number of 64 bits, got 99999999999999999999; give a smaller",
+            "--seed: expected a whole number of 64 bits, got 99999999999999999999; give another",
         ),
         ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
         ("--imports json,", "--imports: cannot import : Empty module name; check that it is installed"),
@@ -204,6 +211,11 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--truncation 0", "--truncation: expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
         ("--walk latents --out x.png", "--out: expected a name in .gif for a walk and for nothing else, got x.png"),
         ("--out x.gif", "--out: expected a name in .gif for a walk and for nothing else, got x.gif; change one"),
+        (
+            "--out x.JPG",
+            "--out: expected a kind of file that this command writes, or a folder, got x.JPG; choose an ending that",
+        ),
+        ("--walk latents --out x.mp4", "--out: expected a name in .gif for a walk and for nothing else, got x.mp4"),
         ("--out photos --overwrite true", "--out: expected nothing but class folders of PNG files there, got photos"),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -82,6 +83,39 @@ def test_loggers_of_a_config_are_added(run: Run, tmp_path: Path, form: str) -> N
     assert len(ours) == 3
     assert [row["step"] for row in theirs] == ["2", "4", "6"]
     assert [float(row["generator_loss"]) for row in theirs] == [float(row["generator_loss"]) for row in ours]
+
+
+def test_csv_logger_deletes_its_table_with_a_warning(run: Run, tmp_path: Path) -> None:
+    mine = "[{class_path: CSVLogger, init_args: {save_dir: mine, name: '', version: ''}}]"
+    options = (*SHORT[2:], "--trainer.logger", mine)
+    first = run("--trainer.max_steps", "4", *options)
+    with pytest.warns(UserWarning, match="Previous log files in this directory will be deleted"):  # Lightning's own
+        assert run("--trainer.max_steps", "8", *options, "--ckpt_path", "last") == first
+    assert [row["step"] for row in rows(tmp_path / "mine" / "metrics.csv")] == ["6", "8"]
+    assert [row["step"] for row in rows(first / "metrics.csv")] == ["2", "4", "6", "8"]
+
+
+@pytest.mark.parametrize("form", ["[{}]", "{}"])
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        ("ModuleNotFoundError(\"No module named 'mlflow'\")", "No module named 'mlflow'"),
+        ("RuntimeError('no server,\\n  nowhere')", "no server, nowhere"),
+        ("OSError(13, 'denied', 'x')", "[Errno 13] denied: 'x'"),
+    ],
+)
+def test_a_logger_that_cannot_be_made(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, form: str, error: str, reason: str
+) -> None:
+    head = "from lightning.pytorch.loggers import CSVLogger\n\n\nclass Broken(CSVLogger):\n    def __init__(self):\n"
+    (tmp_path / "broken.py").write_text(f"{head}        raise {error}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "broken", raising=False)
+    given = form.format("{class_path: broken.Broken}")
+    assert fails("fit", "--config", "digits", "--trainer.logger", given) == (
+        f"error: --trainer.logger: cannot make broken.Broken: {reason}; mend that, or leave it out"
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_no_logger_leaves_no_folder(tmp_path: Path) -> None:

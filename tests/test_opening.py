@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
-from lightning_cgan import PretrainedGenerator, UsageError
+from lightning_cgan import ConditionalGAN, MLPGenerator, PretrainedGenerator, UsageError
 from lightning_cgan.cli import main
+from lightning_cgan.exporting.facts import Facts
+from lightning_cgan.exporting.files import write_onnx
 from lightning_cgan.exporting.opening import open_source
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
@@ -65,6 +68,34 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     for other in ({"class_path": "torch.nn.Linear", "init_args": {}}, 5, {}, {"class_path": "MLPGenerator"}):
         assert read(other).startswith("config.json: expected a generator that this version can build, got another (")
     assert not Path("ran").exists()
+
+
+WRONG: tuple[dict[str, str], ...] = (
+    {"latent_dim": "-1"},
+    {"latent_dim": "7"},
+    {"class_names": "[]"},
+    {"class_names": json.dumps([*"0123456789", "ten"])},
+    {"image_size": "0"},
+    {"image_size": "16"},
+    {"image_channels": "3"},
+    {"latents": "other"},
+)
+
+
+def test_onnx_of_others_whose_metadata_are_wrong() -> None:
+    module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
+    embedded = MLPGenerator(10, 1, 8, module.generator.latent_dim, (4,), label_embedding=2)
+    write_onnx(embedded.eval(), Facts.of(module, tuple("0123456789")), Path("x.onnx"))
+    assert open_source("x.onnx").facts.image_size == 8
+    for told in WRONG:
+        program = onnx.load("x.onnx")
+        for entry in program.metadata_props:
+            entry.value = told.get(entry.key, entry.value)
+        onnx.save(program, "wrong.onnx")
+        with pytest.raises(
+            UsageError, match=r"source: expected a file that export wrote, got wrong\.onnx, which is none"
+        ):
+            open_source("wrong.onnx")
 
 
 def test_what_cannot_be_opened(fails: Fails) -> None:

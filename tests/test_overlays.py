@@ -18,7 +18,7 @@ from test_configs import FILES
 from test_wandb import written_records
 
 from lightning_cgan import Checkpoints, ProgressBar
-from lightning_cgan.cli import main
+from lightning_cgan.cli import CLI, main
 
 Run = Callable[..., Path]
 OVERLAYS = sorted((CONFIGS / "with").glob("*.yaml"))
@@ -66,6 +66,26 @@ def test_a_misspelt_overlay(fails: Callable[..., str]) -> None:
     message = fails("fit", "--config", "digits", "--config", "with/tensorbord")
     assert message.startswith("error: --config: no such file: ")
     assert message.endswith("with/tensorbord; did you mean tensorboard?")
+
+
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        (["with/tensorboard", "digits"], "digits"),
+        ([str(CONFIGS / "with" / "wandb.yaml"), "with/tensorboard", DIGITS, "mnist"], "digits"),
+        (["with/tensorboard"], "tensorboard"),
+        ([], "run"),
+    ],
+)
+def test_an_overlay_names_no_run(monkeypatch: pytest.MonkeyPatch, configs: list[str], name: str) -> None:
+    names = []
+    monkeypatch.setattr(CLI, "_choose_precision", lambda cli: names.append(cli.config["fit"].name))
+    monkeypatch.setattr(CLI, "instantiate_classes", lambda _: None)
+    monkeypatch.setattr(CLI, "_run_subcommand", lambda *_: None)
+    parts = ["--data", "DigitsData", "--model.loss", "Hinge"]
+    parts += ["--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator"]
+    main(["fit", *[part for config in configs for part in ("--config", config)], *parts])
+    assert names == [name]
 
 
 def test_tensorboard(run: Run) -> None:

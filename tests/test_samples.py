@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image, ImageSequence
 from quiet import quiet_trainer
 from torch.utils.data import DataLoader
@@ -74,6 +77,32 @@ def test_training_goes_on_where_it_cannot_be_written(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match=r"samples\.gif was not written: .*directory.*\. Training goes on"):
         _draw(tmp_path)
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["samples", "samples.gif"]
+
+
+class _Full(TensorBoardLogger):
+    """Has no room for pictures."""
+
+    @property
+    def experiment(self) -> Any:
+        raise OSError(28, "No space left on device")
+
+
+class _Other(CSVLogger):
+    """Takes pictures in a way of its own."""
+
+    def log_image(self, picture: object) -> None:
+        raise AssertionError
+
+
+def test_training_goes_on_where_a_logger_takes_no_picture(tmp_path: Path) -> None:
+    gan = ConditionalGAN(MLPGenerator(10, 1, 8, latent_dim=4), MLPDiscriminator(10, 1, 8), NonSaturating())
+    trainer = quiet_trainer(1, logger=[_Other(tmp_path, version=""), _Full(tmp_path)])
+    grid = SampleGrid()
+    grid.setup(trainer, gan, "fit")
+    expected = "The picture of samples for _Full was not written: [Errno 28] No space left on device. Training goes on"
+    with pytest.warns(UserWarning, match=re.escape(expected)):
+        grid.on_train_start(trainer, gan)
+    assert len(list(tmp_path.rglob("00000000.png"))) == 1
 
 
 def test_a_damaged_grid_ends_nothing(tmp_path: Path) -> None:

@@ -43,6 +43,25 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert [source for source in sources if "//" in source] == []
 
 
+def slug(heading: str) -> str:
+    """As GitHub makes anchors of headings."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+def test_pages_and_links_work_in_the_repository_too() -> None:
+    found = 0
+    for page in sorted((ROOT / "docs").glob("*.md")):
+        text = page.read_text()
+        assert "--8<--" not in text, page
+        for place, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([^)\s]+))?\)", text):
+            target = page.parent / place if place else page
+            assert target.exists(), (page, place)
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE) if target.suffix == ".md" else []
+            assert not anchor or anchor in map(slug, headings), (page, place, anchor)
+            found += 1
+    assert found > 30
+
+
 def test_pages_of_the_repository_are_included(site: Path) -> None:
     for name in ("changelog", "contributing"):
         title = (ROOT / f"{name.upper()}.md").read_text().splitlines()[0].removeprefix("# ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -41,6 +42,18 @@ def test_what_is_inside(wheel: Path) -> None:
         "evaluation/judges/MNISTData.safetensors",
     ):
         assert f"lightning_cgan/{name}" in names
+
+
+def test_sdist_has_the_whole_repository(tmp_path: Path) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no checkout of git")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, check=True, timeout=300)
+    (file,) = tmp_path.iterdir()
+    with tarfile.open(file) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert set(listed.stdout.splitlines()) <= names
 
 
 def test_it_trains_and_generates(wheel: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
@@ -100,10 +100,11 @@ class SampleGrid(Callback):
         with training_goes_on("The picture of samples"):
             write_whole(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", picture, self._last_step)
-            elif hasattr(logger, "log_image"):
-                logger.log_image("samples", [to_pil_image(picture)], step=self._last_step)
+            with training_goes_on(f"The picture of samples for {type(logger).__name__}"):
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_image("samples", picture, self._last_step)
+                elif isinstance(logger, WandbLogger):
+                    logger.log_image("samples", [to_pil_image(picture)], step=self._last_step)
 
     @rank_zero_only
     def _play(self) -> None:

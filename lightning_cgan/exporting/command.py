@@ -51,7 +51,8 @@ def export(
             exported, or a package is missing that an extra brings.
     """
     place = Path(out)
-    wants_folder = place.suffix not in _FILES
+    ending = place.suffix.lower()
+    wants_folder = ending not in _FILES
     check_place(place, wants_folder, overwrite, lambda child: child.name in _IN_FOLDER, "what export writes")
     if report is not None and not wants_folder:
         raise UsageError(
@@ -61,7 +62,7 @@ def export(
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
     facts = Facts.of(module, class_names)
     if not wants_folder:
-        write_whole(place, lambda file: _FILES[place.suffix](generator, facts, file))
+        write_whole(place, lambda file: _FILES[ending](generator, facts, file))
     else:
         from lightning_cgan.exporting.folder import write_folder  # which needs an extra
 

@@ -64,7 +64,8 @@ class Facts:
             raise ValueError(f"no {', '.join(sorted(names - texts.keys()))} among its metadata")
         numbers: dict[str, Any] = {name: int(texts[name]) for name in ("latent_dim", "image_channels", "image_size")}
         class_names = json.loads(texts["class_names"])
-        if texts["latents"] not in get_args(Distribution) or not isinstance(class_names, list):
+        are_names = isinstance(class_names, list) and len(class_names) > 0
+        if texts["latents"] not in get_args(Distribution) or not are_names or min(numbers.values()) < 1:
             raise ValueError("its metadata are of another kind")
         kept: dict[str, Any] = {"latents": texts["latents"], "lightning_cgan": texts["lightning_cgan"]}
         return cls(class_names=tuple(map(str, class_names)), **numbers, **kept)

@@ -80,6 +80,10 @@ def read_onnx(file: Path) -> tuple[Facts, Make]:
         (images,) = session.run(["images"], {"labels": labels.numpy(), "latents": latents.numpy()})
         return torch.from_numpy(images)
 
+    with _reading(file):
+        found = make(torch.tensor([0, len(facts.class_names) - 1]), torch.zeros(2, facts.latent_dim)).shape
+        if found != (2, facts.image_channels, facts.image_size, facts.image_size):
+            raise ValueError(f"its images, {tuple(found)}, are not those of its metadata")
     return facts, make
 
 

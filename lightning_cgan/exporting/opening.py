@@ -43,9 +43,9 @@ def open_source(path: str, imports: Sequence[str] = ()) -> Source:
     place = Path(path)
     if not place.exists():
         raise UsageError(no_such_file("source", path))
-    if place.suffix == ".onnx":
+    if place.suffix.lower() == ".onnx":
         return Source(*read_onnx(place), mixes=False)
-    if place.suffix == ".pt2":
+    if place.suffix.lower() == ".pt2":
         expected = "expected a checkpoint, a folder or an ONNX file"
         raise UsageError(f"source: {expected}, got {place}, which could run code of others'; export one of those")
     if place.is_dir():

@@ -52,7 +52,7 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
     """Finds the report of a checkpoint, if there is one: the file that is given, or that which `test` has written.
 
     Raises:
-        UsageError: What is given is no report, or one of another checkpoint; or the one that was found is broken.
+        UsageError: What is given is no report, or one of another checkpoint. Where it was only found, a line says so.
     """
     file = Path(given) if given is not None else report_folder(checkpoint) / "report.json"
     if not file.is_file():
@@ -64,19 +64,16 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
         if report["format"] != _FORMAT:
             raise ValueError(f"format {report['format']}")
         scored = ScoredReport(_table(report), next((p for p in [file.with_name("report.png")] if p.is_file()), None))
-        of_this = report["checkpoint"].get("sha256") in (None, hashlib.sha256(checkpoint.read_bytes()).hexdigest())
-    except Exception as error:  # a broken file fails in many ways
-        reason = f"{type(error).__name__}: {error}"
-        raise UsageError(
-            f"--report: expected a report.json that test wrote, got {file} ({reason}); run test again"
-        ) from error
-    if not of_this:
+        if report["checkpoint"].get("sha256") in (None, hashlib.sha256(checkpoint.read_bytes()).hexdigest()):
+            return scored
         message = f"expected the report of {checkpoint}, got {file}, which is of another"
-        if given is not None:
-            raise UsageError(f"--report: {message}; run test again")
-        print(f"No scores: {message}; run test again")
-        return None
-    return scored
+    except Exception as error:  # a broken file fails in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        message = f"expected a report.json that test wrote, got {file} ({reason})"
+    if given is not None:
+        raise UsageError(f"--report: {message}; run test again")
+    print(f"No scores: {message}; run test again")
+    return None
 
 
 def _table(report: dict[str, Any]) -> str:
