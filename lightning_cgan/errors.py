@@ -76,16 +76,6 @@ def check_truncation(option: str, limit: float | None) -> None:
         raise UsageError(f"{option}: expected a number above 0, got {limit}; 1 keeps two thirds of latents")
 
 
-def check_seed(option: str, seed: int) -> None:
-    """Refuses a seed that no address of `lightning_cgan.chance` can hold.
-
-    Raises:
-        UsageError: The seed does not fit 64 signed bits.
-    """
-    if not -(2**63) <= seed < 2**63:
-        raise UsageError(f"{option}: expected a number of 64 bits, got {seed}; give a smaller one")
-
-
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ends an error message with the known name that is nearest to a misspelt one.
 
