@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import signal
 import struct
 import sys
 from collections.abc import Callable
@@ -11,6 +12,9 @@ import pytest
 import torch
 
 from lightning_cgan.cli import CLI, main
+
+# A shell's background job ignores it, and so would the programs that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 DIGITS = str(CONFIGS / "digits.yaml")
