@@ -153,6 +153,7 @@ class CLI(LightningCLI):
                 said = "null" if given is None else repr(given)
                 raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
         check_positive("--threads", config.threads)
+        check_positive("--trainer.check_val_every_n_epoch", config.trainer.check_val_every_n_epoch)
         refuse_nulls(self._parser(self.subcommand), config)
         self._refuse_options_of_one_optimizer()
         self._choose_precision()
@@ -285,8 +286,8 @@ class CLI(LightningCLI):
     def _say_how_to_resume(self) -> None:
         checkpoint = self._checkpoints().last_model_path
         if checkpoint and self.trainer.is_global_zero:
-            configs = self.run_folder.glob("config*.yaml") if self.run_folder else ()
-            written = max(configs, key=lambda file: file.stat().st_mtime, default=None)
+            files = self.run_folder.glob("config*.yaml") if self.run_folder else ()
+            written = max(files, key=lambda file: file.stat().st_mtime, default=None)
             config = f"--config {written}" if written else "(with the same options)"
             print(
                 f"Stopped at alternation {self.trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "

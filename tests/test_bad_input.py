@@ -99,6 +99,10 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
             "--data.classes: expected names or numbers among 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 10",
         ),
         (
+            "--trainer.check_val_every_n_epoch 0",
+            "--trainer.check_val_every_n_epoch: expected 1 or more, got 0; give a positive number",
+        ),
+        (
             "--samples.labels []",
             "--samples.labels: expected class numbers, got none; name some, or leave it out for all",
         ),
