@@ -19,9 +19,10 @@ from lightning_cgan.metrics_file import MetricsFile
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 
 # Who names a file of these kinds does not want a folder of that name.
-_KINDS = frozenset(
-    ".bmp .gif .jpeg .jpg .pdf .png .svg .tif .tiff .webp .avi .mov .mp4 .webm .csv .json .npy .npz .tar .gz .zip .bin "
-    ".ckpt .onnx .pt .pt2 .pth .pkl .safetensors .h5 .yaml".split()
+_KINDS = (
+    *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
+    *(".avi", ".mov", ".mp4", ".webm", ".csv", ".json", ".yaml", ".tar", ".gz", ".zip", ".bin", ".h5"),
+    *(".npy", ".npz", ".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".pkl", ".safetensors"),
 )
 
 
