@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,6 +109,13 @@ class Drawing:
                 blocks[block] = self._shaped(uniform, distribution)
             rows.append(blocks[block][number % _BLOCK])
         return torch.stack(rows).float() if rows else torch.empty(0, latent_dim)
+
+    def first(
+        self, classes: Sequence[int], count: int, latent_dim: int, distribution: Distribution, variant: int = 0
+    ) -> Tensor:
+        """The latents of the first images of some classes, one class after the other; see `latents`."""
+        labels, numbers = torch.tensor(classes).repeat_interleave(count), torch.arange(count).repeat(len(classes))
+        return self.latents(labels, numbers, latent_dim, distribution, variant)
 
     def _shaped(self, uniform: Tensor, distribution: Distribution) -> Tensor:
         """Turns numbers that are uniform in [0, 1) to latents."""

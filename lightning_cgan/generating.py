@@ -172,8 +172,7 @@ def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
 
 def _draw(module: ConditionalGAN, chosen: Sequence[int], count: int, drawing: Drawing, variant: int = 0) -> Tensor:
     """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
-    labels, numbers = torch.tensor(chosen).repeat_interleave(count), torch.arange(count).repeat(len(chosen))
-    return drawing.latents(labels, numbers, module.generator.latent_dim, module.latents, variant)
+    return drawing.first(chosen, count, module.generator.latent_dim, module.latents, variant)
 
 
 def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:

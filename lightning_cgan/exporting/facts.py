@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from typing import Any, get_args
 
-import torch
 from torch import Tensor
 from typing_extensions import Self
 
@@ -45,7 +44,7 @@ class Facts:
 
     def draw(self, label: int, count: int, drawing: Drawing) -> Tensor:
         """The latents of the first images of a class, shape (count, latent_dim): those that `generate` takes."""
-        return drawing.latents(torch.full((count,), label), torch.arange(count), self.latent_dim, self.latents)
+        return drawing.first([label], count, self.latent_dim, self.latents)
 
     def to_texts(self) -> dict[str, str]:
         """As texts: what is none is JSON."""
