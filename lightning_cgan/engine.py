@@ -61,11 +61,20 @@ class Engine(LightningModule):
         """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
 
         Raises:
-            UsageError: A scheduler waits for a score, of which there is none in each alternation.
+            UsageError: A network has no weights, or a scheduler waits for a score, of which there is none in each
+                alternation.
         """
         configured: list[dict[str, Any]] = []
         for role in ROLES:
-            optimizer = self.optimizer_factories[role](getattr(self, role).parameters())
+            network = getattr(self, role)
+            weights = list(network.parameters())
+            if not weights:
+                example = "MLPGenerator" if role == "generator" else "MLPDiscriminator"
+                raise UsageError(
+                    f"{role}: expected a network with weights, got {type(network).__name__}, which has none; name "
+                    f"another, such as {example}"
+                )
+            optimizer = self.optimizer_factories[role](weights)
             configured.append({"optimizer": optimizer})
             scheduler_factory = self.scheduler_factories[role]
             if scheduler_factory is not None:

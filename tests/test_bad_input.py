@@ -191,6 +191,11 @@ def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: st
             "model: {generator: {class_path: MLPGen}}",
             "--model.generator: expected the name of a class, got MLPGen; did you mean MLPGenerator?",
         ),
+        (
+            "model: {discriminator: {}}",
+            "discriminator: expected a network with weights, got Discriminator, which has none; name another, such as "
+            "MLPDiscriminator",
+        ),
     ],
 )
 def test_mistake_in_a_config(fails: Fails, tmp_path: Path, text: str, message: str) -> None:
