@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import CONFIGS, DIGITS, write_idx
 from torchvision.datasets import MNIST
 
@@ -191,16 +192,22 @@ def test_mistake_on_the_command_line(fails: Fails, tmp_path: Path, arguments: st
             "model: {generator: {class_path: MLPGen}}",
             "--model.generator: expected the name of a class, got MLPGen; did you mean MLPGenerator?",
         ),
-        (
-            "model: {discriminator: {}}",
-            "discriminator: expected a network with weights, got Discriminator, which has none; name another, such as "
-            "MLPDiscriminator",
-        ),
     ],
 )
 def test_mistake_in_a_config(fails: Fails, tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "own.yaml").write_text(text)
     assert fails(*FIT, "--config", "own.yaml").startswith(f"error: {message}")
+
+
+def test_network_without_weights(fails: Fails, tmp_path: Path) -> None:
+    config = yaml.safe_load(Path(DIGITS).read_text())
+    config["model"]["discriminator"] = {}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
+    assert fails("fit", "--config", "own.yaml", "--trainer.accelerator", "cpu") == (
+        "error: discriminator: expected a network with weights, got Discriminator, which has none; name another, such "
+        "as MLPDiscriminator"
+    )
+    assert [file.name for file in tmp_path.iterdir()] == ["own.yaml"]
 
 
 def test_misspelt_command_and_file(fails: Fails, tmp_path: Path) -> None:
