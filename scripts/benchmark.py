@@ -130,6 +130,8 @@ def main() -> None:
     parser.add_argument("--start", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--fit", default="", help='more options of fit, as in --fit="--threads 1"')
     arguments = parser.parse_args()
+    if arguments.rounds < 2:
+        parser.error(f"--rounds: expected 2 or more, got {arguments.rounds}; quartiles need them")
     fit = shlex.split(arguments.fit)
     if arguments.into:  # a process for one config
         config = arguments.configs[0]
@@ -149,8 +151,8 @@ def main() -> None:
             result |= json.loads(into.read_text())
             into.unlink()
         results.append(result)
+        share_rate(results)
         print(table(results[-1:]), remarks(results[-1:]), sep="\n\n", flush=True)
-    share_rate(results)
     bare_python = seconds_of("-c", "pass")
     start = {
         "import lightning_cgan": seconds_of("-c", "import lightning_cgan") - bare_python,

@@ -166,7 +166,6 @@ def measure(config: str, rounds: int, seconds: float, options: list[str]) -> dic
         "threads": turns.threads,
         "gflop": cli.flops / 1e9,
         "gflop_per_second": rate / 1e9,
-        "floor": rate / cli.flops,
         "batch_size": cli.datamodule.batch_size,
         "speeds": turns.speeds(),
         "events_ms": {name: 1e3 * statistics.median(taken) for name, taken in turns.events.items() if taken},
