@@ -37,18 +37,35 @@ def test_every_validation_has_scores_and_the_best_state_is_kept(run: Run) -> Non
     checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
     assert checkpoint["global_step"] == int(best["step"])
 
-    # The score of that state, put together by hand from the saved module.
-    module = ConditionalGAN.load_from_checkpoint(folder / "checkpoints" / "best.ckpt", map_location="cpu")
+    validation = digits().in_order("validation")
+    expected = distance_by_hand(folder / "checkpoints" / "best.ckpt", at_most(validation, 100).labels)
+    assert float(best["val_judge_fid"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_more_images_are_scored_than_there_are_for_validation(run: Run) -> None:
+    folder = run(*SMALL, "--trainer.max_steps", "20", "--scores.images", "300")
+    labels = digits().in_order("validation").labels
+    assert 2 * len(labels) < 300 < 3 * len(labels)
+    expected = distance_by_hand(folder / "checkpoints" / "last.ckpt", torch.cat([labels, labels, labels])[:300])
+    assert float(rows(folder)[-1]["val_judge_fid"]) == pytest.approx(expected, rel=1e-3)
+
+
+def digits() -> DigitsData:
     data = DigitsData()
     data.setup("validate")
+    return data
+
+
+def distance_by_hand(checkpoint: Path, labels: torch.Tensor) -> float:
+    """The score of a state, put together from the saved module."""
+    module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
+    data = digits()
     validation = data.in_order("validation")
     judge = appoint(data.in_order("train"), validation, 10, torch.device("cpu")).judge
-    images = module.generate(at_most(validation, 100).labels, module.sample_latents(100, 0))
+    images = module.generate(labels, module.sample_latents(len(labels), 0))
     pixels = images.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
-    real = look_at(judge, validation).features
     with torch.no_grad():
-        expected = frechet_distance(judge.features(pixels), real)
-    assert float(best["val_judge_fid"]) == pytest.approx(expected, rel=1e-3)
+        return frechet_distance(judge.features(pixels), look_at(judge, validation).features)
 
 
 def test_scores_can_be_left_out_and_change_nothing(run: Run) -> None:

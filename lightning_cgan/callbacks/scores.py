@@ -25,8 +25,9 @@ class Scores(Callback):
     validation compares with the next. The first process scores for all, which makes the scores those of a run on one.
 
     Args:
-        images: How many generated images, with labels of validation images, are scored; 0 for no scores. The validation
-            images that they are compared with are all there are, up to twice as many.
+        images: How many generated images, with labels of validation images, are scored; 0 for no scores. Where there
+            are fewer validation images, they lend their labels again. Those that are compared with are all there are,
+            up to twice as many. The more, the less the distance depends on `seed`.
         seed: Determines the latents.
     """
 
@@ -56,6 +57,7 @@ class Scores(Callback):
             self._references = look_at(self._judge, at_most(validation, 2 * self.images))
         assert self._references is not None
         labels = at_most(validation, self.images).labels
+        labels = labels.repeat(-(-self.images // len(labels)))[: self.images]
         fakes = make_fakes(cast(ImageMaker, pl_module), labels, self.seed)
         scores = quick_scores(look_at(self._judge, fakes), self._references)
         return {f"val_{name}": value for name, value in scores.items()}
