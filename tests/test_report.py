@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -125,6 +127,29 @@ def test_scores_of_a_shelf_of_real_images() -> None:
     assert copier.scores(copier.fakes)["gan_test"] > 0.99
     # as many of each class as there are held out
     assert torch.equal(evidence.fakes.labels, data.in_order("validation").labels)
+
+
+def test_quick_scores_are_means_over_draws() -> None:
+    data = opened()
+    protocol = dataclasses.replace(QUICK, draws=3)
+    found = Examination(Shelf(data.in_order("test")), data, CPU, protocol).scores_of_draws()
+    assert found["deviations"].keys() == {"gan_test", "judge_fid", "diversity"}
+    # One draw after the other, each as the only one of an examination, and by NumPy.
+    shelf = Shelf(data.in_order("test"))
+    original = shelf.sample_latents
+    of_each = []
+    for draw in range(3):
+        shelf.sample_latents = lambda count, seed, draw=draw: original(count, seed + draw)  # type: ignore[method-assign,misc]
+        examination = Examination(shelf, data, CPU, QUICK)
+        of_each.append(examination.scores(examination.fakes))
+    assert len({scores["judge_fid"] for scores in of_each}) == 3
+    for name, deviation in found["deviations"].items():
+        values = [scores[name] for scores in of_each]
+        assert found[name] == pytest.approx(np.mean(values))
+        assert deviation == pytest.approx(np.std(values, ddof=1))
+    assert found["confusion"] == of_each[0]["confusion"]
+    alone = Examination(Shelf(data.in_order("test")), data, CPU, QUICK).scores_of_draws()
+    assert alone == {**of_each[0], "deviations": dict.fromkeys(found["deviations"])}
 
 
 def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) -> None:

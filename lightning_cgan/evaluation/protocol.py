@@ -12,10 +12,12 @@ import dataclasses
 import hashlib
 import json
 import platform
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
+from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -27,7 +29,7 @@ from lightning_cgan.evaluation.gan_train import gan_train
 from lightning_cgan.evaluation.judge import Appointment, appoint, fingerprint_of
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
-from lightning_cgan.evaluation.scores import all_scores, look_at
+from lightning_cgan.evaluation.scores import all_scores, look_at, quick_scores
 from lightning_cgan.images import unit_from_signed
 from lightning_cgan.keeping import cache_folder, write_whole
 
@@ -44,6 +46,8 @@ class ScoringProtocol:
     Attributes:
         name: Of the whole.
         images: How many generated images, and how many test images, are compared at most.
+        draws: From how many draws of latents the quick scores are averaged: a single one has too few images for small
+            Fréchet distances.
         lesson: How many generated images a student learns from; as many as there are for training if none is given.
         epochs: How often a student sees them.
         seeds: Of students that learn from generated images.
@@ -53,6 +57,7 @@ class ScoringProtocol:
 
     name: str = "full"
     images: int = 10_000
+    draws: int = 8
     lesson: int | None = None
     epochs: int = 10
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -61,7 +66,7 @@ class ScoringProtocol:
 
 
 FULL = ScoringProtocol()
-QUICK = ScoringProtocol("quick", images=10_000, lesson=10_000, epochs=3, seeds=(0,), seeds_of_ceiling=(0,))
+QUICK = ScoringProtocol("quick", draws=1, lesson=10_000, epochs=3, seeds=(0,), seeds_of_ceiling=(0,))
 
 
 class LabelledSplits(Protocol):
@@ -145,7 +150,7 @@ class Examination:
             "data": self.about_data,
             "judge": {"sha256": self.appointment.sha256, "validation_accuracy": self.appointment.validation_accuracy},
             "versions": versions(),
-            "scores": self.scores(self.fakes),
+            "scores": self.scores_of_draws(),
             "scores_of_real_images": self.scores(self.held_out),
             "memorisation": memorisation,
             "gan_train": self.gan_train(self._plain_lesson()),
@@ -161,6 +166,21 @@ class Examination:
     def scores(self, candidates: OrderedLoader) -> dict[str, Any]:
         """All scores of images against those of the test split."""
         return all_scores(look_at(self.appointment.judge, candidates), self.references, self.data.num_classes)
+
+    def scores_of_draws(self) -> dict[str, Any]:
+        """All scores of generated images.
+
+        Those of `quick_scores` are means over the draws, with their standard `deviations`; the others, and what is by
+        class, are of the first draw.
+        """
+        labels, judge = self.held_out.labels, self.appointment.judge
+        seeds = (self._seed(_SCORED) + draw for draw in range(1, self.protocol.draws))
+        draws = chain([self.fakes], (make_fakes(self.maker, labels, seed) for seed in seeds))
+        found = [quick_scores(look_at(judge, fakes), self.references) for fakes in draws]
+        of_each = {name: [scores[name] for scores in found] for name in found[0]}
+        means = {name: statistics.fmean(values) for name, values in of_each.items()}
+        deviations = {name: statistics.stdev(values) if len(values) > 1 else None for name, values in of_each.items()}
+        return {**self.scores(self.fakes), **means, "deviations": deviations}
 
     def memorisation(self) -> tuple[dict[str, float], Evidence]:
         """How near generated images are to training images, against how near test images are, by pixels."""
