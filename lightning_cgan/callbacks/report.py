@@ -29,8 +29,9 @@ class Report(Callback):
     machine with as many threads writes the same numbers again.
 
     Args:
-        protocol: `full` has three students, each with as many generated images as there are for training, for ten
-            epochs; `quick` has one, with 10,000 images for three epochs; `none` leaves the report out.
+        protocol: `full` has eight draws of images to score, and three students, each with as many generated images as
+            there are for training, for ten epochs; `quick` has one draw, and one student with 10,000 images for three
+            epochs; `none` leaves the report out.
         folder: Where the files go; a folder named after the checkpoint, beside it, if not given.
         gafi: Adds students that learn from images which are made to teach: fresh ones in each epoch, from wider
             latents, without those that the judge finds doubtful.

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
-from itertools import chain
 from typing import Any, Protocol
 
 import torch
@@ -29,7 +28,7 @@ from lightning_cgan.evaluation.gan_train import gan_train
 from lightning_cgan.evaluation.judge import Appointment, appoint, fingerprint_of
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
-from lightning_cgan.evaluation.scores import all_scores, look_at, quick_scores
+from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, look_at, quick_scores
 from lightning_cgan.images import unit_from_signed
 from lightning_cgan.keeping import cache_folder, write_whole
 
@@ -175,12 +174,13 @@ class Examination:
         """
         labels, judge = self.held_out.labels, self.appointment.judge
         seeds = (self._seed(_SCORED) + draw for draw in range(1, self.protocol.draws))
-        draws = chain([self.fakes], (make_fakes(self.maker, labels, seed) for seed in seeds))
-        found = [quick_scores(look_at(judge, fakes), self.references) for fakes in draws]
-        of_each = {name: [scores[name] for scores in found] for name in found[0]}
+        others = (look_at(judge, make_fakes(self.maker, labels, seed)) for seed in seeds)
+        first = self.scores(self.fakes)
+        found = [first, *(quick_scores(seen, self.references) for seen in others)]
+        of_each = {name: [scores[name] for scores in found] for name in QUICK_SCORES}
         means = {name: statistics.fmean(values) for name, values in of_each.items()}
         deviations = {name: statistics.stdev(values) if len(values) > 1 else None for name, values in of_each.items()}
-        return {**self.scores(self.fakes), **means, "deviations": deviations}
+        return {**first, **means, "deviations": deviations}
 
     def memorisation(self) -> tuple[dict[str, float], Evidence]:
         """How near generated images are to training images, against how near test images are, by pixels."""

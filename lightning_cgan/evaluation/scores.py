@@ -16,6 +16,8 @@ from lightning_cgan.evaluation.neighbours import mean_distance, support_scores
 
 _FEWEST = 2
 
+QUICK_SCORES = ("gan_test", "judge_fid", "diversity")  # what quick_scores returns
+
 
 class Seen(NamedTuple):
     """Labelled images as a judge sees them.
