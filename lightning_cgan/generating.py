@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -98,10 +97,7 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
     chosen = _device(device)
     try:
         read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
-        buffer = BytesIO()
-        torch.save(read, buffer)
-        buffer.seek(0)
-        module = ConditionalGAN.load_from_checkpoint(buffer, map_location=chosen)
+        module = ConditionalGAN.from_content(read).to(chosen)
     except UsageError as error:
         raise UsageError(str(error).replace("--ckpt_path: ", "checkpoint: ")) from error
     except Exception as error:  # what a description names may fail in many ways
