@@ -18,10 +18,7 @@ def printable(text: str, limit: int | None = None, kept: str = "") -> str:
         limit: The most characters that are left.
         kept: What is left as it is all the same.
     """
-    shown = "".join(
-        letter if letter.isprintable() or letter in kept else letter.encode("unicode_escape").decode("ascii")
-        for letter in text
-    )
+    shown = "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)
     return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 

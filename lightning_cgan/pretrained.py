@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lightning_cgan.building import build
 from lightning_cgan.chance import Distribution
-from lightning_cgan.errors import UsageError, extra
+from lightning_cgan.errors import UsageError, extra, printable
+from lightning_cgan.names import check_names
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.sampling import Sampler
 
@@ -57,7 +58,9 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
         if latents not in ("normal", "uniform") or not are_names or len(names) != self.num_classes:
             expected = f"normal or uniform latents and {self.num_classes} names of classes"
-            raise UsageError(f"config.json: expected {expected}, got {latents} and {names}; export the generator again")
+            got = printable(f"{latents} and {names}", 100)
+            raise UsageError(f"config.json: expected {expected}, got {got}; export the generator again")
+        check_names("config.json", names)
         self.class_names = tuple(names)
         self.eval()
 

@@ -17,7 +17,7 @@ from typing_extensions import Self
 
 from lightning_cgan.building import build_module
 from lightning_cgan.engine import ROLES
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, printable
 from lightning_cgan.graphs import GraphEngine
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
@@ -211,5 +211,5 @@ def _compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Warns of a run that goes on with other data: no mistake where somebody wants that, and hard to see elsewhere."""
     differing = [f"{name} {saved[name]}, got {now[name]}" for name in saved if name in now and saved[name] != now[name]]
     if differing:
-        found = "; ".join(differing)
+        found = printable("; ".join(differing), 500)
         rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; going on anyway")

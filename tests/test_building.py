@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, write_idx
+from conftest import CONFIGS
 from lightning.pytorch.cli import ReduceLROnPlateau
 from test_own_parts import DarkGAN
 from torch import nn
@@ -44,9 +44,8 @@ def content(module: ConditionalGAN) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_is_rebuilt(built: Callable[..., Any], tmp_path: Path, config: Path) -> None:
+def test_every_config_is_rebuilt(built: Callable[..., Any], config: Path) -> None:
     """What the command line built and a checkpoint describes, the strict builder builds again, value for value."""
-    write_idx(tmp_path / "MNIST" / "raw", "train", 20)
     options = ("--data", "DigitsData", "--data.batch_size", "16", "--data.image_size", "16", "--threads", "1")
     module = built(config.name, *options)["model"]
     again = ConditionalGAN.from_content(content(module))

@@ -12,7 +12,7 @@ import lightning_cgan
 PACKAGE = Path(lightning_cgan.__file__).parent
 
 # What each room may import of the package, beside itself; the ground floor is open to all.
-GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping", "kinds"}
+GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping", "kinds", "names"}
 MAY_IMPORT = {
     "errors": set(),
     "chance": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
+    "names": {"errors"},
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,
     "launchers": {"errors"},

@@ -102,10 +102,22 @@ class LabelledImages(LightningDataModule, ABC):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Builds a data module from the plain values of a file, as Lightning does, but no classes that it names."""
+        """Builds a data module from the plain values of a file, as Lightning does, but no classes that it names.
+
+        Raises:
+            UsageError: It cannot be built from them.
+        """
         # Without an instantiator, which would read text as a description, Lightning hands values on as they are.
         plain: dict[str, Any] = {"weights_only": True, "_instantiator": None}
-        return super().load_from_checkpoint(checkpoint_path, *args[:2], **{**kwargs, **plain})
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args[:2], **{**kwargs, **plain})
+        except (OSError, UsageError):
+            raise
+        except Exception as error:  # values that a constructor does not expect fail in many ways
+            expected, reason = f"what a {cls.__name__} can be built from", " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"the checkpoint: expected {expected}, got other values ({reason}); take another"
+            ) from error
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
