@@ -15,7 +15,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, printable
 from lightning_cgan.keeping import previous_of, remove_unfinished, write_whole
 
 
@@ -87,7 +87,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 raise UsageError(
                     f"--ckpt_path: expected a whole checkpoint, got {file}, which {damage}; name another"
                 ) from damage
-            rank_zero_warn(f"{file} {damage}; going on from the one before, {previous}")
+            rank_zero_warn(printable(f"{file} {damage}; going on from the one before, {previous}"))
             return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:

@@ -18,10 +18,11 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.chance import Drawing
-from lightning_cgan.errors import UsageError, extra
+from lightning_cgan.errors import UsageError, extra, printable
 from lightning_cgan.exporting.opening import Source, open_source
 from lightning_cgan.generating import between
 from lightning_cgan.images import bytes_from_signed, grid, save_png
+from lightning_cgan.names import in_markdown
 
 _NO_TRUNCATION = 3.0  # of a normal distribution, hardly anything lies beyond
 _COLUMNS = 10
@@ -177,7 +178,7 @@ def build_page(studio: Studio, name: str) -> Any:
     with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
         size, kind = facts.image_size, "gray" if facts.image_channels == 1 else "colour"
         gradio.Markdown("# Choose a class, get an image of it")
-        gradio.Markdown(f"`{name}`: {len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
+        gradio.Markdown(f"{in_markdown(name)}: {len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
         with gradio.Tab("Images"):
             _add_images(page, studio)
         with gradio.Tab("Walk"):
@@ -231,7 +232,7 @@ def _add_walk(page: Any, studio: Studio) -> None:
 def _class_chooser(names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
     import gradio
 
-    choices = [(name, number) for number, name in enumerate(names)]
+    choices = [(printable(name, 80), number) for number, name in enumerate(names)]
     return gradio.Dropdown(choices, value=chosen, label=title, **options)
 
 

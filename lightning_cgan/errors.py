@@ -10,12 +10,30 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
+def printable(text: str, limit: int | None = None, kept: str = "") -> str:
+    """Spells out what cannot be printed, such as the escape character, and cuts off what is too long.
+
+    Args:
+        text: Any text, also of others' files.
+        limit: The most characters that are left.
+        kept: What is left as it is all the same.
+    """
+    shown = "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)
+    return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…"
+
+
 class UsageError(ValueError):
     """A mistake that the user can mend.
 
     The message names the option as the user typed it, shows what was expected and what was got, and ends with the
     remedy. The command line prints it as one line, without a traceback, and ends with exit code 2.
+
+    Args:
+        message: The message. What cannot be printed is spelt out: names from files may hold what a terminal would obey.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message, kept="\n"))  # which a loader's worker hands on
 
 
 class TrainingError(RuntimeError):

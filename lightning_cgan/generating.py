@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,10 +16,19 @@ from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
-from lightning_cgan.errors import UsageError, check_positive, check_seed, check_truncation, did_you_mean, no_such_file
+from lightning_cgan.errors import (
+    UsageError,
+    check_positive,
+    check_seed,
+    check_truncation,
+    did_you_mean,
+    no_such_file,
+    printable,
+)
 from lightning_cgan.images import bytes_from_signed, grid, save_gif, save_png
 from lightning_cgan.keeping import folders_of_classes, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.names import check_names
 from lightning_cgan.run import check_place
 
 Walk = Literal["latents", "classes"]
@@ -98,10 +106,7 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
     chosen = _device(device)
     try:
         read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
-        buffer = BytesIO()
-        torch.save(read, buffer)
-        buffer.seek(0)
-        module = ConditionalGAN.load_from_checkpoint(buffer, map_location=chosen)
+        module = ConditionalGAN.from_content(read).to(chosen)
     except UsageError as error:
         raise UsageError(str(error).replace("--ckpt_path: ", "checkpoint: ")) from error
     except Exception as error:  # what a description names may fail in many ways
@@ -127,6 +132,7 @@ def import_all(names: Sequence[str]) -> None:
 def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:
     names = (checkpoint["lightning_cgan"].get("data") or {}).get("classes")
     if isinstance(names, list) and len(names) == count and all(isinstance(name, str) and name for name in names):
+        check_names("checkpoint", names)
         return tuple(names)
     return tuple(map(str, range(count)))
 
@@ -160,7 +166,8 @@ def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
     known = {str(number): number for number in range(len(class_names))}
     known.update((name, number) for number, name in enumerate(class_names))
     if len(ends) > 2 or any(end not in known for end in ends):
-        names = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(class_names)]
+        shown = [printable(name, 40) for name in class_names]
+        names = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(shown)]
         near = "" if part.isdigit() else did_you_mean(part, class_names)
         hint = near or f"; choose from {', '.join(names[:20])}"
         raise UsageError(f"--labels: expected names or numbers of classes, got {part or 'nothing'}{hint}")

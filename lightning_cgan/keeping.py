@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 _UNFINISHED = ".unfinished"
+_LONGEST = 200  # bytes of a class's name, beside its number
 
 
 def cache_folder() -> Path:
@@ -59,10 +62,21 @@ def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:
         class_names: The names of the classes. Where one is no name for a folder, or two would share a folder on a disk
             that does not tell small letters from capital ones, all get the numbers of the classes.
     """
-    names = [name.replace("/", "-").replace("\\", "-").lstrip(".") for name in class_names]
-    if not all(names) or len({name.casefold() for name in names}) < len(names):
+    names = [_folder_name(name) for name in class_names]
+    different = {unicodedata.normalize("NFC", name).casefold() for name in names}
+    if not all(names) or len(different) < len(names) or any(map(_is_device, names)):
         names = [f"{label}-{name}" for label, name in enumerate(names)]
     return [folder / name for name in names]
+
+
+def _folder_name(name: str) -> str:
+    """What is left of a name on a disk of any system, and within the 255 bytes that it has there."""
+    kept = "".join(letter if letter.isprintable() and letter not in '/\\<>:"|?*' else "-" for letter in name)
+    return kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore").lstrip(".").rstrip(". ")
+
+
+def _is_device(name: str) -> bool:
+    return re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE) is not None  # on Windows
 
 
 def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
-from jsonargparse import ArgumentParser
 from torch import Tensor
 
+from lightning_cgan.building import build
 from lightning_cgan.chance import Distribution
-from lightning_cgan.errors import UsageError, extra
+from lightning_cgan.errors import UsageError, extra, printable
+from lightning_cgan.names import check_names
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.rebuildable import objection_to
 from lightning_cgan.sampling import Sampler
 
 with extra("hub"):
@@ -28,10 +27,6 @@ ON_THE_HUB: dict[str, Any] = {
     "pipeline_tag": "unconditional-image-generation",  # of the Hub's tasks the nearest
     "tags": ["gan", "conditional-gan", "image-generation", "pytorch-lightning"],
 }
-
-
-# What stands around the reason.
-_OF_JSONARGPARSE = r"Parser key \"generator\":.*?Errors:\s*- |\s*- Expected a <class 'NoneType'>|\s*Given value.*"
 
 
 class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_HUB)):
@@ -57,13 +52,15 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         class_names: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
-        self.generator = _build(generator)
+        self.generator = build(generator, Generator, "config.json")
         self.latents = latents
         names = list(map(str, range(self.num_classes))) if class_names is None else class_names
         are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
         if latents not in ("normal", "uniform") or not are_names or len(names) != self.num_classes:
             expected = f"normal or uniform latents and {self.num_classes} names of classes"
-            raise UsageError(f"config.json: expected {expected}, got {latents} and {names}; export the generator again")
+            got = printable(f"{latents} and {names}", 100)
+            raise UsageError(f"config.json: expected {expected}, got {got}; export the generator again")
+        check_names("config.json", names)
         self.class_names = tuple(names)
         self.eval()
 
@@ -88,20 +85,3 @@ def read_folder(folder: Path) -> PretrainedGenerator:
     except Exception as error:  # a broken file fails in many ways
         expected, reason = "expected a folder that export wrote", f"{type(error).__name__}: {error}"
         raise UsageError(f"source: {expected}, got {folder}, which is none ({reason}); name another") from error
-
-
-def _build(description: Any) -> Generator:
-    if objection := objection_to(description):
-        raise UsageError(f"config.json: {objection}")
-    try:
-        if not isinstance(description, Mapping):
-            raise TypeError(f"{description!r} is no class_path with init_args")
-        parser = ArgumentParser(exit_on_error=False)
-        parser.add_subclass_arguments(Generator, "generator", fail_untyped=False)
-        parsed = parser.parse_object({"generator": dict(description)})
-        return cast(Generator, parser.instantiate(parsed).generator)
-    except Exception as error:  # what a description names may fail in many ways
-        said = re.sub(_OF_JSONARGPARSE, "", str(error), flags=re.DOTALL)
-        reason = f"{type(error).__name__}: {' '.join(said.split())[:300]}"
-        expected = "expected a generator that this version can build"
-        raise UsageError(f"config.json: {expected}, got another ({reason}); export it again") from error

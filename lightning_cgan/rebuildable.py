@@ -9,21 +9,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-import json
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
-from torch import nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import Self
 
-# What Lightning calls with a description, and the only thing that it should.
+# What older versions of the package have Lightning call with a description.
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
@@ -66,7 +58,7 @@ def _named(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
 
 
 def describe(value: Any) -> Any:
-    """Describes a value in plain Python values from which jsonargparse builds it again.
+    """Describes a value in plain Python values from which `lightning_cgan.building` builds it again.
 
     Numbers, strings and containers stay as they are. A `Rebuildable` becomes its class path and arguments, and so does
     a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`.
@@ -92,67 +84,8 @@ def describe(value: Any) -> Any:
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
 
 
-def objection_to(description: Any) -> str | None:
-    """Why what a file of others' describes must not be built, in the words of an error; nothing, if it may.
-
-    Whatever is built runs its constructor, so a description may name networks, losses and their like, optimizers,
-    schedulers and PyTorch's layers, and nothing else, however deep, and no module that nobody has imported. Text may be
-    a description too: jsonargparse reads it as YAML or JSON. What only looks like a path, as the name of a file, is let
-    through.
-    """
-    if isinstance(description, str):
-        loaded = [value for load in (yaml.safe_load, json.loads) for value in _loaded(load, description)]
-        return objection_to(loaded) or _objection_to_path(description.strip())
-    if isinstance(description, Mapping):
-        return objection_to(list(description.values()))
-    if isinstance(description, Sequence):
-        return next((found for found in map(objection_to, description) if found), None)
-    return None
-
-
-def _loaded(load: Callable[[str], Any], text: str) -> Iterator[Any]:
-    """What a text holds, if that is more than text."""
-    with suppress(yaml.YAMLError, ValueError):
-        value = load(text)
-        if not isinstance(value, str):
-            yield value
-
-
-def _objection_to_path(text: str) -> str | None:
-    if not re.fullmatch(r"\w+(\.\w+)+", text) or not _is_module(text.partition(".")[0]):
-        return None
-    named = _imported(text)
-    if named is None:
-        return f"expected classes of imported modules, got {text}; import its module first, if you trust it"
-    is_layer = isinstance(named, type) and issubclass(named, nn.Module) and named.__module__.startswith("torch.nn.")
-    if is_layer or (isinstance(named, type) and issubclass(named, (Rebuildable, Optimizer, LRScheduler))):
-        return None
-    return f"expected networks, losses, penalties, optimizers and their like, got {text}; others are not built"
-
-
-def _is_module(root: str) -> bool:
-    try:
-        return root in sys.modules or find_spec(root) is not None
-    except (ImportError, ValueError):  # a module that is half imported
-        return True
-
-
-def _imported(text: str) -> Any:
-    """What a dotted path leads to, if that has been imported; of this package, anything."""
-    names = text.split(".")
-    for count in range(len(names) - 1, 0, -1):
-        found: Any = sys.modules.get(".".join(names[:count]))
-        if found is not None:
-            for name in names[count:]:
-                found = _attribute(found, name)
-                if not hasattr(found, "__dict__"):
-                    return None
-            return found
-    return None
-
-
-def _attribute(owner: Any, name: str) -> Any:
-    """What is there under a name. But for this package, nothing is imported for its sake: that would run code."""
+def attribute(owner: Any, name: str) -> Any:
+    """What is there under a name, if anything. But for this package's, nothing is imported for its sake."""
     is_ours = getattr(owner, "__name__", None) == "lightning_cgan"
     return getattr(owner, name, None) if is_ours else vars(owner).get(name)
 
@@ -160,6 +93,6 @@ def _attribute(owner: Any, name: str) -> Any:
 def class_path(cls: type) -> str:
     """The dotted path that imports a class: from the top of its package, where it can be had there."""
     root = cls.__module__.partition(".")[0]
-    if _attribute(sys.modules[root], cls.__name__) is cls:
+    if attribute(sys.modules[root], cls.__name__) is cls:
         return f"{root}.{cls.__name__}"
     return f"{cls.__module__}.{cls.__qualname__}"

@@ -10,16 +10,17 @@ import torch
 from lightning.fabric.utilities.cloud_io import _load
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.core.saving import _default_map_location
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lightning_cgan.building import build_module
 from lightning_cgan.engine import ROLES
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, printable
 from lightning_cgan.graphs import GraphEngine
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
-from lightning_cgan.rebuildable import INSTANTIATOR, objection_to
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer
 
@@ -41,18 +42,57 @@ class Resumable(GraphEngine, Reporter):
     dealer: Dealer
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Builds the module of a checkpoint, as Lightning does, but imports nothing for a file's sake.
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Builds the module of a checkpoint, but imports nothing for a file's sake, and calls nothing that it names.
+
+        Args:
+            checkpoint_path: A file, a URL, or a file that is open.
+            map_location: Where its tensors go; see `torch.load`. If not given, where they were, if that is there.
+            hparams_file: Not taken: a checkpoint says itself how its module is built.
+            strict: Whether the weights must be those of the module, no more and no less.
+            weights_only: Of no effect: a file that wants to run code is refused, always.
+            **kwargs: Arguments of the module, in the place of those of the checkpoint.
 
         Raises:
-            UsageError: The checkpoint names classes of modules that nobody has imported: whoever wrote it would choose
-                what code runs.
+            UsageError: The checkpoint names classes of modules that nobody has imported, or others than networks,
+                losses, optimizers and their like: whoever wrote it would choose what code runs.
         """
-        described = _load(checkpoint_path, map_location="meta", weights_only=True)  # Lightning's: of URLs, too
-        _check_description(described.get("hyper_parameters") if isinstance(described, dict) else None)
-        if hasattr(checkpoint_path, "seek"):
-            checkpoint_path.seek(0)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        if hparams_file is not None:
+            expected = "hparams_file: expected none, since the checkpoint says how its module is built"
+            raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
+        where = map_location or _default_map_location
+        read = _load(checkpoint_path, map_location=where, weights_only=True)  # Lightning's: of URLs, too
+        return cls.from_content(read, strict, **kwargs)
+
+    @classmethod
+    def from_content(cls, checkpoint: Any, strict: bool | None = None, **kwargs: Any) -> Self:
+        """Builds the module of a checkpoint that has been read already; see `load_from_checkpoint`.
+
+        Args:
+            checkpoint: What the file holds.
+            strict: Whether the weights must be those of the module, no more and no less.
+            **kwargs: Arguments of the module, in the place of those of the checkpoint.
+
+        Raises:
+            UsageError: It is another file's, or names what must not be built.
+        """
+        if not isinstance(checkpoint, dict):
+            got = type(checkpoint).__name__
+            raise UsageError(f"the checkpoint: expected one of Lightning's, got a {got}; name such a file")
+        module = build_module(cls, checkpoint.get("hyper_parameters", {}), kwargs, "the checkpoint")
+        module.configure_model()
+        module.on_load_checkpoint(checkpoint)
+        weights = checkpoint["state_dict"]
+        module.load_state_dict(weights, strict=module.strict_loading if strict is None else strict)
+        return module.to(next((value.device for value in weights.values()), torch.device("cpu")))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the seed, the counts, the data, and the means that wait to be logged."""
@@ -137,15 +177,6 @@ def _state_after_a_step(factory: OptimizerCallable, network: nn.Module) -> dict[
     return optimizer.state_dict()
 
 
-def _check_description(description: Any) -> None:
-    described = dict(description) if isinstance(description, dict) else {}
-    instantiator = described.pop("_instantiator", INSTANTIATOR)
-    if instantiator != INSTANTIATOR:  # not every release of Lightning looks at this one
-        raise UsageError(f"the checkpoint: expected to be built by {INSTANTIATOR}, got {instantiator}; take another")
-    if objection := objection_to(described):
-        raise UsageError(f"the checkpoint: {objection}")
-
-
 def _check_loops(trainer: Trainer, saved: Any) -> None:
     """Looks at the counts that Lightning takes up for whatever it does next."""
     check_kinds({"fit_loop": {}}, saved, "loops")
@@ -180,5 +211,5 @@ def _compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Warns of a run that goes on with other data: no mistake where somebody wants that, and hard to see elsewhere."""
     differing = [f"{name} {saved[name]}, got {now[name]}" for name in saved if name in now and saved[name] != now[name]]
     if differing:
-        found = "; ".join(differing)
+        found = printable("; ".join(differing), 500)
         rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; going on anyway")

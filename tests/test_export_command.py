@@ -91,9 +91,9 @@ def test_folder_and_its_card(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert (told["library_name"], told["pipeline_tag"]) == ("lightning_cgan", "unconditional-image-generation")
     assert "conditional-gan" in told["tags"]
     assert text.startswith("\n# my model\n")
-    for part in ("`MyData`, 12,345 training images", "4,321 alternations", "8 × 8 pixels, gray", "10 classes"):
+    for part in ("| MyData, 12,345 training images |", "4,321 alternations", "8 × 8 pixels, gray", "10 classes"):
         assert part in text
-    assert "0 a&#124;b, 1 &lt;i&gt;, 2, 3," in text
+    assert "0 a&#124;b, 1 &#60;i&#62;, 2, 3," in text
     assert "No report: run `python -m lightning_cgan test`" in text
     # a row for each class, of ten: the sheet of `generate`
     main(["generate", "named.ckpt", "--count", "10", "--out", "sheet.png"])
@@ -124,8 +124,8 @@ def test_card_tells_the_report(
     generated, real = (f"{report[name]['judge_fid']:.2f}" for name in ("scores", "scores_of_real_images"))
     assert f"| judge FID | {generated} | {real} |" in card
     assert f"| GAN-train | {report['gan_train']['mean']:.2%} ±" in card
-    assert "Protocol `full`" in card
-    assert "`DigitsData`, 1,317 training images" in card
+    assert "Protocol full of " in card
+    assert "DigitsData, 1,317 training images" in card
     assert "![The report as a picture](report.png)" in card
     assert Path("x/report.png").read_bytes() == (folder / "checkpoints" / "last-report" / "report.png").read_bytes()
     # that of another checkpoint is none

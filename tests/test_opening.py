@@ -54,19 +54,24 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         "config.json: expected classes of imported modules, got evil.Evil; import its module first, if you trust it"
     )
     inner = {**config["generator"]["init_args"], "hidden": {"class_path": "evil.Evil"}}
-    for other in ("evil.Evil", {**config["generator"], "init_args": inner}, "{class_path: evil.Evil}"):
-        assert "got evil.Evil; import its module first" in read(other)
+    assert "got evil.Evil; import its module first" in read({**config["generator"], "init_args": inner})
+    for text in ("evil.Evil", "{class_path: evil.Evil}", '{"class_path": "evil.Evil"}', "{class_path:\tevil.Evil}"):
+        assert read(text).startswith("config.json: expected the description of a Generator, got ")
+        inner = {**config["generator"]["init_args"], "hidden": text}
+        assert "expected Sequence for hidden, got " in read({**config["generator"], "init_args": inner})
     popen = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}}
-    built = {"class_path": "lightning_cgan.pretrained._build", "init_args": {"description": popen}}
+    built = {"class_path": "lightning_cgan.pretrained.build", "init_args": {"description": popen}}
     nested = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hidden": popen}}
     for other in (popen, built, nested, {"class_path": "os.system"}, {"class_path": "builtins.eval"}):
-        assert re.search(
-            r"got (subprocess.Popen|lightning_cgan.pretrained._build|os.system|builtins.eval); ", read(other)
-        )
+        named = r"got (subprocess.Popen|lightning_cgan.pretrained.build|os.system|builtins.eval); others are not built"
+        assert re.search(named, read(other))
     misspelt = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hiden": [8]}}
-    assert "hiden" in read(misspelt)
-    for other in ({"class_path": "torch.nn.Linear", "init_args": {}}, 5, {}, {"class_path": "MLPGenerator"}):
-        assert read(other).startswith("config.json: expected a generator that this version can build, got another (")
+    message = "config.json: expected options of MLPGenerator, got hiden; did you mean hidden?"
+    assert read(misspelt) == message
+    layer = {"class_path": "torch.nn.Linear", "init_args": {}}
+    assert read(layer).startswith("config.json: expected the description of a Generator, got torch.nn.Linear; ")
+    for value in (5, {}, None, []):
+        assert read(value).startswith("config.json: expected the description of a Generator, got ")
     assert not Path("ran").exists()
 
 

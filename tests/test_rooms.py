@@ -12,7 +12,7 @@ import lightning_cgan
 PACKAGE = Path(lightning_cgan.__file__).parent
 
 # What each room may import of the package, beside itself; the ground floor is open to all.
-GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping", "kinds"}
+GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping", "kinds", "names"}
 MAY_IMPORT = {
     "errors": set(),
     "chance": set(),
@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
+    "names": {"errors"},
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,
     "launchers": {"errors"},
@@ -32,10 +33,12 @@ MAY_IMPORT = {
     "augmentations": GROUND,
     "networks": GROUND,
     "penalties": GROUND | {"networks"},
+    "buildable": GROUND | {"augmentations", "losses", "networks", "penalties"},
+    "building": GROUND | {"buildable"},
     "data": GROUND,
     "parser": GROUND,
     "sampling": GROUND | {"networks"},
-    "pretrained": GROUND | {"networks", "sampling"},
+    "pretrained": GROUND | {"building", "networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
@@ -43,7 +46,7 @@ MAY_IMPORT = {
     "engine": GROUND | {"distributed", "networks"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
+    "resuming": GROUND | {"building", "engine", "graphs", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},
@@ -56,7 +59,16 @@ MAY_IMPORT = {
     "__main__": None,
     "cli": None,  # knows all
 }
-PLAIN_TORCH = GROUND | {"augmentations", "averaging", "capture", "distributed", "losses", "machine", "networks"}
+PLAIN_TORCH = GROUND | {
+    "augmentations",
+    "averaging",
+    "building",
+    "capture",
+    "distributed",
+    "losses",
+    "machine",
+    "networks",
+}
 PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling"}
 
 

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from typing_extensions import Self
 
 from lightning_cgan.data.classes import class_numbers
 from lightning_cgan.data.files import ImageFiles, squared
@@ -98,6 +99,25 @@ class LabelledImages(LightningDataModule, ABC):
         self.class_names = tuple(self.all_class_names[number] for number in self.kept)
         self.num_classes = len(self.kept)
         self.splits: dict[str, tuple[Tensor | ImageFiles, Tensor]] = {}
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """Builds a data module from the plain values of a file, as Lightning does, but no classes that it names.
+
+        Raises:
+            UsageError: It cannot be built from them.
+        """
+        # Without an instantiator, which would read text as a description, Lightning hands values on as they are.
+        plain: dict[str, Any] = {"weights_only": True, "_instantiator": None}
+        try:
+            return super().load_from_checkpoint(checkpoint_path, *args[:2], **{**kwargs, **plain})
+        except (OSError, UsageError):
+            raise
+        except Exception as error:  # values that a constructor does not expect fail in many ways
+            expected, reason = f"what a {cls.__name__} can be built from", " ".join(str(error).split())[:200]
+            raise UsageError(
+                f"the checkpoint: expected {expected}, got other values ({reason}); take another"
+            ) from error
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:

@@ -16,7 +16,8 @@ from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.classes import class_numbers
 from lightning_cgan.data.files import ImageFiles, common_format
 from lightning_cgan.data.held_out import check_test_fraction, hold_out
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, printable
+from lightning_cgan.names import check_names
 
 _NAMED = 5  # how many broken files a warning names
 
@@ -145,7 +146,8 @@ class ImageFolderData(LabelledImages):
         broken = paths[~is_sound]
         if len(broken):
             more = f", … ({len(broken):,} files)" if len(broken) > _NAMED else ""
-            rank_zero_warn(f"--data.corrupt: cannot be read, and left out: {', '.join(broken[:_NAMED])}{more}")
+            named = printable(", ".join(broken[:_NAMED]))
+            rank_zero_warn(f"--data.corrupt: cannot be read, and left out: {named}{more}")
         labels = labels[torch.from_numpy(is_sound)]
         self._check_classes(folder, labels, "those there cannot be read: mend them")
         return paths[is_sound], labels
@@ -205,7 +207,9 @@ def _class_names(folders: dict[Split, Path]) -> tuple[str, ...]:
                 f"--data.data_dir: expected {folders[split]} with a folder of images for each class, got none; put "
                 "the images there"
             )
-    return tuple(sorted({name for names in found for name in names}))
+    names = sorted({name for names in found for name in names})
+    check_names("--data.data_dir", names)
+    return tuple(names)
 
 
 def _folders(place: Path) -> list[str]:

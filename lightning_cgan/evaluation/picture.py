@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from lightning_cgan.errors import printable
 from lightning_cgan.evaluation.protocol import Evidence
 from lightning_cgan.images import grid, signed_from_bytes
 
@@ -26,6 +27,7 @@ def draw_report(report: dict[str, Any], evidence: Evidence, class_names: Sequenc
     """
     from matplotlib.figure import Figure  # takes a second, which a run without pictures need not wait for
 
+    class_names = [printable(name, 30).replace("$", r"\$") for name in class_names]  # between two, a formula begins
     figure = Figure(figsize=(13, 12), layout="constrained")
     samples, neighbours, confusion, bars = figure.subplots(2, 2).flatten()
     figure.suptitle(_headline(report))

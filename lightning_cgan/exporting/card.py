@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 
 from lightning_cgan.exporting.facts import Facts
 from lightning_cgan.exporting.reports import ScoredReport
+from lightning_cgan.names import in_markdown
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.rebuildable import class_path
 
@@ -92,7 +92,7 @@ def card_text(
     picture = "\n\n![The report as a picture](report.png)" if report and report.picture else ""
     return _CARD.format(
         front_matter=yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True),
-        name=_plain(name),
+        name=in_markdown(name),
         facts=_table(generator, facts, training),
         snippet=_SNIPPET.format(own_import=own_import, last=last, channels=channels, size=size),
         scores=f"{report.table}{picture}" if report else _NO_REPORT,
@@ -102,7 +102,8 @@ def card_text(
 def _table(generator: Generator, facts: Facts, training: Training) -> str:
     names, data = facts.class_names, training.data
     listed = ", ".join(
-        f"{number} {name}" if str(number) != name else name for number, name in enumerate(names[:_MOST_NAMES])
+        f"{number} {in_markdown(name)}" if str(number) != name else name
+        for number, name in enumerate(names[:_MOST_NAMES])
     )
     weights = sum(parameter.numel() for parameter in generator.parameters())
     averaged = "the moving average of the run" if training.averaged else "those of the last alternation"
@@ -115,7 +116,7 @@ def _table(generator: Generator, facts: Facts, training: Training) -> str:
         ("network", f"`{type(generator).__name__}`, {weights:,} weights, {averaged}"),
         ("images", f"{size} × {size} pixels, {colour}"),
         ("latents", f"{facts.latent_dim}, {distribution}"),
-        (f"{len(names)} classes", _plain(listed) + (", …" if len(names) > _MOST_NAMES else "")),
+        (f"{len(names)} classes", listed + (", …" if len(names) > _MOST_NAMES else "")),
         (
             "training",
             f"{training.alternations:,} alternations" + _of(data, "batch size", ", of {:,} images each"),
@@ -123,15 +124,10 @@ def _table(generator: Generator, facts: Facts, training: Training) -> str:
     ]
     if "data set" in data:
         rows.insert(
-            0, ("data set", f"`{_plain(data['data set'])}`" + _of(data, "training images", ", {:,} training images"))
+            0, ("data set", f"{in_markdown(data['data set'])}" + _of(data, "training images", ", {:,} training images"))
         )
     return "\n".join(["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows)])
 
 
 def _of(data: Mapping[str, Any], key: str, form: str) -> str:
     return form.format(data[key]) if isinstance(data.get(key), int) else ""
-
-
-def _plain(text: Any) -> str:
-    """A text of others' that stays within its line and its cell."""
-    return html.escape(" ".join(str(text).split()), quote=False).replace("|", "&#124;").replace("`", "'")

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lightning_cgan.chance import Distribution, Drawing
+from lightning_cgan.names import check_names
 from lightning_cgan.sampling import Sampler
 
 
@@ -66,5 +67,6 @@ class Facts:
         are_names = isinstance(class_names, list) and len(class_names) > 0
         if texts["latents"] not in get_args(Distribution) or not are_names or min(numbers.values()) < 1:
             raise ValueError("its metadata are of another kind")
+        check_names("its metadata", map(str, class_names))
         kept: dict[str, Any] = {"latents": texts["latents"], "lightning_cgan": texts["lightning_cgan"]}
         return cls(class_names=tuple(map(str, class_names)), **numbers, **kept)

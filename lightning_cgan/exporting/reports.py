@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_cgan.errors import UsageError, no_such_file
+from lightning_cgan.errors import UsageError, no_such_file, printable
 from lightning_cgan.keeping import report_folder
+from lightning_cgan.names import in_markdown
 
 _FORMAT = 1
 
@@ -72,7 +73,7 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
         message = f"expected a report.json that test wrote, got {file} ({reason})"
     if given is not None:
         raise UsageError(f"--report: {message}; run test again")
-    print(f"No scores: {message}; run test again")
+    print(f"No scores: {printable(message)}; run test again")
     return None
 
 
@@ -89,14 +90,17 @@ def _table(report: dict[str, Any]) -> str:
         found, best = (f"{report[key]['mean']:.1f}" for key in ("parzen_window", "parzen_window_of_real_images"))
         rows.append(("Parzen window", found, best, "log-likelihood of test images, in nats"))
     protocol, data = report["protocol"], report["data"]
+    said = {"protocol": protocol["name"], "data": data["name"], "version": report["versions"]["lightning_cgan"]}
+    said |= {"seeds": protocol["seeds"], "judge": report["judge"]["sha256"][:16]}
+    told = {key: in_markdown(value) for key, value in said.items()}  # by a file that may be somebody else's
     lines = ["| score | generated | real images | what it is |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += [
         "",
-        f"Protocol `{protocol['name']}` of lightning_cgan {report['versions']['lightning_cgan']} on `{data['name']}`: "
+        f"Protocol {told['protocol']} of lightning_cgan {told['version']} on {told['data']}: "
         f"up to {protocol['images']:,} images; GAN-train: {protocol['epochs']} epochs, of each seed in "
-        f"{protocol['seeds']}. Real images are held-out ones in the place of generated ones. The judge is a "
-        f"classifier that has learnt the training split (sha256 `{report['judge']['sha256'][:16]}`), so no "
+        f"{told['seeds']}. Real images are held-out ones in the place of generated ones. The judge is a "
+        f"classifier that has learnt the training split (sha256 {told['judge']}), so no "
         "score compares with one of Inception.",
     ]
     return "\n".join(lines)
