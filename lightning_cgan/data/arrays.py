@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+from lightning_cgan.data.classes import Classes
 from lightning_cgan.data.files import check_square
 from lightning_cgan.data.held_out import check_test_fraction, hold_out
 from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
@@ -37,7 +38,7 @@ class ArrayData(LabelledImages):
         test_fraction: The part of each class that is held out for testing, where there are no test images: at least one
             image, the same ones in every run.
         batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name or by number; all that have images if not given.
+        classes: The classes to keep, by name, by number or as ranges; all that have images if not given.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take on a GPU, in GiB.
@@ -54,7 +55,7 @@ class ArrayData(LabelledImages):
         image_size: int | None = None,
         test_fraction: float = 1 / 7,
         batch_size: int = 64,
-        classes: list[int | str] | None = None,
+        classes: Classes | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
@@ -70,7 +71,7 @@ class ArrayData(LabelledImages):
         self.native_image_size, self.image_channels = height, found.images.shape[1]
         self.all_class_names = found.class_names
         present = sorted(set(found.labels.tolist()))
-        chosen: list[int | str] = [found.class_names[label] for label in present] if classes is None else classes
+        chosen: Classes = [found.class_names[label] for label in present] if classes is None else classes
         super().__init__(
             batch_size,
             None,

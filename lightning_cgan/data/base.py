@@ -13,7 +13,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_cgan.data.classes import class_numbers
+from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.files import ImageFiles, squared
 from lightning_cgan.data.held_out import hold_out_for_validation
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
@@ -37,8 +37,8 @@ class LabelledImages(LightningDataModule, ABC):
             over processes.
         data_dir: The folder with the files. Without it, the environment variable LIGHTNING_CGAN_DATA names it, else it
             is `data`.
-        classes: The classes to keep, by name or by number; all if not given. Names are kept, labels renumbered from 0
-            in the order given.
+        classes: The classes to keep, by name, by number or as ranges; all if not given. Names are kept, labels
+            renumbered from 0 in the order given.
         image_size: Brings the images to this height and width, in pixels.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
@@ -67,7 +67,7 @@ class LabelledImages(LightningDataModule, ABC):
         self,
         batch_size: int = 64,
         data_dir: str | None = None,
-        classes: list[int | str] | None = None,
+        classes: Classes | None = None,
         image_size: int | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
-from lightning_cgan.data.classes import class_numbers
+from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.files import ImageFiles, common_format
 from lightning_cgan.data.held_out import check_test_fraction, hold_out
 from lightning_cgan.errors import UsageError
@@ -39,7 +39,8 @@ class ImageFolderData(LabelledImages):
         corrupt: Whether files that cannot be read are refused, or named in a warning and left out; for that, all files
             are decoded once.
         batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name or by number; all if not given. Files of others are only counted.
+        classes: The classes to keep, by name, by number or as ranges; all if not given. Files of others are only
+            counted.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take, in GiB. More are decoded as they are needed.
@@ -59,7 +60,7 @@ class ImageFolderData(LabelledImages):
         test_fraction: float = 1 / 7,
         corrupt: Literal["refuse", "skip"] = "refuse",
         batch_size: int = 64,
-        classes: list[int | str] | None = None,
+        classes: Classes | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
