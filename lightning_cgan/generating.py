@@ -16,15 +16,8 @@ from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
-from lightning_cgan.errors import (
-    UsageError,
-    check_positive,
-    check_seed,
-    check_truncation,
-    did_you_mean,
-    no_such_file,
-    printable,
-)
+from lightning_cgan.data.classes import Classes, find_classes
+from lightning_cgan.errors import UsageError, check_positive, check_seed, check_truncation, no_such_file
 from lightning_cgan.images import bytes_from_signed, grid, save_gif, save_png
 from lightning_cgan.keeping import folders_of_classes, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
@@ -41,7 +34,7 @@ _FRAMES_PER_SECOND = 24
 
 def generate(
     checkpoint: str,
-    labels: str | None = None,
+    labels: Classes | None = None,
     count: int = 8,
     out: str = "generated.png",
     seed: int = 0,
@@ -59,7 +52,8 @@ def generate(
 
     Args:
         checkpoint: A checkpoint of a run.
-        labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`; all if not given.
+        labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`; also as a list, `["Bag", 7]`; all if
+            not given.
         count: How many images of each class.
         out: Where they go. A name in `.png` is a sheet with a row for each class, one in `.npz` holds arrays (`images`,
             uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk; any other is a
@@ -147,34 +141,13 @@ def _device(name: str) -> str:
     return chosen
 
 
-def parse_labels(text: str | None, class_names: Sequence[str]) -> list[int]:
-    """The numbers of classes that are given by name, by number or as a range, with commas between them.
-
-    A name comes before a number: of a model of the digits 4 and 9, `9` is the second class.
+def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
+    """The numbers of classes that are given by name, by number or as a range, each once; see `find_classes`.
 
     Raises:
         UsageError: There is no such class.
     """
-    if text is None:
-        return list(range(len(class_names)))
-    found = [number for part in text.split(",") for number in _numbers(part.strip(), class_names)]
-    return list(dict.fromkeys(found))
-
-
-def _numbers(part: str, class_names: Sequence[str]) -> list[int]:
-    ends = [part] if part in class_names else part.split("-")
-    known = {str(number): number for number in range(len(class_names))}
-    known.update((name, number) for number, name in enumerate(class_names))
-    if len(ends) > 2 or any(end not in known for end in ends):
-        shown = [printable(name, 40) for name in class_names]
-        names = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(shown)]
-        near = "" if part.isdigit() else did_you_mean(part, class_names)
-        hint = near or f"; choose from {', '.join(names[:20])}"
-        raise UsageError(f"--labels: expected names or numbers of classes, got {part or 'nothing'}{hint}")
-    first, last = known[ends[0]], known[ends[-1]]
-    if first > last:
-        raise UsageError(f"--labels: expected a range from a class to a later one, got {part}; turn it round")
-    return list(range(first, last + 1))
+    return list(dict.fromkeys(find_classes(labels, class_names, "--labels")))
 
 
 def _draw(module: ConditionalGAN, chosen: Sequence[int], count: int, drawing: Drawing, variant: int = 0) -> Tensor:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, get_args
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_cgan.class_options import MODE, with_classes
 from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
 
 _PACKAGE = Path(__file__).parent
@@ -34,7 +35,7 @@ class OneLineParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
-        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"allow_abbrev": False, "parser_mode": MODE, **kwargs})
 
     def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
         """Parses as Lightning's parser does; `--config mnist` means the shipped one, if there is no file of that name.
@@ -43,7 +44,9 @@ class OneLineParser(LightningArgumentParser):
         """
         given = sys.argv[1:] if args is None else args
         try:
-            return super().parse_args(_with_shipped(given) if isinstance(given, list) else given, *others, **kwargs)
+            if isinstance(given, list):
+                given = with_classes(_with_shipped(given))
+            return super().parse_args(given, *others, **kwargs)
         except UnicodeDecodeError as error:
             self.error(f"Problems parsing config: {error}", error)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,18 +164,23 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
             "images and labels and test_images and test_labels, got images, labels, test_images; add test_labels",
         ),
         (
-            {"test_image": COLOUR},
-            "images, labels, class_names, test_images, test_labels, got 'test_image'; did you mean test_images?",
+            {"test_image": COLOUR, "test_labels": LABELS},
+            "images and labels and test_images and test_labels, got images, labels, test_image, test_labels; rename "
+            "test_image to test_images",
+        ),
+        (
+            {"images": None, "labels": None, "x_train": COLOUR, "y_train": LABELS, "x_test": COLOUR, "y_test": LABELS},
+            "images and labels, got x_train, y_train, x_test, y_test; rename x_train to images and rename y_train to "
+            "labels and rename x_test to test_images and rename y_test to test_labels",
         ),
         (
             {"images": COLOUR / 255},
-            "images of uint8, from 0 to 255, got float64; turn them to it, as (images * 255).round().astype('uint8') "
-            "does if they are from 0 to 1",
+            "images of uint8, from 0 to 255, got float64; turn them to it, as (numpy.asarray(images) * "
+            "255).round().astype('uint8') does",
         ),
         (
-            {"images": COLOUR.astype(np.int64)},
-            "images of uint8, from 0 to 255, got int64; turn them to it, as images.astype('uint8') does if they are "
-            "from 0 to 255",
+            {"images": COLOUR.astype(np.int64) * 300},
+            "images of uint8, from 0 to 255, got int64; bring them to whole numbers from 0 to 255 first",
         ),
         (
             {"labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
@@ -182,14 +189,17 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
         ),
         (
             {"labels": LABELS / 1},
-            "labels of whole numbers, got float64; turn them to it, as labels.astype('int64') does",
+            "labels of whole numbers, got float64; turn them to it, as numpy.asarray(labels).astype('int64') does",
         ),
         (
             {"images": COLOUR[..., :2]},
             "images of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels and none of them 0, got (30, "
             "6, 6, 2); bring them into one of these",
         ),
-        ({"labels": LABELS[:, None]}, "labels of shape (N,), got (30, 1); give one number for each image"),
+        (
+            {"labels": LABELS[:, None]},
+            "labels of shape (N,), got (30, 1); give one number for each image, as numpy.asarray(labels).reshape(-1) does",
+        ),
         ({"labels": LABELS[:29]}, "as many labels as images (30), got 29; give a label for each image"),
         (
             {"labels": LABELS - 1},
@@ -250,3 +260,59 @@ def test_files_that_are_none_of_arrays_are_told(tmp_path: Path, fails: Fails) ->
     )
     message = fails(*fit)
     assert message.startswith("error: --data: expected a value for arrays, got none; give --data.arrays")
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("images", COLOUR / 255),
+        ("images", (COLOUR / 127.5 - 1).astype(np.float32)),
+        ("images", COLOUR.astype(np.float64)),
+        ("images", COLOUR.astype(np.int64)),
+        ("images", COLOUR.astype(np.uint16) * 16),
+        ("images", torch.from_numpy(COLOUR).float() / 255),
+        ("images", torch.from_numpy(COLOUR).int() * 4),
+        ("labels", LABELS.astype(np.float32)),
+        ("labels", np.array(["a", "b", "c"])[LABELS]),
+        ("labels", np.array([0.5, 1.5, 2.5])[LABELS]),
+        ("labels", torch.from_numpy(LABELS).float()),
+        ("labels", LABELS[:, None]),
+        ("labels", np.eye(3, dtype=np.int64)[LABELS]),
+        ("class_names", np.array([b"a", b"b", b"c"])),
+        ("class_names", np.array([3, 1, 2])),
+    ],
+)
+def test_the_advice_that_is_given_helps(name: str, given: Any) -> None:
+    arrays: dict[str, Any] = {"images": COLOUR, "labels": LABELS, "class_names": ["x", "y", "z"], name: given}
+    with pytest.raises(UsageError) as raised:
+        ArrayData(arrays)
+    (advice,) = re.findall(r"(?:to it|for each image), as (.*) does$", str(raised.value))
+    arrays[name] = eval(advice, {"numpy": np, name: given})
+    data = opened(arrays)
+    wanted = [image.tobytes() + bytes([label]) for image, label in zip(COLOUR, LABELS, strict=True)]
+    assert sorted_pixels(data) == sorted(wanted)
+    if name == "class_names":
+        assert data.class_names in (("a", "b", "c"), ("3", "1", "2"))
+
+
+def test_half_a_range_is_not_taken_for_a_whole_one() -> None:
+    for images, got in ((COLOUR.astype(np.int64) - 1, "int64"), (COLOUR * 1.5, "float64"), (COLOUR / 0, "float64")):
+        message = (
+            f"^--data.arrays: expected images of uint8, from 0 to 255, got {got}; bring them to whole numbers from 0"
+        )
+        with pytest.raises(UsageError, match=message):
+            ArrayData({"images": images, "labels": LABELS})
+
+
+def test_other_arrays_are_passed_over() -> None:
+    arrays = {"images": COLOUR, "labels": LABELS, "image_names": COLOUR, "test_ids": LABELS, "val_images": COLOUR}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(opened({**arrays, "train_images": COLOUR}).splits["train"][1]) == 25
+    with pytest.warns(UserWarning, match="^--data.arrays") as warned:
+        opened({**arrays, "test_image": COLOUR, "classnames": COLOUR})
+    (said, *_) = [str(one.message) for one in warned if "--data.arrays" in str(one.message)]
+    assert said == (
+        "--data.arrays: passed over what has another name; if it is meant to be read, rename test_image to test_images "
+        "and rename classnames to class_names"
+    )

@@ -97,7 +97,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ("--samples.rows 0", "--samples.rows: expected 1 or more, got 0; give a positive number"),
         (
             "--data.classes [4,10]",
-            "--data.classes: expected names or numbers among 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, got 10",
+            "--data.classes: expected names or numbers of classes, got 10; choose from 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         ),
         (
             "--trainer.check_val_every_n_epoch 0",
@@ -105,11 +105,11 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         (
             "--samples.labels []",
-            "--samples.labels: expected class numbers, got none; name some, or leave it out for all",
+            "--samples.labels: expected classes, got none; name some, or leave it out for all",
         ),
         (
             "--samples.labels [3,12]",
-            "--samples.labels: expected class numbers from 0 to 9, got [12]; name classes that the data has",
+            "--samples.labels: expected names or numbers of classes, got 12; choose from 0, 1, 2, 3, 4, 5, 6, 7, 8, 9",
         ),
         (
             "--data.batch_size 5000",

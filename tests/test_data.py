@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from conftest import write_idx
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -67,8 +70,8 @@ def test_classes_keep_their_names_and_get_new_numbers() -> None:
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        (["tow"], r"--data.classes: expected names or numbers among zero, one, two, got 'tow'; did you mean two\?"),
-        ([3], "--data.classes: .*got 3; name a class that exists"),
+        (["tow"], r"--data.classes: expected names or numbers of classes, got tow; did you mean two\?$"),
+        ([3], r"--data.classes: .*got 3; choose from 0 \(zero\), 1 \(one\), 2 \(two\)$"),
         ([0, "zero"], r"--data.classes: expected one or more different classes, got \[0, 'zero'\]; name each once"),
         ([], r"--data.classes: expected one or more different classes, got \[\]"),
     ],
@@ -267,3 +270,35 @@ def test_processes_share_out_each_batch() -> None:
             assert torch.equal(own_labels, labels[rank::3])
     with pytest.raises(UsageError, match=r"--data.batch_size: expected a multiple of the number of processes \(7\)"):
         OrderedLoader(*data.splits["train"], batch_size=60, rank=0, world_size=7)
+
+
+# ---- files of others -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", [".", "raw", "MNIST", "MNIST/raw"])
+@pytest.mark.parametrize("name", ["{}-idx{}-ubyte", "{}.idx{}-ubyte", "{}-idx{}-ubyte.gz", "{}.idx{}-ubyte.gz"])
+def test_files_of_mnist_are_read_as_others_name_them(tmp_path: Path, mnist_folder: str, place: str, name: str) -> None:
+    """No network, and no file is written or renamed."""
+    raw = Path(mnist_folder) / "MNIST" / "raw"
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    for prefix, (kind, dimensions) in product(("train", "t10k"), (("images", 3), ("labels", 1))):
+        content = (raw / f"{prefix}-{kind}-idx{dimensions}-ubyte").read_bytes()
+        file = tmp_path / place / name.format(f"{prefix}-{kind}", dimensions)
+        file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    (tmp_path / place / "train-images-idx3-ubyte.d").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    data, expected = ready(MNISTData(data_dir=str(tmp_path))), ready(MNISTData(data_dir=mnist_folder))
+    for split in ("train", "validation", "test"):
+        for one, other in zip(data.splits[split], expected.splits[split], strict=True):
+            assert torch.equal(one, other)  # type: ignore[arg-type]
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_folder_of_the_name_of_a_file_is_none(tmp_path: Path) -> None:
+    """Kaggle's archive has `train-images.idx3-ubyte` and a folder `train-images-idx3-ubyte` with the same inside."""
+    for prefix in ("train", "t10k"):
+        write_idx(tmp_path, prefix, 60)
+        for kind in ("images-idx3", "labels-idx1"):
+            (tmp_path / f"{prefix}-{kind}-ubyte").rename(tmp_path / f"{prefix}-{kind.replace('-', '.')}-ubyte")
+            (tmp_path / f"{prefix}-{kind}-ubyte").mkdir()
+    assert len(ready(KMNISTData(data_dir=str(tmp_path))).splits["test"][1]) == 60

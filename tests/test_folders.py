@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
+from unicodedata import normalize
 
+import numpy as np
 import pytest
 from pictures import opened_flat, reds, write_numbered
 from PIL import Image
@@ -106,6 +111,133 @@ def test_a_broken_file_of_an_odd_name_is_named_in_one_line(tmp_path: Path, worke
     with pytest.raises(UsageError) as raised:
         ImageFiles([tmp_path / "x\ny.png"], 1, 8, workers).load()
     assert str(raised.value) == (
-        rf"--data.data_dir: expected images, got '{tmp_path}/x\ny.png', which cannot be read; mend it or take it away, "
-        "or leave out such files with --data.corrupt skip"
+        rf"--data.data_dir: expected images, got '{tmp_path}/x\ny.png', which cannot be read (no kind of image that Pillow "
+        "knows); mend it or take it away, or leave out such files with --data.corrupt skip"
+    )
+
+
+# ---- what is passed over ---------------------------------------------------------------------------------------------
+
+
+def warnings_of(folder: Path, **options: Any) -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        opened_flat(folder, **options)
+    return [str(one.message) for one in caught if "--data" in str(one.message)]
+
+
+def test_files_that_are_passed_over_are_counted_by_their_kinds(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 6, "b": 6})
+    for name in (".DS_Store", "Thumbs.db", "desktop.ini", "._x.gif"):
+        (folder / "a" / name).write_bytes(b"of a system")
+    (folder / "__MACOSX" / "a").mkdir(parents=True)
+    assert warnings_of(folder) == []
+    (folder / "a" / "more").mkdir()
+    for name in ("x.GIF", "more/y.gif", "z.heic", "labels.csv", "README", "q.npy"):
+        (folder / "a" / name).write_bytes(b"of the user")
+    (folder / "b" / "x.avif").write_bytes(b"of another class")
+    os.mkfifo(folder / "a" / "pipe.png")  # which nobody writes to: reading it would never end
+    Image.new("RGB", (8, 8), (90, 0, 0)).save(folder / "a" / "x.jfif", format="JPEG", quality=100)
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(folder / "b" / "x.JPE", format="JPEG", quality=100)
+    assert warnings_of(folder) == [
+        f"--data.data_dir: passed over 8 files in {folder}: 2 .gif, 1 .avif, 1 .csv, 1 .heic, 1 .npy, …; what is read are "
+        ".jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp, .jfif, .jpe: bring other images to one of these"
+    ]
+    (only_b,) = warnings_of(folder, classes=["b"])
+    assert only_b.startswith(f"--data.data_dir: passed over 1 files in {folder}: 1 .avif; what is read are .jpg, ")
+    assert every_red(folder)[-2:] == [90, 99]
+
+
+def test_images_beside_the_folders_of_classes_are_told(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 6, "b": 6})
+    for name in ("y.png", "x.jpg", "labels.csv"):
+        (folder / name).write_bytes(b"")
+    assert warnings_of(folder) == [
+        f"--data.data_dir: passed over 2 images that lie beside the folders of classes in {folder}, such as 'x.jpg'; put "
+        "each into the folder of its class"
+    ]
+
+
+def test_a_folder_too_many_is_told(tmp_path: Path) -> None:
+    write_numbered(tmp_path / "root" / "archive", {"b": 6, "a": 6})
+    with pytest.raises(UsageError) as raised:
+        opened_flat(tmp_path / "root")
+    assert str(raised.value) == (
+        f"--data.data_dir: expected a folder for each class in {tmp_path}/root, got archive alone, with the folders a, b; "
+        f"give {tmp_path}/root/archive, or, if that is the one class, name it in --data.classes"
+    )
+    assert opened_flat(tmp_path / "root" / "archive").class_names == ("a", "b")
+    assert opened_flat(tmp_path / "root", classes=["archive"]).class_names == ("archive",)
+    write_numbered(tmp_path / "root" / "archive", {".": 1})  # the class has images of its own
+    assert opened_flat(tmp_path / "root").class_names == ("archive",)
+    for split in ("train", "test"):
+        write_numbered(tmp_path / "two" / split / "deep", {"a": 2, "b": 2})
+    with pytest.raises(UsageError, match=f"class in {tmp_path}/two/train, got deep alone, with the folders a, b; give"):
+        opened_flat(tmp_path / "two")
+    for split in ("training", "validation"):
+        write_numbered(tmp_path / "named" / split, {"a": 6, "b": 6})
+    assert warnings_of(tmp_path / "named") == [
+        f"--data.data_dir: the classes in {tmp_path}/named are training, validation, and each has the same folders, a, b; "
+        f"if those are the classes, give {tmp_path}/named/training"
+    ]
+
+
+def test_no_folder_and_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_numbered(tmp_path / "pictures", {"a": 6, "b": 6})
+    for wrong, message in (
+        ("picture", f"no such folder: {tmp_path}/picture; did you mean pictures?"),
+        ("pictures/a/000.png", f"expected a folder, got {folder}/a/000.png, which is a file; unpack it, if it can be"),
+    ):
+        with pytest.raises(UsageError) as raised:
+            opened_flat(tmp_path / wrong)
+        assert str(raised.value) == f"--data.data_dir: {message}"
+    scandir = os.scandir
+
+    def refusing(place: Any) -> Any:
+        if str(place).endswith("/a"):
+            raise PermissionError(13, "Permission denied", place)
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)  # as for a folder of another user
+    with pytest.raises(UsageError) as raised:
+        opened_flat(folder)
+    assert str(raised.value) == (
+        f"--data.data_dir: expected folders that can be looked into, got '{folder}/a', which cannot (Permission denied); "
+        "change its permissions, or take it away"
+    )
+    assert opened_flat(folder, classes=["b"]).class_names == ("b",)
+
+
+def test_reasons_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def reason(name: str) -> str:
+        with pytest.raises(UsageError) as raised:
+            ImageFiles([tmp_path / name], 1, 8, workers=0).load()
+        return str(raised.value).partition("which cannot be read (")[2].partition("); mend it or take it away")[0]
+
+    Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "f.tif")
+    assert reason("f.tif") == "floating-point pixels, of a range that nobody knows: write whole numbers"
+    assert reason("none.png") == "No such file or directory"
+    Image.new("L", (30, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)
+    assert reason("large.png") == "more than 800 pixels, the limit of Pillow: make it smaller"
+    noise = np.random.default_rng(0).integers(0, 256, (20, 20), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "half.png")
+    (tmp_path / "half.png").write_bytes((tmp_path / "half.png").read_bytes()[:200])
+    assert "truncated" in reason("half.png")
+
+
+def test_normal_forms_of_names_are_one(tmp_path: Path) -> None:
+    """As a Mac and a Linux machine unpack the same archive."""
+    cafe = normalize("NFD", "café")
+    for split, name in (("train", cafe), ("test", "café")):
+        write_numbered(tmp_path / "two" / split, {name: 3, "z": 3})
+    data = opened_flat(tmp_path / "two", classes=["café"])
+    assert data.class_names == ("café",)
+    assert data.splits["test"][1].tolist() == [0, 0, 0]
+    write_numbered(tmp_path / "two" / "train", {"café": 1})
+    with pytest.raises(UsageError) as raised:
+        opened_flat(tmp_path / "two")
+    assert str(raised.value) == (
+        f"--data.data_dir: expected a name for each class in {tmp_path}/two/train, got café twice, in two Unicode forms; "
+        "put the images into one folder"
     )

@@ -97,22 +97,6 @@ def test_transparency_palettes_and_16_bits(tmp_path: Path) -> None:
     assert read.flatten().tolist() == [number * 4000 // 256 for number in range(16)]
 
 
-@pytest.mark.parametrize(
-    ("ending", "bits", "step", "expected"),
-    [
-        ("tif", 32, 17, 17),  # as it is, from 0 to 255
-        ("tif", 32, 4096, 16),
-        ("tif", 16, 17, 0),  # dark, but of 16 bits
-        ("pgm", 32, 17, 0),  # which is 16 in such a file
-    ],
-)
-def test_integers_of_32_bits(tmp_path: Path, ending: str, bits: int, step: int, expected: int) -> None:
-    numbers = np.arange(16).reshape(4, 4)
-    Image.fromarray((numbers * step).astype(f"uint{bits}" if bits == 16 else "int32")).save(tmp_path / f"x.{ending}")
-    read = ImageFiles([tmp_path / f"x.{ending}"], 1, 4, workers=0)[0]
-    assert np.array_equal(read[0].numpy(), numbers * expected)
-
-
 # ---- corrupt files -----------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +112,7 @@ def spoil(folder: Path) -> None:
 def test_corrupt_files_are_left_out_where_that_is_wanted(tmp_path: Path, workers: int, options: dict[str, int]) -> None:
     folder = write_numbered(tmp_path / "flat", {"a": 10, "b": 10})
     spoil(folder)
-    with pytest.raises(UsageError, match="which cannot be read; mend it or take it away, or leave out such files with"):
+    with pytest.raises(UsageError, match=r"which cannot be read \(no kind of image that Pillow knows\); mend it or"):
         opened_flat(folder, workers=workers, **options)
     with pytest.warns(UserWarning, match="^--data.corrupt") as warned:
         data = opened_flat(folder, corrupt="skip", workers=workers, **options)

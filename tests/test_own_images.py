@@ -129,7 +129,9 @@ def test_files_of_any_shape_become_squares(tmp_path: Path) -> None:
 def test_a_broken_file_is_named_in_one_line(folder: Path) -> None:
     (folder / "train" / "cats" / "07.png").write_bytes(b"nonsense")
     for options in ({"workers": 0}, {"workers": 1}):
-        message = rf"^--data.data_dir: expected images, got {folder}/train/cats/07.png, which cannot be read; mend it"
+        message = (
+            rf"^--data.data_dir: expected images, got {folder}/train/cats/07.png, which cannot be read \(no kind of"
+        )
         with pytest.raises(UsageError, match=message) as raised:
             opened(folder, **options)
         assert "\n" not in str(raised.value)
@@ -155,7 +157,7 @@ def test_what_is_missing_is_told(folder: Path, fails: Fails, tmp_path: Path) -> 
     networks = ("MLPDiscriminator", "--model.loss", "NonSaturating")
     fit = ("fit", "--data", "ImageFolderData", "--data.data_dir")
     message = fails(*fit, "nowhere", *common, *networks)
-    assert message.startswith("error: --data.data_dir: expected nowhere with a folder of images for each class")
+    assert message.startswith("error: --data.data_dir: no such folder: nowhere; check the path")
     message = fails(*fit, str(folder), *common, *networks, "--data.image_channels", "4")
     assert message.startswith("error: --data.image_channels: expected 1 (gray) or 3 (colour), got 4")
     message = fails(*fit, str(folder), *common, *networks, "--data.memory_budget", "-1")

@@ -15,6 +15,7 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.callbacks.base import run_folder, training_goes_on
+from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation.fakes import ImageMaker
 from lightning_cgan.images import grid, save_gif, save_png
@@ -35,7 +36,7 @@ class SampleGrid(Callback):
     Args:
         every_n_steps: The number of alternations from one grid to the next. There is one before the first alternation
             and one after the last in any case.
-        labels: The classes to show, by number; all if not given.
+        labels: The classes to show, by name, by number or as ranges; all if not given.
         columns: The number of images in a row.
         rows: The number of rows of each class.
         seed: Determines the latents.
@@ -44,7 +45,7 @@ class SampleGrid(Callback):
     def __init__(
         self,
         every_n_steps: int = 1000,
-        labels: list[int] | None = None,
+        labels: Classes | None = None,
         columns: int = 10,
         rows: int = 1,
         seed: int = 0,
@@ -52,26 +53,23 @@ class SampleGrid(Callback):
         for name, value in (("every_n_steps", every_n_steps), ("columns", columns), ("rows", rows)):
             check_positive(f"--samples.{name}", value)
         if labels is not None and not labels:
-            raise UsageError("--samples.labels: expected class numbers, got none; name some, or leave it out for all")
+            raise UsageError("--samples.labels: expected classes, got none; name some, or leave it out for all")
         self.every_n_steps = every_n_steps
         self.labels = labels
         self.columns = columns
         self.rows = rows
         self.seed = seed
+        self._numbers: list[int] = []
         self._folder: Path | None = None
         self._last_step = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the run folder, and refuses labels that are no classes."""
+        """Finds the run folder and the classes to show, and refuses what is no class."""
         run = run_folder(trainer)
         self._folder = run / "samples" if run else None
-        num_classes = cast(ImageMaker, pl_module).num_classes
-        unknown = [label for label in self.labels or [] if not 0 <= label < num_classes]
-        if unknown:
-            raise UsageError(
-                f"--samples.labels: expected class numbers from 0 to {num_classes - 1}, got {unknown}; "
-                "name classes that the data has"
-            )
+        count = cast(ImageMaker, pl_module).num_classes
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or map(str, range(count))
+        self._numbers = find_classes(self.labels, tuple(names), "--samples.labels")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the first grid."""
@@ -93,9 +91,9 @@ class SampleGrid(Callback):
             return
         self._last_step = trainer.global_step
         module = cast(ImageMaker, pl_module)
-        labels = self.labels if self.labels is not None else range(module.num_classes)
         latents = module.sample_latents(self.columns * self.rows, self.seed)
-        images = module.generate(torch.tensor(labels).repeat_interleave(len(latents)), latents.repeat(len(labels), 1))
+        labels = torch.tensor(self._numbers).repeat_interleave(len(latents))
+        images = module.generate(labels, latents.repeat(len(self._numbers), 1))
         picture = grid(images, self.columns)
         with training_goes_on("The picture of samples"):
             write_whole(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))

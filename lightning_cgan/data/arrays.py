@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+from lightning_cgan.data.classes import Classes
+from lightning_cgan.data.depth import bits_for
 from lightning_cgan.data.files import check_square
 from lightning_cgan.data.held_out import check_test_fraction, hold_out
-from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
+from lightning_cgan.errors import UsageError, no_such_file
 
 _REQUIRED = ("images", "labels")
 _OF_TEST = ("test_images", "test_labels")
 _KNOWN = (*_REQUIRED, "class_names", *_OF_TEST)
+# Names that Keras and others use
+_OTHER_NAMES = {"x_train": "images", "y_train": "labels", "x_test": "test_images", "y_test": "test_labels"}
+_OTHER_NAMES |= {"train_images": "images", "train_labels": "labels", "x": "images", "y": "labels"}
 _NUMBERED = "number the classes from 0 without gaps, or give class_names with a name for each number"
 
 
@@ -37,7 +44,7 @@ class ArrayData(LabelledImages):
         test_fraction: The part of each class that is held out for testing, where there are no test images: at least one
             image, the same ones in every run.
         batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name or by number; all that have images if not given.
+        classes: The classes to keep, by name, by number or as ranges; all that have images if not given.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take on a GPU, in GiB.
@@ -54,7 +61,7 @@ class ArrayData(LabelledImages):
         image_size: int | None = None,
         test_fraction: float = 1 / 7,
         batch_size: int = 64,
-        classes: list[int | str] | None = None,
+        classes: Classes | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
@@ -70,7 +77,7 @@ class ArrayData(LabelledImages):
         self.native_image_size, self.image_channels = height, found.images.shape[1]
         self.all_class_names = found.class_names
         present = sorted(set(found.labels.tolist()))
-        chosen: list[int | str] = [found.class_names[label] for label in present] if classes is None else classes
+        chosen: Classes = [found.class_names[label] for label in present] if classes is None else classes
         super().__init__(
             batch_size,
             None,
@@ -152,13 +159,21 @@ def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
 
 def _check_keys(arrays: Mapping[str, Any]) -> None:
     missing = [name for name in _KNOWN if name not in arrays]
-    for name in arrays:
-        if name not in _KNOWN and (hint := did_you_mean(str(name), missing)):
-            raise UsageError(f"--data.arrays: expected {', '.join(_KNOWN)}, got {name!r}{hint}")
+    meant = {name: _meant(str(name), missing) for name in arrays if name not in _KNOWN}
+    renames = " and ".join(f"rename {name} to {known}" for name, known in meant.items() if known)
     needed = [*_REQUIRED, *(_OF_TEST if any(name in arrays for name in _OF_TEST) else ())]
     if lacking := [name for name in needed if name in missing]:
         got = ", ".join(map(str, arrays)) or "nothing"
-        raise _wrong(" and ".join(needed), got, f"add {' and '.join(lacking)}")
+        raise _wrong(" and ".join(needed), got, renames or f"add {' and '.join(lacking)}")
+    if renames:
+        rank_zero_warn(f"--data.arrays: passed over what has another name; if it is meant to be read, {renames}")
+
+
+def _meant(name: str, missing: Sequence[str]) -> str:
+    """Which of the missing names is meant, if one is."""
+    usual = _OTHER_NAMES.get(name.lower(), "")
+    near = [usual] if usual in missing else get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
+    return near[0] if near else ""
 
 
 def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
@@ -184,11 +199,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 def _pixels(name: str, array: np.ndarray) -> Tensor:
     if array.dtype != np.uint8:
-        turned = "(images * 255).round().astype('uint8') does if they are from 0 to 1"
-        if np.issubdtype(array.dtype, np.integer):
-            turned = "images.astype('uint8') does if they are from 0 to 255"
-        remedy = f"turn them to it, as {turned.replace('images', name)}"
-        raise _wrong(f"{name} of uint8, from 0 to 255", str(array.dtype), remedy)
+        raise _wrong(f"{name} of uint8, from 0 to 255", str(array.dtype), _to_bytes(name, array))
     if array.ndim == 3:
         array = array[:, None]
     elif array.ndim == 4 and array.shape[-1] in (1, 3):
@@ -199,11 +210,36 @@ def _pixels(name: str, array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
+def _to_bytes(name: str, array: np.ndarray) -> str:
+    """How pixels of another type are turned to bytes: an expression that does it for the values there are."""
+    lowest, highest = (array.min(), array.max()) if array.size and array.dtype.kind in "biuf" else (0, -1)
+    given, turned = f"numpy.asarray({name})", ""
+    if array.dtype.kind == "b":
+        turned = f"({given} * 255).astype('uint8')"
+    elif array.dtype.kind in "iu" and 0 <= lowest <= highest <= 255:
+        turned = f"{given}.astype('uint8')"
+    elif array.dtype.kind in "iu" and 0 <= lowest <= highest < 2**16:
+        turned = f"({given} >> {bits_for(int(highest)) - 8}).astype('uint8')"
+    elif 0 <= lowest <= highest <= 1:
+        turned = f"({given} * 255).round().astype('uint8')"
+    elif -1 <= lowest <= highest <= 1:
+        turned = f"(({given} + 1) * 127.5).round().astype('uint8')"
+    elif 0 <= lowest <= highest <= 255:
+        turned = f"{given}.round().astype('uint8')"
+    return f"turn them to it, as {turned} does" if turned else "bring them to whole numbers from 0 to 255 first"
+
+
 def _labels(name: str, array: np.ndarray) -> Tensor:
+    given = f"numpy.asarray({name})"
     if not np.issubdtype(array.dtype, np.integer):
-        raise _wrong(f"{name} of whole numbers", str(array.dtype), f"turn them to it, as {name}.astype('int64') does")
+        is_whole = array.dtype.kind == "b" or (array.dtype.kind == "f" and bool((array == array.round()).all()))
+        turned = f"{given}.astype('int64')" if is_whole else f"numpy.unique({name}, return_inverse=True)[1]"
+        raise _wrong(f"{name} of whole numbers", str(array.dtype), f"turn them to it, as {turned} does")
     if array.ndim != 1:
-        raise _wrong(f"{name} of shape (N,)", str(array.shape), "give one number for each image")
+        remedy = "give one number for each image"
+        if array.ndim == 2:
+            remedy += f", as {given}.{'argmax(1)' if array.shape[1] > 1 else 'reshape(-1)'} does"
+        raise _wrong(f"{name} of shape (N,)", str(array.shape), remedy)
     if array.size and array.max() > np.iinfo(np.int64).max:  # as int64 it would be negative
         raise _wrong(f"{name} from 0 without gaps", str(array.max()), _NUMBERED)
     return torch.from_numpy(array.astype(np.int64))
@@ -213,7 +249,10 @@ def _names(array: np.ndarray) -> tuple[str, ...]:
     names = array.tolist() if array.ndim == 1 and all(isinstance(name, str) for name in array.tolist()) else []
     if not names or len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
         got = f"{array.tolist()!r:.60} ({array.dtype})"
-        raise _wrong("class_names to be different texts of one line", got, "give a name for each label")
+        remedy = "turn them to it, as numpy.asarray(class_names).astype(str) does"
+        if array.ndim != 1 or array.dtype.kind not in "Siu":
+            remedy = "give a name for each label"
+        raise _wrong("class_names to be different texts of one line", got, remedy)
     return tuple(names)
 
 

@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Container
+from math import lcm
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
-from lightning_cgan.data.classes import class_numbers
+from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.files import ImageFiles, squared
 from lightning_cgan.data.held_out import hold_out_for_validation
-from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
+from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
 from lightning_cgan.errors import UsageError, check_positive
 
 Split = Literal["train", "test"]
@@ -38,8 +40,8 @@ class LabelledImages(LightningDataModule, ABC):
             over processes.
         data_dir: The folder with the files. Without it, the environment variable LIGHTNING_CGAN_DATA names it, else it
             is `data`.
-        classes: The classes to keep, by name or by number; all if not given. Names are kept, labels renumbered from 0
-            in the order given.
+        classes: The classes to keep, by name, by number or as ranges; all if not given. Names are kept, labels
+            renumbered from 0 in the order given.
         image_size: Brings the images to this height and width, in pixels.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
@@ -68,7 +70,7 @@ class LabelledImages(LightningDataModule, ABC):
         self,
         batch_size: int = 64,
         data_dir: str | None = None,
-        classes: list[int | str] | None = None,
+        classes: Classes | None = None,
         image_size: int | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
@@ -118,6 +120,35 @@ class LabelledImages(LightningDataModule, ABC):
             raise UsageError(
                 f"the checkpoint: expected {expected}, got other values ({reason}); take another"
             ) from error
+
+    @property
+    def batch_size(self) -> int:
+        """The number of real images in one update; no more than there are, once that is known.
+
+        A search for the largest size that fits into memory, as Lightning's `BatchSizeFinder`, tries ever larger ones.
+        """
+        return self._batch_size
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        most = self._largest_batch() if "train" in getattr(self, "splits", ()) else size
+        if size > most > 0:
+            rank_zero_info(f"--data.batch_size: {size:,} is more than the images to train on; {most:,} are taken")
+        self._batch_size = min(size, most or size)
+
+    def _largest_batch(self) -> int:
+        """The largest batch that an epoch has enough images for, and that processes and accumulation can share out."""
+        counts = self.splits["train"][1].bincount()
+        images = int((counts > 0).sum() * counts.max() if self.balance else counts.sum())
+        parts = getattr(self._module(), "accumulation", {}).values()
+        unit = lcm(self._place()[1], *parts)
+        return images // self._discriminator_steps() // unit * unit
+
+    def _module(self) -> LightningModule | None:
+        return self.trainer.lightning_module if self.trainer else None
+
+    def _discriminator_steps(self) -> int:
+        return int(getattr(self._module(), "discriminator_steps", 1))
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
@@ -208,19 +239,37 @@ class LabelledImages(LightningDataModule, ABC):
     def train_dataloader(self) -> ShufflingLoader:
         """Shuffled batches of what one alternation needs; see `ConditionalGAN` for `discriminator_steps`."""
         trainer = self.trainer
-        steps = getattr(trainer.lightning_module, "discriminator_steps", 1) if trainer else 1
+        steps = self._discriminator_steps()
         seed = torch.initial_seed() % 2**63
         seed = trainer.strategy.broadcast(seed) if trainer else seed
         images, labels = self._on_device("train")
-        return ShufflingLoader(images, labels, self.batch_size * steps, *self._place(), seed, self.balance)
+        rank, world_size = self._place()
+        options = {"rank": rank, "world_size": world_size, "seed": seed, "balance": self.balance}
+        options |= {"images": images, "labels": labels, "batch_size": self.batch_size * steps}
+        repeated = getattr(trainer, "overfit_batches", 0)
+        loader = RepeatingLoader(repeated, **options) if repeated else ShufflingLoader(**options)
+        loader.dataset = range(self._largest_batch())
+        return loader
 
     def val_dataloader(self) -> OrderedLoader:
         """The validation images, in a fixed order."""
-        return OrderedLoader(*self._on_device("validation"), self._large_batch_size(), *self._place())
+        return self._evaluation_loader("validation", getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> OrderedLoader:
         """The test images, in their own order."""
-        return OrderedLoader(*self._on_device("test"), self._large_batch_size(), *self._place())
+        return self._evaluation_loader("test", getattr(self.trainer, "limit_test_batches", 1.0))
+
+    def _evaluation_loader(self, split: str, share: float) -> OrderedLoader:
+        """A loader of a split of which such a part of the batches will be looked at, if it is no whole number."""
+        images, labels = self._on_device(split)
+        rank, world_size = self._place()
+        size = self._large_batch_size()
+        if (
+            isinstance(share, float) and 0 < share < 1
+        ):  # a part of the batches is a part of the images if they are small
+            size = min(self.batch_size, max(1, int(len(labels) * share)))
+            size = world_size * max(1, size // world_size)
+        return OrderedLoader(images, labels, size, rank, world_size)
 
     def in_order(self, split: str) -> OrderedLoader:
         """All images of a split that `setup` has read (`train`, `validation` or `test`), in one process."""

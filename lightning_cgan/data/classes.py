@@ -1,36 +1,143 @@
-"""Which classes are kept."""
+"""Which classes are meant: by name, by number, or as a range."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from operator import index
+from unicodedata import normalize
+
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cgan.errors import UsageError, did_you_mean
 
+# A list of names and numbers, or a text with commas between them. Text comes first: jsonargparse would turn '007' to 7.
+Classes = list[str | int] | str
 
-def class_numbers(classes: Sequence[int | str] | None, names: Sequence[str]) -> list[int]:
-    """The numbers of the classes that are named or numbered.
+_SHOWN = 20  # how many classes a message names
+_NUMBER = re.compile("0|[1-9][0-9]*")  # what a number is written back as, so that nothing is lost by reading it as one
 
-    Args:
-        classes: Names or numbers; all classes if there are none given. Where names are digits, a number is a name: a
-            command line cannot tell them apart, and the name is what a person means.
-        names: The names of all classes.
+
+def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
+    """The numbers of the classes that are kept; see `find_classes`.
 
     Raises:
         UsageError: A class is unknown or named twice.
     """
-    if classes is None:
-        return list(range(len(names)))
-    numbers = []
-    for wanted in classes:
-        if str(wanted) in names:
-            numbers.append(names.index(str(wanted)))
-        elif isinstance(wanted, int) and 0 <= wanted < len(names):
-            numbers.append(wanted)
-        else:
-            raise UsageError(
-                f"--data.classes: expected names or numbers among {', '.join(names)}, got {wanted!r}"
-                f"{did_you_mean(str(wanted), names) or '; name a class that exists'}"
-            )
+    numbers = find_classes(classes, names, "--data.classes")
     if len(set(numbers)) < len(numbers) or not numbers:
-        raise UsageError(f"--data.classes: expected one or more different classes, got {list(classes)}; name each once")
+        raise UsageError(f"--data.classes: expected one or more different classes, got {classes}; name each once")
     return numbers
+
+
+def find_classes(wanted: Classes | None, names: Sequence[str], option: str) -> list[int]:
+    """The numbers of classes, in the order in which they are given.
+
+    A text that is the name of a class means that class, whatever else it may look like; so does a number, written in
+    digits. Another number counts the classes from 0. A text that is no name may be a range, such as `2-5` or
+    `Trouser-Bag`, both ends included: between names that are numbers it counts as people do, from 2 by 3 and 4 to 5, in
+    whatever order the classes are; else from class to class.
+
+    Args:
+        wanted: Names, numbers and ranges, in a list or in a text with commas between them; all classes if not given. In
+            a list, only what is no text is a number.
+        names: The names of all classes.
+        option: What the user has typed, for messages.
+
+    Raises:
+        UsageError: There is no such class.
+    """
+    if wanted is None:
+        return list(range(len(names)))
+    parts = _parts(wanted, names) if isinstance(wanted, str) else wanted
+    found: list[int] = []
+    for part in parts:
+        number = _number(part, names, option)
+        if number is not None:
+            found.append(number)
+        elif isinstance(part, str) and (ends := _ends(part, names)):
+            found += _between(*ends, part, names, option)
+        else:
+            raise _unknown(part, names, option)
+    return found
+
+
+def _parts(text: str, names: Sequence[str]) -> Iterator[str | int]:
+    """What stands between the commas of a text, but for those commas that belong to a name."""
+    parts = text.split(",")
+    most = 2 * max(name.count(",") for name in names) + 1  # both ends of a range may be such names
+    while parts:
+        for count in range(min(most, len(parts)), 0, -1):
+            part = ",".join(parts[:count]).strip()
+            if count == 1 or _named(part, names) is not None or _ends(part, names):
+                break
+        del parts[:count]
+        yield int(part) if _NUMBER.fullmatch(part) else part
+
+
+def _number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
+    """The number of the class that is named or numbered, if there is one."""
+    named = _named(str(wanted), names)
+    if named is not None or isinstance(wanted, str | bool):
+        return named
+    try:
+        number = index(wanted)
+    except TypeError:
+        return None
+    if not 0 <= number < len(names):
+        return None
+    alike = [name for name in names if name.isdecimal() and int(name) == number]
+    if alike and names[number] not in alike:
+        message = f"{option}: {number} is no name, and so the number of {names[number]}, counted from 0; "
+        rank_zero_warn(f"{message}for the class {alike[0]}, write {alike[0]}")
+    return number
+
+
+def _named(text: str, names: Sequence[str]) -> int | None:
+    """The number of the class of a name, which may be written with other spaces around it or in another normal form."""
+    if text in names:
+        return names.index(text)
+    alike = [number for number, name in enumerate(names) if _bare(name) == _bare(text)]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _bare(name: str) -> str:
+    return normalize("NFC", name).strip()
+
+
+def _ends(text: str, names: Sequence[str]) -> tuple[str, str] | None:
+    """The two ends of a range, if a text is one."""
+    for hyphen in re.finditer("-", text):
+        ends = text[: hyphen.start()].strip(), text[hyphen.end() :].strip()
+        if all(_named(end, names) is not None or _is_number(end, names) for end in ends):
+            return ends
+    return None
+
+
+def _is_number(text: str, names: Sequence[str]) -> bool:
+    return bool(_NUMBER.fullmatch(text)) and int(text) < len(names)
+
+
+def _between(first: str, last: str, text: str, names: Sequence[str], option: str) -> list[int]:
+    """The classes of a range, with both its ends."""
+    named = [end.isdecimal() and _named(end, names) is not None for end in (first, last)]
+    if all(named):
+        counted = sorted((int(name), number) for number, name in enumerate(names) if name.isdecimal())
+        found = [number for value, number in counted if int(first) <= value <= int(last)]
+    elif any(named) and first.isdecimal() and last.isdecimal():
+        missing = first if named[1] else last
+        raise UsageError(f"{option}: expected a range between two classes, got {text}; there is no class {missing}")
+    else:
+        ends = [_number(int(end) if _NUMBER.fullmatch(end) else end, names, option) for end in (first, last)]
+        found = list(range(ends[0] or 0, (ends[1] or 0) + 1))
+    if not found:
+        raise UsageError(f"{option}: expected a range from a class to a later one, got {text}; turn it round")
+    return found
+
+
+def _unknown(wanted: str | int, names: Sequence[str], option: str) -> UsageError:
+    got = f"'{wanted}' in quotes" if isinstance(wanted, str) and _NUMBER.fullmatch(wanted) else str(wanted)
+    every = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(names)]
+    known = f"; choose from {', '.join(every[:_SHOWN])}{', …' if len(every) > _SHOWN else ''}"
+    hint = known if str(wanted).isdecimal() else did_you_mean(str(wanted), names) or known
+    return UsageError(f"{option}: expected names or numbers of classes, got {got or 'nothing'}{hint}")

@@ -10,11 +10,12 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
+from lightning_cgan.data.depth import upper_bits
 from lightning_cgan.errors import UsageError
 
 _MODES = {1: "L", 3: "RGB"}
@@ -31,13 +32,17 @@ class ImageFiles(Dataset[Tensor]):
         channels: 1 for gray, 3 for colour; files are turned to it.
         size: Height and width, in pixels.
         workers: The number of processes that decode ahead of time; with none, this one does.
+        bits: How many bits are in use in images that have 16, of which the upper 8 are kept.
     """
 
-    def __init__(self, paths: Sequence[str | Path] | np.ndarray, channels: int, size: int, workers: int) -> None:
+    def __init__(
+        self, paths: Sequence[str | Path] | np.ndarray, channels: int, size: int, workers: int, bits: int = 16
+    ) -> None:
         self.paths = np.asarray(paths, dtype=str)  # one object, which forked workers share
         self.channels = channels
         self.size = size
         self.workers = workers
+        self.bits = bits
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -50,9 +55,9 @@ class ImageFiles(Dataset[Tensor]):
         """
         path = str(self.paths[place])
         try:
-            pixels = _decoded(path, self.channels, self.size)
+            pixels = _decoded(path, self.channels, self.size, self.bits)
         except Exception as error:  # a broken file fails in many ways
-            raise unreadable(path) from error
+            raise unreadable(path, error) from error
         return squared(pixels, self.size)
 
     @property
@@ -62,7 +67,7 @@ class ImageFiles(Dataset[Tensor]):
 
     @cached_property
     def sha256(self) -> str:
-        """Of the contents of all files, in their order; read once.
+        """Of the contents of all files, in their order, and the bits in use; read once.
 
         Raises:
             UsageError: A file is missing or cannot be read.
@@ -72,12 +77,14 @@ class ImageFiles(Dataset[Tensor]):
             try:
                 contents.update(hashlib.sha256(Path(path).read_bytes()).digest())
             except OSError as error:
-                raise unreadable(path) from error
+                raise unreadable(path, error) from error
+        if self.bits != 16:
+            contents.update(f"{self.bits} bits".encode())
         return contents.hexdigest()
 
     def index_select(self, _: int, chosen: Tensor) -> ImageFiles:
         """Some of the files, as a tensor of pixels would be indexed."""
-        return ImageFiles(self.paths[chosen.numpy()], self.channels, self.size, self.workers)
+        return ImageFiles(self.paths[chosen.numpy()], self.channels, self.size, self.workers, self.bits)
 
     def are_readable(self) -> Tensor:
         """Decodes all images, and says which can be, shape (N,)."""
@@ -128,7 +135,7 @@ class _Readable(Dataset[bool]):
         return True
 
 
-def _decoded(path: str, channels: int, size: int) -> Tensor:
+def _decoded(path: str, channels: int, size: int, bits: int) -> Tensor:
     """The pixels of a file, shape (C, H, W), uint8; those of a large photo with no less than twice the size wanted."""
     with Image.open(path) as opened:
         opened.draft(_MODES[channels], (2 * size, 2 * size))  # a JPEG file is decoded to a smaller image in less time
@@ -136,17 +143,11 @@ def _decoded(path: str, channels: int, size: int) -> Tensor:
         ImageOps.exif_transpose(opened, in_place=True)
         image: Image.Image = opened
         if image.mode == "F":
-            raise ValueError("floating-point pixels, of a range that nobody knows")
+            raise ValueError("floating-point pixels, of a range that nobody knows: write whole numbers")
         if image.mode.startswith("I"):  # Pillow would cut off what is above 255
-            image = Image.fromarray(_upper_bits(np.asarray(image), image.mode, opened.format))
+            image = Image.fromarray(upper_bits(image, bits))
         image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
         return cast(Tensor, pil_to_tensor(image))
-
-
-def _upper_bits(pixels: np.ndarray, mode: str, file_format: str | None) -> np.ndarray:
-    """The upper 8 bits of 16; TIFF files of 32 bits may well hold no more than 8 of them."""
-    are_bytes = mode == "I" and file_format == "TIFF" and pixels.max() <= 255
-    return (pixels >> (0 if are_bytes else 8)).clip(0, 255).astype(np.uint8)
 
 
 def squared(pixels: Tensor, size: int) -> Tensor:
@@ -154,12 +155,21 @@ def squared(pixels: Tensor, size: int) -> Tensor:
     return cast(Tensor, center_crop(resize(pixels, [size], antialias=True), [size, size]))
 
 
-def unreadable(path: str) -> UsageError:
-    """What is said of a file that cannot be decoded."""
+def unreadable(path: str, error: Exception) -> UsageError:
+    """What is said of a file that cannot be decoded, and why."""
     return UsageError(
-        f"--data.data_dir: expected images, got {_on_one_line(path)}, which cannot be read; mend it or take it away, "
-        "or leave out such files with --data.corrupt skip"
+        f"--data.data_dir: expected images, got {_on_one_line(path)}, which cannot be read ({_reason(error)}); mend it "
+        "or take it away, or leave out such files with --data.corrupt skip"
     )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit of Pillow: make it smaller"
+    if isinstance(error, UnidentifiedImageError):
+        return "no kind of image that Pillow knows"
+    said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(said.split())[:120] or type(error).__name__
 
 
 def _on_one_line(path: str) -> str:
@@ -222,7 +232,7 @@ def _headers(paths: Iterable[str], skip_broken: bool) -> Iterator[tuple[str, tup
         except Exception as error:  # a broken file fails in many ways
             if skip_broken:
                 continue
-            raise unreadable(path) from error
+            raise unreadable(path, error) from error
         yield found
 
 

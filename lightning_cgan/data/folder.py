@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import os
+from collections import Counter
 from pathlib import Path
 from typing import Literal
+from unicodedata import normalize
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
-from lightning_cgan.data.classes import class_numbers
+from lightning_cgan.data.classes import Classes, class_numbers
+from lightning_cgan.data.depth import bits_for, brightest
 from lightning_cgan.data.files import ImageFiles, common_format
 from lightning_cgan.data.held_out import check_test_fraction, hold_out
-from lightning_cgan.errors import UsageError, printable
+from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
+from lightning_cgan.errors import UsageError, no_such_file, printable
 from lightning_cgan.names import check_names
 
 _NAMED = 5  # how many broken files a warning names
@@ -40,7 +42,8 @@ class ImageFolderData(LabelledImages):
         corrupt: Whether files that cannot be read are refused, or named in a warning and left out; for that, all files
             are decoded once.
         batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name or by number; all if not given. Files of others are only counted.
+        classes: The classes to keep, by name, by number or as ranges; all if not given. Files of others are only
+            counted.
         validation_fraction: The part of the training split that is held out for validation.
         predictions_per_class: How many images of each class `predict` makes.
         memory_budget: The memory that the images of a split may take, in GiB. More are decoded as they are needed.
@@ -60,7 +63,7 @@ class ImageFolderData(LabelledImages):
         test_fraction: float = 1 / 7,
         corrupt: Literal["refuse", "skip"] = "refuse",
         batch_size: int = 64,
-        classes: list[int | str] | None = None,
+        classes: Classes | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
@@ -76,9 +79,15 @@ class ImageFolderData(LabelledImages):
         self.corrupt = corrupt
         self.workers = workers
         self.folders = _folders_of_splits(Path(data_dir))
-        self.all_class_names = _class_names(self.folders)
+        self._names = {folder: _class_names(folder) for folder in self.folders.values()}
+        self.all_class_names = tuple(sorted({name for names in self._names.values() for name in names}))
         self.kept = class_numbers(classes, self.all_class_names)  # the others need not be in order
         self._check_folders()
+        if classes is None:
+            for folder, names in self._names.items():
+                _check_depth(folder, list(names.values()))
+        self._bits: int | None = None
+        self._told: set[Path] = set()
         self._sound: dict[Path, tuple[np.ndarray, Tensor]] = {}
         self.native_image_size, self.image_channels = self._format(image_size, image_channels)
         super().__init__(
@@ -121,17 +130,55 @@ class ImageFolderData(LabelledImages):
             parts = hold_out(labels, self.test_fraction, self.all_class_names, self.kept)
             chosen = parts[SPLITS.index(split)]
             paths, labels = paths[chosen.numpy()], labels[chosen]
-        return ImageFiles(paths, self.image_channels, self.image_size, self.workers), labels
+        if self._bits is None:
+            self._bits = (
+                self._bits_in_use(paths[self._is_kept(labels)]) if split == "train" else self.read("train")[0].bits
+            )
+        return ImageFiles(paths, self.image_channels, self.image_size, self.workers, self._bits), labels
+
+    def _bits_in_use(self, paths: np.ndarray) -> int:
+        """Of 16 bits, as many as the brightest image to train on needs; the test split is read as that one is."""
+        highest = brightest(paths.tolist(), self.workers)
+        bits = bits_for(highest) if highest >= 0 else 16
+        if bits < 16:
+            rank_zero_info(f"--data.data_dir: values up to {highest:,} in images of 16 bits: {bits} are in use")
+        return bits
 
     def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
         """The files in a folder of classes, with their labels.
 
         Those of classes that are not kept are among them: which images are held out for validation depends on all.
         """
-        found = [_images(folder / name) for name in self.all_class_names]
+        found, passed_over = [], Counter[str]()
+        for label, name in enumerate(self.all_class_names):
+            place, is_kept = folder / self._names[folder].get(name, name), label in self.kept
+            try:
+                found.append(images_in(place, passed_over if is_kept else Counter()))
+            except UsageError:
+                if is_kept:
+                    raise
+                found.append([])
+        self._tell(folder, passed_over)
         labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
-        self._check_classes(folder, labels, f"put some there ({', '.join(IMG_EXTENSIONS)})")
+        self._check_classes(folder, labels, f"put some there ({', '.join(ENDINGS)})")
         return np.array([path for paths in found for path in paths]), labels
+
+    def _tell(self, folder: Path, passed_over: Counter[str]) -> None:
+        """Warns once of what is passed over in a folder of classes."""
+        if folder in self._told:
+            return
+        self._told.add(folder)
+        start = "--data.data_dir: passed over"
+        if passed_over:
+            rank_zero_warn(
+                f"{start} {passed_over.total():,} files in {folder}: {counted(passed_over)}; what is read are "
+                f"{', '.join(ENDINGS)}: bring other images to one of these"
+            )
+        if beside := files_in(folder):
+            rank_zero_warn(
+                f"{start} {len(beside):,} images that lie beside the folders of classes in {folder}, such as "
+                f"{beside[0]!r}; put each into the folder of its class"
+            )
 
     def _is_kept(self, labels: Tensor) -> np.ndarray:
         return torch.isin(labels, torch.tensor(self.kept)).numpy()
@@ -163,7 +210,7 @@ class ImageFolderData(LabelledImages):
 
     def _check_folders(self) -> None:
         """Refuses a class that is kept and lies in one of the splits only."""
-        differing = set(_folders(self.folders["train"])) ^ set(_folders(self.folders["test"]))
+        differing = set(self._names[self.folders["train"]]) ^ set(self._names[self.folders["test"]])
         lacking = sorted(differing & {self.all_class_names[number] for number in self.kept})
         if lacking:
             raise UsageError(
@@ -175,7 +222,13 @@ class ImageFolderData(LabelledImages):
 
 def _folders_of_splits(root: Path) -> dict[Split, Path]:
     """Where the classes of each split lie: in folders of their own, or all in one."""
-    names = _folders(root)
+    if not root.is_dir():
+        if root.exists():
+            raise UsageError(
+                f"--data.data_dir: expected a folder, got {root}, which is a file; unpack it, if it can be"
+            )
+        raise UsageError(no_such_file("--data.data_dir", str(root)).replace("no such file", "no such folder"))
+    names = folders_in(root)
     if set(names) == set(SPLITS):
         return {split: root / split for split in SPLITS}
     if {name.lower() for name in names} == set(SPLITS):
@@ -183,7 +236,7 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
             f"--data.data_dir: expected train and test in {root}, or a folder for each class, got {', '.join(names)}; "
             "rename the folders of the splits to train and test, in small letters"
         )
-    nested = [name for split in SPLITS for name in names if name.lower() == split and _folders(root / name)]
+    nested = [name for split in SPLITS for name in names if name.lower() == split and folders_in(root / name)]
     if nested:
         raise UsageError(
             f"--data.data_dir: expected a folder for each class in {root}, or train and test and nothing else, got "
@@ -198,41 +251,45 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
     return dict.fromkeys(SPLITS, root)
 
 
-def _class_names(folders: dict[Split, Path]) -> tuple[str, ...]:
-    """The names of the classes of both splits."""
-    found = [_folders(folders[split]) for split in SPLITS]
-    for split, names in zip(SPLITS, found, strict=True):
-        if not names:
-            raise UsageError(
-                f"--data.data_dir: expected {folders[split]} with a folder of images for each class, got none; put "
-                "the images there"
-            )
-    names = sorted({name for names in found for name in names})
-    check_names("--data.data_dir", names)
-    return tuple(names)
+def _class_names(folder: Path) -> dict[str, str]:
+    """The names of the classes of a split in one normal form, which is not that of Macs, and those of their folders.
+
+    Raises:
+        UsageError: There are none, or two of the same name.
+    """
+    found = folders_in(folder)
+    if not found:
+        raise UsageError(
+            f"--data.data_dir: expected {folder} with a folder of images for each class, got none; put the images there"
+        )
+    check_names("--data.data_dir", found)
+    names = {normalize("NFC", name): name for name in found}
+    if len(names) < len(found):
+        twice = next(name for name, count in Counter(normalize("NFC", one) for one in found).items() if count > 1)
+        raise UsageError(
+            f"--data.data_dir: expected a name for each class in {folder}, got {twice} twice, in two Unicode forms; "
+            "put the images into one folder"
+        )
+    return names
 
 
-def _folders(place: Path) -> list[str]:
-    """The names of the folders in a folder, in order; none if it cannot be looked into."""
-    try:
-        return sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
-    except OSError:
-        return []
+def _check_depth(root: Path, names: list[str]) -> None:
+    """Looks for a folder too many above those of the classes, as archives have.
 
-
-def _images(place: Path) -> list[str]:
-    """The images in the folder of a class and in those within it, each once, in the order of torchvision."""
-    found: dict[str, str] = {}
-    seen = {str(above) for above in place.resolve().parents}
-    for folder, inner, names in os.walk(place, followlinks=True):
-        actual = os.path.realpath(folder)
-        if actual in seen:  # by a link, maybe one that leads back
-            inner.clear()
-            continue
-        seen.add(actual)
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(IMG_EXTENSIONS) and not name.startswith("."):
-                path = os.path.join(folder, name)
-                found.setdefault(os.path.realpath(path) if os.path.islink(path) else os.path.join(actual, name), path)
-    return sorted(found.values(), key=os.path.split)
+    Raises:
+        UsageError: The only class has no image of its own, but folders.
+    """
+    inner = folders_in(root / names[0])
+    if not inner or files_in(root / names[0]):
+        return
+    shown = ", ".join(inner[:_NAMED]) + (", …" if len(inner) > _NAMED else "")
+    if len(names) == 1:
+        raise UsageError(
+            f"--data.data_dir: expected a folder for each class in {root}, got {names[0]} alone, with the folders "
+            f"{shown}; give {root / names[0]}, or, if that is the one class, name it in --data.classes"
+        )
+    if len(inner) > 1 and all(folders_in(root / name) == inner for name in names[1:]):
+        rank_zero_warn(
+            f"--data.data_dir: the classes in {root} are {', '.join(names[:_NAMED])}, and each has the same folders, "
+            f"{shown}; if those are the classes, give {root / names[0]}"
+        )

@@ -41,6 +41,7 @@ class OrderedLoader:
             )
         self.images = images
         self.labels = labels
+        self.dataset = range(len(labels))  # whose length Lightning compares with sizes of batches
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
@@ -101,6 +102,7 @@ class ShufflingLoader(OrderedLoader):
                 f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for an "
                 f"alternation, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
             )
+        self.images_to_shuffle = self.epoch_size
         self.seed = seed
         self.images_seen = 0
 
@@ -118,7 +120,7 @@ class ShufflingLoader(OrderedLoader):
         """The places of the images of one batch after the other, from a number of batches since the run began."""
         order_of, order = -1, torch.empty(0)
         for number in count(first):
-            epoch, batch = divmod(number, len(self))
+            epoch, batch = divmod(number, self.epoch_size // self.batch_size)
             if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
                 order_of, order = epoch, self._order(epoch).to(self.labels.device)
             yield order[batch * self.batch_size :][: self.batch_size]
@@ -126,7 +128,7 @@ class ShufflingLoader(OrderedLoader):
     def _order(self, epoch: int) -> Tensor:
         """The places of the images of an epoch, one after the other."""
         chance = generator_at(self.seed, epoch)
-        order = torch.randperm(self.epoch_size, generator=chance)
+        order = torch.randperm(self.images_to_shuffle, generator=chance)
         if self.classes is None:
             return order
         largest = max(map(len, self.classes))
@@ -149,6 +151,27 @@ class ShufflingLoader(OrderedLoader):
         check_kinds({"seed": 1, "images_seen": 1}, state, "the order of the images")
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
+
+
+class RepeatingLoader(ShufflingLoader):
+    """Hands out the first batches of the first epoch again and again, as Lightning's `overfit_batches` asks for.
+
+    Args:
+        share: So many batches, or, if it is a float, such a part of all.
+        options: Those of `ShufflingLoader`.
+    """
+
+    def __init__(self, share: float, **options: Any) -> None:
+        super().__init__(**options)
+        self.batches = super().__len__()
+        repeated = share if isinstance(share, int) else int(self.batches * share)
+        self.epoch_size = self.batch_size * max(1, min(self.batches, repeated))
+
+    def __len__(self) -> int:
+        return self.batches  # Lightning cuts the iteration off itself
+
+    def _order(self, epoch: int) -> Tensor:
+        return super()._order(0)[: self.epoch_size]
 
 
 def _places_of_classes(labels: Tensor) -> list[Tensor]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
+import math
+import struct
+from collections.abc import Sequence
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
+import torch
 from torch import Tensor
 from torchvision.datasets import KMNIST, MNIST, FashionMNIST
-from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.errors import UsageError
 
+_PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
+_KINDS = ("images-idx3", "labels-idx1")
+
 
 class _TorchvisionImages(LabelledImages):
     """70,000 gray images of 28 x 28 pixels in ten classes: 60,000 to train, 10,000 to test.
 
-    Download, checksums and unpacking are torchvision's.
+    Download and checksums are torchvision's. The files may also lie in `data_dir` itself, in `raw` there, or in the
+    folder with the name of the set, under the names that Kaggle gives them, and packed (`.gz`).
     """
 
     dataset: ClassVar[type[MNIST]]
@@ -43,14 +53,16 @@ class _TorchvisionImages(LabelledImages):
         self.read("train")
 
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Reads the unpacked files of a split."""
+        """Reads the files of a split."""
+        files = self._files(split)
         try:
-            data = self.dataset(str(self.data_dir), train=split == "train")
+            images, labels = (_read_idx(file, dimensions) for file, dimensions in zip(files, (3, 1), strict=True))
         except Exception as error:  # a broken file fails in many ways
-            raise self._broken(split, error) from error
-        if len(data.data) != len(data.targets):
-            raise self._broken(split, f"{len(data.data)} images but {len(data.targets)} labels")
-        return data.data.unsqueeze(1), data.targets.long()
+            raise self._broken(files) from error
+        if len(images) != len(labels):
+            told = f"{len(images)} images but {len(labels)} labels"
+            raise UsageError(f"{files[0]} and its labels do not fit together ({told}); delete both")
+        return images.unsqueeze(1), labels.long()
 
     @property
     def raw_folder(self) -> Path:
@@ -77,20 +89,53 @@ class _TorchvisionImages(LabelledImages):
             "that holds it with --data.data_dir, or train on configs/digits.yaml, which needs no download"
         )
 
-    def _broken(self, split: Split, error: Exception | str) -> UsageError:
-        """Which file of a split is broken, and how."""
-        remedy = "delete it, and it will be unpacked or downloaded anew"
-        for file, read in zip(self._files(split), (read_image_file, read_label_file), strict=True):
+    def _broken(self, files: Sequence[Path]) -> UsageError:
+        """Which of the files is broken, and how."""
+        for file, dimensions in zip(files, (3, 1), strict=True):
             try:
-                read(str(file))
+                _read_idx(file, dimensions)
             except Exception as reason:
-                said = " ".join(str(reason).split()) or "what its header says and its size do not fit together"
+                said = " ".join(str(reason).split()) or type(reason).__name__
+                remedy = "delete it, and it will be unpacked or downloaded anew"
                 return UsageError(f"{file}: expected a complete IDX file, got {_size(file)} ({said}); {remedy}")
-        return UsageError(f"{self._files(split)[0]} and its labels do not fit together ({error}); delete both")
+        return UsageError(f"{files[0]}: expected a complete IDX file, and got one only now; try again")
 
     def _files(self, split: Split) -> list[Path]:
-        prefix = "train" if split == "train" else "t10k"
-        return [self.raw_folder / f"{prefix}-{kind}" for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")]
+        """The images and the labels of a split, in the first folder that has both splits."""
+        places = (self.raw_folder, self.raw_folder.parent, self.data_dir / "raw", self.data_dir)
+        found = next((files for place in places if (files := _idx_files(place))), None)
+        prefix = _PREFIXES[split]
+        if found is None:
+            return [self.raw_folder / f"{prefix}-{kind}-ubyte" for kind in _KINDS]
+        return [found[prefix, kind] for kind in _KINDS]
+
+
+def _idx_files(place: Path) -> dict[tuple[str, str], Path] | None:
+    """The files of both splits in a folder, packed or not, with the hyphen of the original or Kaggle's dot."""
+    found: dict[tuple[str, str], Path] = {}
+    for prefix, kind in product(_PREFIXES.values(), _KINDS):
+        names = (f"{prefix}-{name}-ubyte{packed}" for packed in ("", ".gz") for name in (kind, kind.replace("-", ".")))
+        file = next((place / name for name in names if (place / name).is_file()), None)
+        if file is None:
+            return None
+        found[prefix, kind] = file
+    return found
+
+
+def _read_idx(file: Path, dimensions: int) -> Tensor:
+    """The numbers of an IDX file (http://yann.lecun.com/exdb/mnist), uint8.
+
+    Raises:
+        ValueError: It is none, or not complete.
+    """
+    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise ValueError(f"it does not begin as one with {dimensions} dimensions does")
+    shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
+    numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    if len(numbers) != math.prod(shape):
+        raise ValueError(f"its header promises {math.prod(shape):,} bytes behind it, and there are {len(numbers):,}")
+    return torch.from_numpy(numbers.reshape(shape).copy())
 
 
 def _size(file: Path) -> str:

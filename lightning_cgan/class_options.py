@@ -1,0 +1,104 @@
+"""Classes in options and configs: they stay the texts that were typed, which YAML would change.
+
+To YAML, `00014` is the number 12, `on` is true and `2020-01-01` a day; to people, all of them are names of folders. So
+before jsonargparse reads a list of classes, what looks like a name gets quotes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader
+
+MODE = "yaml_with_classes"  # of a parser that leaves classes as they are
+
+_KEYS = ("classes", "labels")
+_OPTION = re.compile(r"--(data[.](init_args[.])?classes|samples[.]labels|labels)[+]?")
+_NUMBER = re.compile("0|-?[1-9][0-9]*")  # read as a number and written again, it is the same text
+_NULL = "tag:yaml.org,2002:null"
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def with_classes(args: list[str]) -> list[str]:
+    """The same command line, with names of classes written so that they are read as text.
+
+    Args:
+        args: The arguments of a command.
+    """
+    changed = []
+    for before, arg in zip(["", *args], args, strict=False):
+        option, equals, value = arg.partition("=") if arg.startswith("-") else (before, "", arg)
+        is_value = _OPTION.fullmatch(option) and (equals or not arg.startswith("--"))
+        changed.append(f"{option}=" * bool(equals) + _as_text(option, value) if is_value else arg)
+    return changed
+
+
+def _as_text(option: str, value: str) -> str:
+    """The value of an option of classes, which jsonargparse will read as YAML."""
+    try:
+        node = yaml.compose(value, _Loader)
+    except (yaml.YAMLError, ValueError):
+        return json.dumps([value]) if option.endswith("+") else value  # no YAML: a text in any case
+    if isinstance(node, yaml.SequenceNode) and (node.flow_style or "\n" in value):  # `- name` alone is a name
+        return _quoted(value, _plain_items(node))
+    if option.endswith("+"):
+        return json.dumps([int(value) if _NUMBER.fullmatch(value) else value])
+    if value == "null" and option != "--labels":  # takes back what a config says
+        return value
+    is_text = isinstance(node, yaml.ScalarNode) and node.tag != _NULL
+    return value if is_text else json.dumps([value])
+
+
+def _load(text: str) -> Any:
+    """Reads YAML as jsonargparse does, with lists of classes as they are written."""
+    if any(key in text for key in _KEYS):
+        with suppress(yaml.YAMLError, ValueError):  # jsonargparse will meet it, too
+            text = _quoted(text, _plain_classes(yaml.compose(text, _Loader)))
+    return get_loader("yaml")(text)
+
+
+def _plain_classes(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    """The names of classes without quotes in a config."""
+    left, seen = [root], set()
+    while left:
+        node = left.pop()
+        if id(node) in seen:  # named a second time
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            left += node.value
+        elif isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                left.append(value)
+                if str(key.value).rpartition(".")[2] in _KEYS and id(value) not in seen:
+                    yield from _plain_items(value)
+
+
+def _plain_items(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """The names without quotes in a list, or the one text in its place; null in its place means all classes."""
+    if isinstance(node, yaml.SequenceNode):
+        yield from (item for item in node.value if _is_plain(item) and not _NUMBER.fullmatch(item.value))
+    elif _is_plain(node) and node.tag != _NULL:
+        yield node
+
+
+def _is_plain(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and not node.style
+
+
+def _quoted(text: str, nodes: Iterator[yaml.ScalarNode]) -> str:
+    """A text with quotes around these parts of it."""
+    places = {(node.start_mark.index, node.end_mark.index): node.value for node in nodes}
+    for (start, end), value in sorted(places.items(), reverse=True):
+        anchor, written = re.fullmatch(r"(&\S+\s+)?(.*)", text[start:end], re.DOTALL).groups()  # type: ignore[union-attr]
+        if not written.startswith("!"):  # which says what it is
+            text = f"{text[:start]}{anchor or ''}{json.dumps(value, ensure_ascii=False)}{text[end:]}"
+    return text
+
+
+set_loader(MODE, _load, (yaml.YAMLError,))

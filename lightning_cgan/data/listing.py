@@ -1,0 +1,90 @@
+"""What lies in a folder: images, folders, and what is passed over."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+from lightning_cgan.errors import UsageError
+
+ENDINGS: tuple[str, ...] = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # the last two are JPEG files, too
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and Macs leave in folders and archives
+_NAMED = 5  # how many kinds of files a warning names
+
+
+def folders_in(place: Path) -> list[str]:
+    """The names of the folders in a folder, in order; none if it cannot be looked into."""
+    try:
+        return sorted(entry.name for entry in _entries(str(place)) if _is_folder(entry))
+    except OSError:
+        return []
+
+
+def files_in(place: Path) -> list[str]:
+    """The names of the images that lie in a folder itself, in order; none if it cannot be looked into."""
+    try:
+        names = (entry.name for entry in _entries(str(place)) if not _is_folder(entry))
+        return sorted(name for name in names if name.lower().endswith(ENDINGS))
+    except OSError:
+        return []
+
+
+def images_in(place: Path, passed_over: Counter[str]) -> list[str]:
+    """The images in the folder of a class and in those within it, each once, in the order of torchvision.
+
+    Args:
+        place: The folder; one that is not there has no images.
+        passed_over: Counts other files by their endings, but for hidden ones and what systems leave behind.
+
+    Raises:
+        UsageError: A folder cannot be looked into.
+    """
+    found: dict[str, str] = {}
+    seen = {str(above) for above in place.resolve().parents}
+    left = [str(place)] if place.exists() else []
+    while left:
+        folder = left.pop()
+        actual = os.path.realpath(folder)
+        if actual in seen:  # by a link, maybe one that leads back
+            continue
+        seen.add(actual)
+        try:
+            entries = sorted(_entries(folder), key=lambda entry: entry.name)
+        except OSError as error:
+            reason = f"got {folder!r}, which cannot ({error.strerror}); change its permissions, or take it away"
+            raise UsageError(f"--data.data_dir: expected folders that can be looked into, {reason}") from error
+        left += [entry.path for entry in reversed(entries) if _is_folder(entry)]
+        for entry in entries:
+            if _is_folder(entry):
+                continue
+            if not entry.name.lower().endswith(ENDINGS):
+                passed_over[Path(entry.name).suffix.lower() or "without an ending"] += 1
+            elif entry.is_symlink() or entry.is_file():
+                at = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(actual, entry.name)
+                found.setdefault(at, entry.path)
+            else:  # reading a pipe would wait for ever
+                passed_over["pipe or device"] += 1
+    return sorted(found.values(), key=os.path.split)
+
+
+def counted(passed_over: Counter[str]) -> str:
+    """What was passed over, in words: `3 .gif, 1 .txt`."""
+    most_first = sorted(passed_over.items(), key=lambda found: (-found[1], found[0]))
+    kinds = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in most_first]
+    return ", ".join(kinds[:_NAMED]) + (", …" if len(kinds) > _NAMED else "")
+
+
+def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        yield from (one for one in entries if not one.name.startswith(".") and one.name.lower() not in _OF_SYSTEMS)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
