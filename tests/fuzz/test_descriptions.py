@@ -295,7 +295,9 @@ class Ways:
     def __init__(self) -> None:
         self.old = torch.load(OLD, weights_only=True)
         self.arguments = self.old["hyper_parameters"]
-        taking = {**self.arguments["generator"], "class_path": "test_descriptions.Taking"}
+        own = {"anything": [None, {"a": [None]}], "made": None}
+        own |= self.arguments["generator"]["init_args"]
+        taking = {"class_path": "test_descriptions.Taking", "init_args": own}
         self.of_taking = {
             **self.arguments,
             "generator": taking,
@@ -310,10 +312,11 @@ class Ways:
 
     def tree(self, way: str) -> dict[str, Any]:
         if way in ("from_pretrained", "folder"):
-            return {name: value for name, value in self.config.items() if name != "latents"}
+            generator = self.of_taking["generator"] if way == "from_pretrained" else self.config["generator"]
+            return {"generator": generator, "class_names": self.config["class_names"]}
         if way == "data module":
             return {"arrays": {"images": [0], "labels": [0]}, "classes": [0], "image_size": 8}
-        return self.of_taking if way == "subclass" else self.arguments
+        return self.of_taking if way in ("subclass", "command") else self.arguments
 
     def prepare(self, way: str, tree: dict[str, Any]) -> Callable[[], object]:
         """Writes a file, and returns what reads it."""
@@ -371,7 +374,7 @@ def test_nothing_is_built_that_is_not_on_the_list(watch: Watch) -> None:
                 ways.prepare(way, ways.tree(way))()
                 read(way, ways.tree(way))
     assert {way for way, ended in counts if ended == "built"} == set(NAMES) - {"data module"}
-    assert kinds["MLPGenerator"] == 4
+    assert (kinds["MLPGenerator"], kinds["Taking"]) == (2, 3)
     counts.clear()
 
     begin = randrange(2**32) if "FUZZED_INPUTS" in os.environ else 0
