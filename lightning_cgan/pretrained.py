@@ -66,7 +66,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         self.eval()
 
     @classmethod
-    def _from_pretrained(cls, **options: Any) -> Self:  # type: ignore[override]
+    def _from_pretrained(cls, **options: Any) -> Self:
         try:
             return cast(Self, super()._from_pretrained(**options))
         except (OSError, UsageError):
