@@ -58,8 +58,8 @@ def _buildable() -> Iterator[type]:
             is_there = isinstance(found, type) and issubclass(found, base) and not name.startswith("_")
             if is_there and found.__module__.startswith(("torch.nn.modules.", "torch.optim.")):
                 yield found
-    for base in (*KINDS, *FACTORIES):
-        for cls in _subclasses(base):
+    for kind in (*KINDS, *FACTORIES):
+        for cls in _subclasses(kind):
             is_public = not any(part.startswith("_") for part in cls.__qualname__.split("."))
             if is_public and not is_of_torch(cls):
                 yield cls
@@ -67,7 +67,8 @@ def _buildable() -> Iterator[type]:
 
 def _subclasses(base: type) -> Iterator[type]:
     yield base
-    for cls in type.__subclasses__(base):
+    derived: list[type] = type.__subclasses__(base)
+    for cls in derived:
         yield from _subclasses(cls)
 
 

@@ -10,15 +10,14 @@ from difflib import get_close_matches
 from pathlib import Path
 
 
-def printable(text: str, limit: int | None = None, kept: str = "") -> str:
+def printable(text: str, limit: int | None = None) -> str:
     """Spells out what cannot be printed, such as the escape character, and cuts off what is too long.
 
     Args:
         text: Any text, also of others' files.
         limit: The most characters that are left.
-        kept: What is left as it is all the same.
     """
-    shown = "".join(letter if letter.isprintable() or letter in kept else repr(letter)[1:-1] for letter in text)
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
@@ -33,7 +32,7 @@ class UsageError(ValueError):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message, kept="\n"))  # which a loader's worker hands on
+        super().__init__(printable(" ".join(str(message).split())))
 
 
 class TrainingError(RuntimeError):

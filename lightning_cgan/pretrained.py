@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torch import Tensor
+from typing_extensions import Self
 
 from lightning_cgan.building import build
 from lightning_cgan.chance import Distribution
@@ -63,6 +64,17 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         check_names("config.json", names)
         self.class_names = tuple(names)
         self.eval()
+
+    @classmethod
+    def _from_pretrained(cls, **options: Any) -> Self:
+        try:
+            return cast(Self, super()._from_pretrained(**options))
+        except (OSError, UsageError):
+            raise
+        except Exception as error:  # weights of another network fail in many ways
+            reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
+            expected = "expected the weights of the generator that config.json describes"
+            raise UsageError(f"model.safetensors: {expected}, got others ({reason}); export it again") from error
 
     def forward(self, labels: Tensor, latents: Tensor) -> Tensor:
         """Makes images: labels (N,) and latents (N, latent_dim) -> images (N, C, H, W) in [-1, 1]."""

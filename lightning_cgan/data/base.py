@@ -113,7 +113,7 @@ class LabelledImages(LightningDataModule, ABC):
         plain: dict[str, Any] = {"weights_only": True, "_instantiator": None}
         try:
             return super().load_from_checkpoint(checkpoint_path, *args[:2], **{**kwargs, **plain})
-        except (OSError, UsageError):
+        except (FileNotFoundError, UsageError):
             raise
         except Exception as error:  # values that a constructor does not expect fail in many ways
             expected, reason = f"what a {cls.__name__} can be built from", " ".join(str(error).split())[:200]

@@ -103,7 +103,7 @@ class ImageFiles(Dataset[Tensor]):
         try:
             yield from loader
         except UsageError as error:  # from a worker with the whole of its traceback
-            raise UsageError(str(error).strip().splitlines()[-1].partition("UsageError: ")[2] or str(error)) from None
+            raise UsageError(str(error).rpartition("UsageError: ")[2]) from None
 
     def _stacked(self, images: list[Tensor]) -> Tensor:
         """A batch of images, which has none where the last batch of a run is too small for all processes."""
