@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,3 +200,33 @@ def test_scores_of_a_single_class_and_of_too_few_images() -> None:
     few = all_scores(one, alone, num_classes=1)
     assert few["gan_test"] == 1.0
     assert all(math.isnan(few[name]) for name in ("judge_fid", "judge_kid", "precision", "coverage", "diversity"))
+
+
+class Apple(Tensor):
+    """A tensor on a device that has no float64; what comes from it stays there until it is asked for on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if func is Tensor.cpu:
+            return found.as_subclass(Tensor)
+        if isinstance(found, Tensor) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return found
+
+
+def test_devices_without_float64_measure_the_same() -> None:
+    chance = torch.Generator().manual_seed(0)
+    fakes, validation, test = (torch.rand(count, 1, 4, 4, generator=chance) for count in (30, 10, 20))
+    on_apple = [images.as_subclass(Apple) for images in (fakes, validation, test)]
+    with pytest.raises(TypeError, match="float64"):
+        on_apple[0].double()
+    assert parzen_window(*on_apple) == parzen_window(fakes, validation, test)
+    assert log_likelihoods(*on_apple[:2], 0.3).dtype == torch.float64
+    features = test.flatten(1)
+    assert mean_distance(features.as_subclass(Apple)) == mean_distance(features)
+    assert support_scores(on_apple[0].flatten(1), on_apple[2].flatten(1)) == support_scores(fakes.flatten(1), features)
+    distances, places = nearest_of(on_apple[0], iter([on_apple[2]]))
+    expected, expected_places = nearest_of(fakes, iter([test]))
+    assert torch.equal(distances.cpu(), expected)
+    assert torch.equal(places.cpu(), expected_places)

@@ -244,7 +244,7 @@ class LabelledImages(LightningDataModule, ABC):
         seed = trainer.strategy.broadcast(seed) if trainer else seed
         images, labels = self._on_device("train")
         rank, world_size = self._place()
-        options = {"rank": rank, "world_size": world_size, "seed": seed, "balance": self.balance}
+        options: dict[str, Any] = {"rank": rank, "world_size": world_size, "seed": seed, "balance": self.balance}
         options |= {"images": images, "labels": labels, "batch_size": self.batch_size * steps}
         repeated = getattr(trainer, "overfit_batches", 0)
         loader = RepeatingLoader(repeated, **options) if repeated else ShufflingLoader(**options)

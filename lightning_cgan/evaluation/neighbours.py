@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from lightning_cgan.evaluation.precise import in_float64
+
 _ROWS = 1024  # whose distances to all others are in memory at a time
 
 
@@ -76,7 +78,7 @@ def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, T
 def mean_distance(features: Tensor) -> float:
     """The mean Euclidean distance between two of the features, shape (N, D); 0 where there is one alone."""
     pairs = len(features) * (len(features) - 1)
-    total = sum(torch.cdist(rows, features).double().sum() for rows in features.split(_ROWS))
+    total = sum(in_float64(torch.cdist(rows, features)).sum() for rows in features.split(_ROWS))
     return float(total) / pairs if pairs else 0.0
 
 

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_cgan.evaluation.precise import in_float64
+
 _ROWS = 500
 _WIDTHS = 10
 
@@ -44,7 +46,7 @@ def log_likelihoods(centres: Tensor, images: Tensor, width: float) -> Tensor:
     centres = centres.flatten(1)
     constant = math.log(len(centres)) + centres.shape[1] * math.log(width * math.sqrt(2 * math.pi))
     parts = [
-        (-0.5 * (torch.cdist(rows, centres).double() / width) ** 2).logsumexp(1)
+        (-0.5 * (in_float64(torch.cdist(rows, centres)) / width) ** 2).logsumexp(1)
         for rows in images.flatten(1).split(_ROWS)
     ]
     return torch.cat(parts) - constant
