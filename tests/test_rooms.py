@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "checkpoint_io": GROUND,
     "metrics_file": GROUND,
     "launchers": {"errors"},
-    "console": GROUND | {"launchers"},
+    "console": GROUND | {"launchers", "run"},
     "losses": GROUND,
     "augmentations": GROUND,
     "networks": GROUND,
