@@ -35,7 +35,7 @@ def _versions() -> str:
     """This version, and those that a report of a fault should name; nothing of them is imported."""
     found = [f"{name} {version(name)}" for name in ("torch", "torchvision", "lightning", "torchmetrics", "wandb")]
     torch = find_spec("torch")
-    text = Path(torch.origin).with_name("version.py").read_text() if torch and torch.origin else ""
+    text = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8") if torch and torch.origin else ""
     cuda = re.findall(r"^cuda\b[^=]*= '([\d.]+)'", text, re.MULTILINE)
     system = f"Python {sys.version.split()[0]}, {platform.system()} {platform.machine()}"
     return "\n".join([version("lightning_cgan"), *found, f"CUDA {cuda[0] if cuda else 'none'}", system])

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, get_args
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lightning_cgan.config_files import expand_homes, read_as_utf8
 from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
 
 _PACKAGE = Path(__file__).parent
@@ -43,7 +44,12 @@ class OneLineParser(LightningArgumentParser):
         """
         given = sys.argv[1:] if args is None else args
         try:
-            return super().parse_args(_with_shipped(given) if isinstance(given, list) else given, *others, **kwargs)
+            with read_as_utf8():
+                config = super().parse_args(
+                    _with_shipped(given) if isinstance(given, list) else given, *others, **kwargs
+                )
+            expand_homes(config)
+            return config
         except UnicodeDecodeError as error:
             self.error(f"Problems parsing config: {error}", error)
 

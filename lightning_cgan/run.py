@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import netrc
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -164,7 +165,7 @@ def folder_that_goes_on(checkpoint: str | None, runs_dir: str, name: str) -> Pat
         return None
     checkpoints = Path(checkpoint).resolve().parent
     is_ours = checkpoints.name == "checkpoints" and checkpoints.parents[1] == Path(runs_dir, name).resolve()
-    return checkpoints.parent if is_ours else None
+    return Path(runs_dir, name, checkpoints.parent.name) if is_ours else None
 
 
 def loggers(
@@ -270,8 +271,8 @@ def _wandb_run() -> Any:
 
 def wandb_upload(folder: Path) -> str | None:
     """The command that uploads what Weights & Biases has kept offline in the folder of a run, if there is something."""
-    kept = [found for found in folder.glob("wandb/offline-run-*") if found.is_dir()]
-    return f"wandb sync {max(kept, key=lambda found: found.stat().st_mtime)}" if kept else None
+    pattern = "wandb/offline-run-*"  # one for each time that the run went on
+    return f"wandb sync {shlex.quote(str(folder))}/{pattern}" if any(folder.glob(pattern)) else None
 
 
 def _wandb_id(folder: Path) -> str | None:

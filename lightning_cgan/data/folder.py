@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from os.path import expanduser
 from pathlib import Path
 from typing import Literal
 
@@ -74,7 +75,7 @@ class ImageFolderData(LabelledImages):
         self.test_fraction = test_fraction
         self.corrupt = corrupt
         self.workers = workers
-        self.folders = _folders_of_splits(Path(data_dir))
+        self.folders = _folders_of_splits(Path(expanduser(data_dir)))
         self.all_class_names = _class_names(self.folders)
         self.kept = class_numbers(classes, self.all_class_names)  # the others need not be in order
         self._check_folders()
