@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
 from importlib.metadata import version
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 
 _HELP = """\
@@ -41,14 +43,26 @@ def _versions() -> str:
     return "\n".join([version("lightning_cgan"), *found, f"CUDA {cuda[0] if cuda else 'none'}", system])
 
 
+def _have_a_backend() -> None:
+    """Lets matplotlib be imported where a notebook hands on the name of a backend that this environment lacks."""
+    if "MPLBACKEND" in os.environ:
+        try:
+            import matplotlib  # noqa: F401
+        except ValueError:
+            os.environ["MPLBACKEND"] = "agg"
+
+
 def main() -> None:
     """Answers what needs no PyTorch at once, and hands everything else to the command line."""
     arguments = sys.argv[1:]
+    if isinstance(sys.stdout, TextIOWrapper):  # an encoding that lacks a letter is no reason to end
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
     elif arguments == ["--version"]:
         print(_versions())
     else:
+        _have_a_backend()
         from lightning_cgan.cli import main as command_line
 
         command_line()

@@ -45,9 +45,8 @@ class OneLineParser(LightningArgumentParser):
         given = sys.argv[1:] if args is None else args
         try:
             with read_as_utf8():
-                config = super().parse_args(
-                    _with_shipped(given) if isinstance(given, list) else given, *others, **kwargs
-                )
+                given = _with_shipped(given) if isinstance(given, list) else given
+                config = super().parse_args(given, *others, **kwargs)
             expand_homes(config)
             return config
         except UnicodeDecodeError as error:
