@@ -6,6 +6,7 @@ import os
 import platform
 import re
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -45,11 +46,12 @@ def _versions() -> str:
 
 def _have_a_backend() -> None:
     """Lets matplotlib be imported where a notebook hands on the name of a backend that this environment lacks."""
-    if "MPLBACKEND" in os.environ:
-        try:
-            import matplotlib  # noqa: F401
-        except ValueError:
-            os.environ["MPLBACKEND"] = "agg"
+    if wanted := os.environ.pop("MPLBACKEND", None):
+        import matplotlib
+
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = wanted
+            os.environ["MPLBACKEND"] = wanted
 
 
 def main() -> None:
