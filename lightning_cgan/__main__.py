@@ -6,12 +6,14 @@ import os
 import platform
 import re
 import sys
+import tempfile
 from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 
+_KINDS_OF_WANDB = ("CACHE", "CONFIG", "DATA")
 _HELP = """\
 usage: python -m lightning_cgan COMMAND [--config FILE.yaml …] [--OPTION VALUE …]
 
@@ -54,6 +56,28 @@ def _have_a_backend() -> None:
             os.environ["MPLBACKEND"] = wanted
 
 
+def _have_a_home() -> None:
+    """Lets libraries keep their caches in a folder for temporary files where there is no home that can be written to.
+
+    Otherwise each of them complains, and some make a folder called `~`.
+    """
+    if os.name == "posix" and not all(map(_is_usable, ("~/.cache", "~/.config"))):
+        folder = Path(tempfile.gettempdir()) / f"lightning_cgan-{os.getuid()}"
+        for name in ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", *(f"WANDB_{kind}_DIR" for kind in _KINDS_OF_WANDB)):
+            place = folder / name.lower()
+            place.mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault(name, str(place))
+
+
+def _is_usable(folder: str) -> bool:
+    place = os.path.expanduser(folder)
+    with suppress(OSError):
+        if place != folder:  # somebody of no known name has no home
+            os.makedirs(place, exist_ok=True)
+            return os.access(place, os.W_OK)
+    return False
+
+
 def main() -> None:
     """Answers what needs no PyTorch at once, and hands everything else to the command line."""
     arguments = sys.argv[1:]
@@ -64,6 +88,8 @@ def main() -> None:
     elif arguments == ["--version"]:
         print(_versions())
     else:
+        with suppress(OSError):  # nor a folder for temporary files
+            _have_a_home()
         _have_a_backend()
         from lightning_cgan.cli import main as command_line
 

@@ -39,7 +39,7 @@ from lightning_cgan.callbacks import (
     Summary,
 )
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO, fails_to_restore
-from lightning_cgan.console import command, last_words, resume_words
+from lightning_cgan.console import command, last_words, refused_by_callback, resume_words
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.launchers import started_processes, with_cluster
@@ -263,7 +263,9 @@ class CLI(LightningCLI):
             return
         place = Path(config.runs_dir) / config.name  # nothing is written to it by other processes than the first
         if trainer.is_global_zero:
-            self.run_folder = folder_of_run(config.ckpt_path, config.runs_dir, config.name)
+            # Without checkpoints nobody would know which rows of its table an earlier run has to take back.
+            checkpoint = config.ckpt_path if self._checkpoints() else None
+            self.run_folder = folder_of_run(checkpoint, config.runs_dir, config.name)
             place = self.run_folder.path
         trainer.loggers = loggers(place, config.name, trainer.loggers, config.wandb, config.tensorboard)
 
@@ -273,7 +275,11 @@ class CLI(LightningCLI):
                 super()._run_subcommand(subcommand)
         except BaseException as error:
             self._discard_empty_run()
-            if isinstance(error, UsageError) or not isinstance(error, Exception) or not fails_to_restore(error):
+            if isinstance(error, UsageError) or not isinstance(error, Exception):
+                raise
+            if said := refused_by_callback(error):
+                raise UsageError(f"--trainer.callbacks: {said}; change its options, or leave it out") from error
+            if not fails_to_restore(error):
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             given = self.config[subcommand].ckpt_path

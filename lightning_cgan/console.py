@@ -16,7 +16,7 @@ from traceback import extract_tb
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, callbacks
 
 from lightning_cgan.errors import TrainingError, UsageError
 from lightning_cgan.launchers import is_first_of_machine
@@ -50,6 +50,13 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1 if isinstance(cause, TrainingError) else 2) from error
 
 
+def refused_by_callback(error: Exception) -> str | None:
+    """What a callback of Lightning's own says of its options, or of what it needs; none, if the error is another's."""
+    frames = extract_tb(error.__traceback__)
+    theirs = Path(callbacks.__file__).parent
+    return " ".join(str(error).split()) if frames and Path(frames[-1].filename).is_relative_to(theirs) else None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps back warnings about what is right as it is, and advertisements."""
@@ -63,6 +70,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
         # a run goes on in its folder
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        # a run with the option `barebones` asks for that
+        warnings.filterwarnings("ignore", message="You are trying to `self.log\\(\\)` but `Trainer\\(barebones=True")
         # a command that only looks at a run has no logger
         warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
         # a resumed run has a folder of its own, and such a command has none

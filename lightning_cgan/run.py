@@ -77,13 +77,11 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
             folder.parent.mkdir(parents=True, exist_ok=True)
             chosen.mkdir()  # of several runs that try at once, one succeeds
         except OSError as error:
-            is_taken = os.path.lexists(chosen)
-            is_gone = isinstance(error, FileNotFoundError) and attempt < 100  # another run took its own away
-            if not (is_taken or is_gone):
-                expected = f"expected a folder to write to, got {chosen}, which cannot be made"
-                raise UsageError(
-                    f"--runs_dir: {expected} ({error.strerror}); name another, or another --name"
-                ) from error
+            is_taken = isinstance(error, FileExistsError) and folder.parent.is_dir()
+            # Another run that failed may have taken its folders away, since.
+            may_be_gone = isinstance(error, (FileExistsError, FileNotFoundError)) and attempt < 100
+            if not (is_taken or may_be_gone):
+                raise _unwritable(chosen, f"which cannot be made ({error.strerror})") from error
         else:
             return RunFolder(chosen, made=(chosen, *missing))
     raise AssertionError
