@@ -7,6 +7,7 @@ fingerprint of that split, so a set that differs in one image, class or size has
 from __future__ import annotations
 
 import hashlib
+import json
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,7 +123,12 @@ def _complete(**card: object) -> dict[str, str]:
 
 
 def _content(judge: Judge, card: dict[str, str]) -> bytes:
-    return save({name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}, card)
+    """What a file of a judge holds: the same bytes for the same judge, whose hash a report names."""
+    content = save({name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}, card)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()  # in any order
+    header += b" " * (-len(header) % 8)  # what comes behind is aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def fingerprint_of(images: OrderedLoader) -> str:
