@@ -5,25 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest import mock
 
 import jsonargparse
 from jsonargparse import Namespace
 
-_read = jsonargparse.Path.read_text
+_Path: Any = jsonargparse.Path  # type: ignore[attr-defined]  # there in all releases, but not declared to be
+_read = _Path.read_text
 
 
 @contextmanager
 def read_as_utf8() -> Iterator[None]:
     """Lets jsonargparse read files as UTF-8, with or without a byte order mark; it takes the encoding of the system."""
 
-    def read_text(path: jsonargparse.Path) -> str:
+    def read_text(path: Any) -> str:
         if not os.path.isfile(path.absolute):  # an address, or standard input
-            return _read(path)
+            return str(_read(path))
         with open(path.absolute, encoding="utf-8-sig") as file:
             return file.read()
 
-    with mock.patch.object(jsonargparse.Path, "read_text", read_text):
+    with mock.patch.object(_Path, "read_text", read_text):
         yield
 
 

@@ -92,8 +92,10 @@ def quiet() -> Iterator[None]:
             yield
 
 
-_TALKATIVE = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
-_TALKATIVE += ("lightning.pytorch", "torch.utils.cpp_extension")
+_TALKATIVE = (
+    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"),
+    "torch.utils.cpp_extension",
+)
 _OF_NO_USE = (
     *("litlogger", "litmodels", "💡"),  # advertisements
     "TPU available: False",

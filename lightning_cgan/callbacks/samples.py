@@ -109,15 +109,15 @@ class SampleGrid(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draws the first grid, which a run that goes on in its folder has."""
-        if not self._goes_on or not self._take_back(trainer.global_step):
+        if not self._goes_on or not self._take_back(trainer):
             self._draw(trainer, pl_module)
 
-    def _take_back(self, step: int) -> bool:
-        """Removes the grids after a step, which the run will draw again, and tells whether there are others."""
+    def _take_back(self, trainer: Trainer) -> bool:
+        """Removes the grids after the checkpoint, which the run will draw again, and tells whether there are others."""
         grids = sorted(self._folder.glob("[0-9]*.png")) if self._folder else []
-        later = [grid for grid in grids if grid.stem.isdecimal() and int(grid.stem) > step]
+        later = [grid for grid in grids if grid.stem.isdecimal() and int(grid.stem) > trainer.global_step]
         with training_goes_on("The folder of samples"):
-            for grid in later if rank_zero_only.rank == 0 else ():
+            for grid in later if trainer.is_global_zero else ():
                 grid.unlink()
         return len(later) < len(grids)
 
