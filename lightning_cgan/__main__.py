@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
+import tempfile
+from contextlib import suppress
 from importlib.metadata import version
 from importlib.util import find_spec
+from io import TextIOWrapper
 from pathlib import Path
 
+_KINDS_OF_WANDB = ("CACHE", "CONFIG", "DATA")
 _HELP = """\
 usage: python -m lightning_cgan COMMAND [--config FILE.yaml …] [--OPTION VALUE …]
 
@@ -35,20 +40,57 @@ def _versions() -> str:
     """This version, and those that a report of a fault should name; nothing of them is imported."""
     found = [f"{name} {version(name)}" for name in ("torch", "torchvision", "lightning", "torchmetrics", "wandb")]
     torch = find_spec("torch")
-    text = Path(torch.origin).with_name("version.py").read_text() if torch and torch.origin else ""
+    text = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8") if torch and torch.origin else ""
     cuda = re.findall(r"^cuda\b[^=]*= '([\d.]+)'", text, re.MULTILINE)
     system = f"Python {sys.version.split()[0]}, {platform.system()} {platform.machine()}"
     return "\n".join([version("lightning_cgan"), *found, f"CUDA {cuda[0] if cuda else 'none'}", system])
 
 
+def _have_a_backend() -> None:
+    """Lets matplotlib be imported where a notebook hands on the name of a backend that this environment lacks."""
+    if wanted := os.environ.pop("MPLBACKEND", None):
+        import matplotlib
+
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = wanted
+            os.environ["MPLBACKEND"] = wanted
+
+
+def _have_a_home() -> None:
+    """Lets libraries keep their caches in a folder for temporary files where there is no home that can be written to.
+
+    Otherwise each of them complains, and some make a folder called `~`.
+    """
+    if os.name == "posix" and not all(map(_is_usable, ("~/.cache", "~/.config"))):
+        folder = Path(tempfile.gettempdir()) / f"lightning_cgan-{os.getuid()}"
+        for name in ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", *(f"WANDB_{kind}_DIR" for kind in _KINDS_OF_WANDB)):
+            place = folder / name.lower()
+            place.mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault(name, str(place))
+
+
+def _is_usable(folder: str) -> bool:
+    place = os.path.expanduser(folder)
+    with suppress(OSError):
+        if place != folder:  # somebody of no known name has no home
+            os.makedirs(place, exist_ok=True)
+            return os.access(place, os.W_OK)
+    return False
+
+
 def main() -> None:
     """Answers what needs no PyTorch at once, and hands everything else to the command line."""
     arguments = sys.argv[1:]
+    if isinstance(sys.stdout, TextIOWrapper):  # an encoding that lacks a letter is no reason to end
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
     elif arguments == ["--version"]:
         print(_versions())
     else:
+        with suppress(OSError):  # nor a folder for temporary files
+            _have_a_home()
+        _have_a_backend()
         from lightning_cgan.cli import main as command_line
 
         command_line()

@@ -5,12 +5,9 @@ The only file that imports every room, *so that* short class names such as `--da
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +15,8 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
@@ -37,16 +36,25 @@ from lightning_cgan.callbacks import (
     SampleGrid,
     SaveConfig,
     Scores,
+    Summary,
 )
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO, fails_to_restore
-from lightning_cgan.console import one_line_errors, quiet
+from lightning_cgan.console import command, last_words, refused_by_callback, resume_words
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.launchers import started_processes, with_cluster
 from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
-from lightning_cgan.run import folder_of_run, loggers, name_of, newest_checkpoint, wandb_logger
+from lightning_cgan.run import (
+    RunFolder,
+    ended_wandb_run,
+    folder_of_run,
+    loggers,
+    name_of,
+    newest_checkpoint,
+    wandb_logger,
+)
 
 # The options of each; the order is that in which they are called.
 _CALLBACKS = {
@@ -75,28 +83,27 @@ def main(args: ArgsType = None) -> None:
     """
     arguments = sys.argv[1:] if args is None else args
     if isinstance(arguments, list) and arguments and arguments[0] in FUNCTIONS:
-        with quiet(), one_line_errors():
+        with command():
             call_function(arguments[0], arguments[1:])
     else:
         run(args, CLI)
 
 
 def run(args: ArgsType, cli: type[CLI]) -> CLI:
-    """Runs a command line as `main` does: quietly, and with errors in one line.
+    """Runs a command line as `main` does: quietly, with errors in one line, and leaving the process as it was.
 
     Args:
         args: What would stand behind the program's name.
         cli: The command line's class.
     """
-    with quiet(), one_line_errors():
+    with command():
         return cli(args)
 
 
 class CLI(LightningCLI):
     """Lightning's command line for a `ConditionalGAN` on `LabelledImages`."""
 
-    run_folder: Path | None = None
-    goes_on = False  # whether the folder is that of an earlier run
+    run_folder: RunFolder | None = None  # of a fit, in the first process
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -221,14 +228,10 @@ class CLI(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Builds the Trainer; a `fit` gets a folder of its own and the loggers that write there."""
+        """Builds the Trainer; the loggers of a `fit` come when it begins."""
         config = self.config_init[self.subcommand]
-        if self.subcommand != "fit":
+        if self.subcommand != "fit" or isinstance(config.trainer.logger, (bool, type(None))):
             kwargs.setdefault("logger", False)
-        elif config.trainer.logger is not False:
-            self.run_folder, self.goes_on = folder_of_run(config.ckpt_path, config.runs_dir, config.name)
-            options = (config.trainer.logger, config.wandb, config.tensorboard)
-            kwargs["logger"] = loggers(self.run_folder, config.name, *options)
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -240,59 +243,74 @@ class CLI(LightningCLI):
             raise UsageError(f"--trainer: {error}") from error
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        shows = config.get("enable_progress_bar") is not False  # Lightning would refuse a bar of ours beside it
-        return super()._instantiate_trainer(config, [c for c in callbacks if shows or not isinstance(c, ProgressBar)])
+        """Builds the Trainer with those of our callbacks that its options and the user's own leave room for."""
+        given = config.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        if config.get("enable_progress_bar") is False or any(isinstance(one, AnyProgressBar) for one in given):
+            callbacks = [one for one in callbacks if not isinstance(one, AnyProgressBar)]
+        if config.get("enable_checkpointing") is False:
+            callbacks = [one for one in callbacks if not isinstance(one, ModelCheckpoint)]
+        if config.get("barebones"):
+            callbacks, config["log_every_n_steps"] = [], None
+        elif config.get("enable_model_summary") is not False and not any(isinstance(c, ModelSummary) for c in given):
+            callbacks, config["enable_model_summary"] = [*callbacks, Summary()], False
+        return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Gives the run its folder, and the loggers that write there."""
+        config, trainer = self.config_init[self.subcommand], self.trainer
+        if config.trainer.logger is False or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
+            return
+        place = Path(config.runs_dir) / config.name  # nothing is written to it by other processes than the first
+        if trainer.is_global_zero:
+            # Without checkpoints nobody would know which rows of its table an earlier run has to take back.
+            checkpoint = config.ckpt_path if self._checkpoints() else None
+            self.run_folder = folder_of_run(checkpoint, config.runs_dir, config.name)
+            place = self.run_folder.path
+        trainer.loggers = loggers(place, config.name, trainer.loggers, config.wandb, config.tensorboard)
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
-            super()._run_subcommand(subcommand)
-        except Exception as error:
-            if isinstance(error, UsageError) or not fails_to_restore(error):
+            with ended_wandb_run():
+                super()._run_subcommand(subcommand)
+        except BaseException as error:
+            self._discard_empty_run()
+            if isinstance(error, UsageError) or not isinstance(error, Exception):
+                raise
+            if said := refused_by_callback(error):
+                raise UsageError(f"--trainer.callbacks: {said}; change its options, or leave it out") from error
+            if not fails_to_restore(error):
                 raise
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             given = self.config[subcommand].ckpt_path
             message = f"expected a checkpoint of this run, got {given}, which is none ({reason}); name another"
             raise UsageError(f"--ckpt_path: {message}") from error
+        if subcommand == "fit" and self.trainer.is_global_zero:
+            last_words(self.trainer, self.run_folder)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains, and says where the results are, or after a signal, how to go on."""
+        """Trains; after a signal, it says how to go on."""
         try:
             self._choose_threads()
             self.trainer.fit(**kwargs)
-        except Exception:
-            self._discard_empty_run()
-            raise
         except SystemExit:  # Lightning's answer to Ctrl-C
-            self._discard_empty_run()
-            self._say_how_to_resume()
-            raise SystemExit(128 + (self._checkpoints().stopped_by or signal.SIGINT)) from None
-        if self.run_folder and self.trainer.is_global_zero and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
-            print(f"Pictures: {self.run_folder}/samples and {self.run_folder}/curves.png")
-            last = Path(self._checkpoints().last_model_path)
-            print(f"Checkpoint: {last if last.is_file() else 'none, since none could be written'}")
+            if self.trainer.is_global_zero:
+                resume_words(self.trainer, self.run_folder)
+            raise SystemExit(128 + (getattr(self._checkpoints(), "stopped_by", None) or signal.SIGINT)) from None
 
-    def _checkpoints(self) -> Checkpoints:
-        return next(c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints))
+    def _checkpoints(self) -> Checkpoints | None:
+        return next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
 
     def _discard_empty_run(self) -> None:
-        if self.run_folder and not self.goes_on and not self._checkpoints().has_begun and self.trainer.is_global_zero:
-            for logger in self.trainer.loggers:
-                logger.finalize("failed")
-            shutil.rmtree(self.run_folder, ignore_errors=True)
-            for folder in (self.run_folder.parent, self.run_folder.parent.parent):
-                with suppress(OSError):  # what is not empty stays
-                    folder.rmdir()
-
-    def _say_how_to_resume(self) -> None:
-        checkpoint = self._checkpoints().last_model_path
-        if checkpoint and self.trainer.is_global_zero:
-            files = self.run_folder.glob("config*.yaml") if self.run_folder else ()
-            written = max(files, key=lambda file: file.stat().st_mtime, default=None)
-            config = f"--config {written}" if written else "(with the same options)"
-            print(
-                f"Stopped at alternation {self.trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
-                f"{config} --ckpt_path {checkpoint}"
-            )
+        """Leaves no folder of a run that has not made an alternation."""
+        if self.run_folder is None:
+            return
+        checkpoints = self._checkpoints()
+        has_begun = self.trainer.global_step > 0 if checkpoints is None else checkpoints.has_begun
+        # In processes that the Trainer has spawned, the callbacks are others.
+        has_files = any(self.run_folder.path.glob("checkpoints/*")) or (self.run_folder.path / "metrics.csv").exists()
+        if not has_begun and not has_files:
+            self.run_folder.discard()
 
 
 def _check_file(option: str, path: str | None) -> None:

@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from io import TextIOWrapper
+from pathlib import Path
 from traceback import extract_tb
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer, callbacks
 
 from lightning_cgan.errors import TrainingError, UsageError
 from lightning_cgan.launchers import is_first_of_machine
+from lightning_cgan.run import RunFolder, wandb_upload
+
+
+@contextmanager
+def command() -> Iterator[None]:
+    """What every command runs in: quietly, with errors in one line, and nothing left behind in the process."""
+    with as_it_was(), encodable(), quiet(), one_line_errors():
+        yield
 
 
 @contextmanager
@@ -35,6 +50,13 @@ def one_line_errors() -> Iterator[None]:
         raise SystemExit(1 if isinstance(cause, TrainingError) else 2) from error
 
 
+def refused_by_callback(error: Exception) -> str | None:
+    """What a callback of Lightning's own says of its options, or of what it needs; none, if the error is another's."""
+    frames = extract_tb(error.__traceback__)
+    theirs = Path(callbacks.__file__).parent
+    return " ".join(str(error).split()) if frames and Path(frames[-1].filename).is_relative_to(theirs) else None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps back warnings about what is right as it is, and advertisements."""
@@ -48,6 +70,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
         # a run goes on in its folder
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
+        # a run with the option `barebones` asks for that
+        warnings.filterwarnings("ignore", message="You are trying to `self.log\\(\\)` but `Trainer\\(barebones=True")
         # a command that only looks at a run has no logger
         warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
         # a resumed run has a folder of its own, and such a command has none
@@ -58,13 +82,105 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*does not have many workers")
         # a `predict` whose images are all there already
         warnings.filterwarnings("ignore", message="Total length of `.*` across ranks is zero")
-        logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-        logger.addFilter(_is_no_advertisement)
-        try:
+        # a GPU machine's libraries on a machine without a GPU
+        warnings.filterwarnings("ignore", message="No CUDA runtime is found|CUDA initialization: ")
+        with ExitStack() as filtered:
+            for name in _TALKATIVE:
+                logger = logging.getLogger(name)
+                logger.addFilter(_is_of_use)
+                filtered.callback(logger.removeFilter, _is_of_use)
             yield
-        finally:
-            logger.removeFilter(_is_no_advertisement)
 
 
-def _is_no_advertisement(record: logging.LogRecord) -> bool:
-    return "litlogger" not in record.getMessage()
+_TALKATIVE = (
+    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"),
+    "torch.utils.cpp_extension",
+)
+_OF_NO_USE = (
+    *("litlogger", "litmodels", "💡"),  # advertisements
+    "TPU available: False",
+    "No CUDA runtime is found",  # a GPU machine's libraries on a machine without a GPU
+)
+
+
+def _is_of_use(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _OF_NO_USE)
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Leaves the process as it was found: the next command of a notebook gets what a new process would get.
+
+    Environment, signals, the number of threads, and what the Trainer's options set for all of PyTorch.
+    """
+    environment = dict(os.environ)
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
+    handlers = {number: signal.getsignal(number) for number in signals}
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - environment.keys():
+            if not name.startswith("WANDB_SERVICE"):  # the service stays, and is found by it
+                del os.environ[name]
+        os.environ.update(environment)
+        torch.set_num_threads(threads)
+        torch.set_default_dtype(dtype)
+        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        torch.backends.cudnn.benchmark = benchmark
+        for number, handler in handlers.items():
+            if handler is not None and threading.current_thread() is threading.main_thread():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def encodable() -> Iterator[None]:
+    """Shows what a terminal's encoding lacks as escapes: the name of a class is no reason to end a run."""
+    strict = [out for out in (sys.stdout, sys.stderr) if isinstance(out, TextIOWrapper) and out.errors == "strict"]
+    for out in strict:
+        out.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for out in strict:
+            with suppress(ValueError):  # closed
+                out.reconfigure(errors="strict")
+
+
+def last_words(trainer: Trainer, folder: RunFolder | None) -> None:
+    """Says where the results of a run are: what is there, and nothing else."""
+    if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
+        return
+    place = folder.path if folder else Path(trainer.default_root_dir)
+    pictures = [place / name for name in ("samples", "samples.gif", "curves.png") if (place / name).exists()]
+    if pictures:
+        print(f"Pictures: {', '.join(map(str, pictures))}")
+    print(f"Checkpoint: {_last_checkpoint(trainer, place)}")
+    if folder and (command := wandb_upload(folder.path)):
+        print(f"Weights & Biases: to upload the run, {command}")
+
+
+def _last_checkpoint(trainer: Trainer, place: Path) -> str:
+    names = ("last_model_path", "best_model_path")
+    written = [getattr(callback, name, "") for name in names for callback in trainer.checkpoint_callbacks]
+    found = [file for file in (place / "checkpoints" / "last.ckpt", *written) if file and Path(file).exists()]
+    if found:
+        return str(found[0])
+    return "none, since none could be written" if trainer.checkpoint_callbacks else "none, as the options ask"
+
+
+def resume_words(trainer: Trainer, folder: RunFolder | None) -> None:
+    """Says how to go on with a run that was stopped, if it has left a checkpoint."""
+    saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
+    saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
+    checkpoint = next(filter(None, saved), None)
+    if checkpoint:
+        files = folder.path.glob("config*.yaml") if folder else ()
+        written = max(files, key=lambda file: file.stat().st_mtime, default=None)
+        config = f"--config {written}" if written else "(with the same options)"
+        print(
+            f"Stopped at alternation {trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
+            f"{config} --ckpt_path {checkpoint}"
+        )

@@ -38,6 +38,19 @@ def unit_from_signed(images: Tensor) -> Tensor:
     return (images + 1) / 2
 
 
+_PADDING = 2
+
+
+def cell_size(image_size: int, smallest_cell: int = 56) -> int:
+    """The pixels from one image of a `grid` to the next.
+
+    Args:
+        image_size: The height of an image.
+        smallest_cell: As for `grid`.
+    """
+    return image_size * -(-smallest_cell // image_size) + _PADDING
+
+
 def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
     """Lays images out in rows on a white ground.
 
@@ -53,7 +66,7 @@ def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
     pixels = bytes_from_signed(images.detach().cpu())
     factor = -(-smallest_cell // pixels.shape[-2])
     pixels = pixels.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
-    laid_out: Tensor = make_grid(pixels, nrow=columns, padding=2, pad_value=255)
+    laid_out: Tensor = make_grid(pixels, nrow=columns, padding=_PADDING, pad_value=255)
     return laid_out
 
 

@@ -6,7 +6,9 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 import unicodedata
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -16,10 +18,33 @@ _LONGEST = 200  # bytes of a class's name, beside its number
 
 
 def cache_folder() -> Path:
-    """Where judges and ceilings are kept: $LIGHTNING_CGAN_CACHE, else `lightning_cgan` in the user's cache."""
-    chosen = os.environ.get("LIGHTNING_CGAN_CACHE")
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(chosen) if chosen else Path(home) / "lightning_cgan"
+    """Where judges and ceilings are kept: $LIGHTNING_CGAN_CACHE, else `lightning_cgan` in the user's cache.
+
+    A user without a home, as in a container, has none: then it is a folder for temporary files.
+    """
+    if chosen := os.environ.get("LIGHTNING_CGAN_CACHE"):
+        return Path(os.path.expanduser(chosen))
+    if home := os.environ.get("XDG_CACHE_HOME"):
+        return Path(home) / "lightning_cgan"
+    home = os.path.expanduser("~")
+    return Path(tempfile.gettempdir() if home == "~" else f"{home}/.cache") / "lightning_cgan"
+
+
+def keep_in_cache(file: Path, content: bytes) -> None:
+    """Writes a file of the cache, whole; where that is not possible, a warning says so, and nothing depends on it.
+
+    Args:
+        file: The file, in `cache_folder()`.
+        content: What it is to hold.
+    """
+    try:
+        write_whole(file, lambda unfinished: unfinished.write_bytes(content))
+    except OSError as error:
+        warnings.warn(
+            f"{file} was not written: {error}. What it would keep is made anew next time; set LIGHTNING_CGAN_CACHE to "
+            "a folder that can be written to",
+            stacklevel=2,
+        )
 
 
 def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool = False, sync: bool = True) -> None:

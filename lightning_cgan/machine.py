@@ -121,7 +121,7 @@ def available_cores() -> int:
     """The cores that this process may use: by its affinity, and by the quota of its container (cgroup v2)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="utf-8").split()
         allowed = min(allowed, max(1, int(quota) // int(period)))
     except (OSError, ValueError):  # no such file, or "max"
         pass

@@ -97,7 +97,8 @@ class MetricsFile(Logger):
         """
         if not self.file.exists():
             return
-        text = self.file.read_text(errors="replace").replace("\0", "")  # somebody may have written to it
+        text = self.file.read_text(encoding="utf-8", errors="replace")  # somebody may have written to it
+        text = text.replace("\0", "")
         reader = csv.DictReader(StringIO(text, newline=""), quoting=csv.QUOTE_NONE)  # as numbers and names need none
         self.rows = []
         with suppress(csv.Error):  # what comes behind is lost

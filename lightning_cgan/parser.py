@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cgan.class_options import MODE, with_classes
+from lightning_cgan.config_files import expand_homes, read_as_utf8
 from lightning_cgan.errors import UsageError, did_you_mean, no_such_file
 
 _PACKAGE = Path(__file__).parent
@@ -44,9 +45,12 @@ class OneLineParser(LightningArgumentParser):
         """
         given = sys.argv[1:] if args is None else args
         try:
-            if isinstance(given, list):
-                given = with_classes(_with_shipped(given))
-            return super().parse_args(given, *others, **kwargs)
+            with read_as_utf8():
+                if isinstance(given, list):
+                    given = with_classes(_with_shipped(given))
+                config = super().parse_args(given, *others, **kwargs)
+            expand_homes(config)
+            return config
         except UnicodeDecodeError as error:
             self.error(f"Problems parsing config: {error}", error)
 

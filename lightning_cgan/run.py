@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import netrc
 import os
-from collections.abc import Callable, Iterable
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlparse
 
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cgan.errors import UsageError
 from lightning_cgan.metrics_file import MetricsFile
@@ -33,14 +40,55 @@ def name_of(configs: Iterable[str]) -> str:
     return named[0].stem if named else "run"
 
 
-def new_run_folder(runs_dir: str, name: str) -> Path:
-    """A path for a new run, `<runs_dir>/<name>/<time>`, that nobody uses yet; nothing is created."""
-    started = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    folder, attempt = Path(runs_dir) / name / started, 1
-    while folder.exists():
-        attempt += 1
-        folder = folder.with_name(f"{started}_{attempt}")
-    return folder
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of a run, which is there.
+
+    Attributes:
+        path: The folder.
+        is_resumed: Whether it is that of an earlier run, which goes on there.
+        made: What was made for it, from itself upwards.
+    """
+
+    path: Path
+    is_resumed: bool = False
+    made: tuple[Path, ...] = ()
+
+    def discard(self) -> None:
+        """Removes a folder that was made for this run, and those above that were and hold nothing else."""
+        if self.made:
+            shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self.made[1:]:
+            with suppress(OSError):  # what is not empty stays
+                folder.rmdir()
+
+
+def new_run_folder(runs_dir: str, name: str) -> RunFolder:
+    """Makes the folder of a new run, `<runs_dir>/<name>/<time>`, which no other run gets.
+
+    Raises:
+        UsageError: It cannot be made.
+    """
+    folder = Path(runs_dir) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    missing = [above for above in folder.parents if not os.path.lexists(above)]
+    for attempt in count(1):
+        chosen = folder if attempt == 1 else folder.with_name(f"{folder.name}_{attempt}")
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            chosen.mkdir()  # of several runs that try at once, one succeeds
+        except OSError as error:
+            is_taken = isinstance(error, FileExistsError) and folder.parent.is_dir()
+            # Another run that failed may have taken its folders away, since.
+            may_be_gone = isinstance(error, (FileExistsError, FileNotFoundError)) and attempt < 100
+            if not (is_taken or may_be_gone):
+                raise _unwritable(chosen, f"which cannot be made ({error.strerror})") from error
+        else:
+            return RunFolder(chosen, made=(chosen, *missing))
+    raise AssertionError
+
+
+def _unwritable(place: Path, reason: str, option: str = "--runs_dir") -> UsageError:
+    return UsageError(f"{option}: expected a folder to write to, got {place}, {reason}; name another")
 
 
 def check_writable(folder: Path, option: str = "--runs_dir") -> None:
@@ -53,9 +101,9 @@ def check_writable(folder: Path, option: str = "--runs_dir") -> None:
     Raises:
         UsageError: It, or the nearest folder above that exists, may not be written to, or is a file.
     """
-    existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.resolve().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UsageError(f"{option}: expected a folder to write to, got {existing}, which is not; name another")
+        raise _unwritable(existing, "which is not", option)
 
 
 def check_place(
@@ -90,16 +138,17 @@ def check_place(
         raise UsageError(f"--out: expected nothing but {contents} there, got {place}; name another")
 
 
-def folder_of_run(checkpoint: str | None, runs_dir: str, name: str) -> tuple[Path, bool]:
-    """The folder of a run, and whether it is that of an earlier one, which goes on there.
+def folder_of_run(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder:
+    """The folder of a run: that of an earlier one, which goes on there, or a new one.
+
+    Of several processes, only the first may ask; the others learn it from the Trainer (`callbacks/base.py`).
 
     Raises:
         UsageError: It could not be written to.
     """
     old = folder_that_goes_on(checkpoint, runs_dir, name)
-    folder = old or new_run_folder(runs_dir, name)
-    check_writable(folder)
-    return folder, old is not None
+    check_writable(old or Path(runs_dir) / name)
+    return RunFolder(old, is_resumed=True) if old else new_run_folder(runs_dir, name)
 
 
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:
@@ -114,7 +163,7 @@ def folder_that_goes_on(checkpoint: str | None, runs_dir: str, name: str) -> Pat
         return None
     checkpoints = Path(checkpoint).resolve().parent
     is_ours = checkpoints.name == "checkpoints" and checkpoints.parents[1] == Path(runs_dir, name).resolve()
-    return checkpoints.parent if is_ours else None
+    return Path(runs_dir, name, checkpoints.parent.name) if is_ours else None
 
 
 def loggers(
@@ -177,7 +226,7 @@ def wandb_logger(
         mode = _mode_of_environment()
     if mode == "disabled":
         return None
-    return WandbLogger(
+    logger = WandbLogger(
         name=name,
         save_dir=folder,
         project=project,
@@ -188,7 +237,40 @@ def wandb_logger(
         log_model=False,
         id=_wandb_id(folder),
         resume="allow",
+        # Offline it would say again and again how to go online; else its links stay, but no tips and no summary.
+        settings={"silent": True} if mode == "offline" else {"quiet": True},
     )
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)  # Lightning always hands it on, of which W&B warns
+    return logger
+
+
+@contextmanager
+def ended_wandb_run() -> Iterator[None]:
+    """Ends the run of Weights & Biases that begins within; the next one of the process would log into it.
+
+    One that had begun before is its owner's.
+    """
+    before, failed = _wandb_run(), True
+    try:
+        yield
+        failed = False
+    finally:
+        after = _wandb_run()
+        if after is not None and after is not before:
+            try:
+                after.finish(exit_code=int(failed))
+            except Exception as error:  # as without a network
+                rank_zero_warn(f"Weights & Biases did not end its run: {error}")
+
+
+def _wandb_run() -> Any:
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def wandb_upload(folder: Path) -> str | None:
+    """The command that uploads what Weights & Biases has kept offline in the folder of a run, if there is something."""
+    pattern = "wandb/offline-run-*"  # one for each time that the run went on
+    return f"wandb sync {shlex.quote(str(folder))}/{pattern}" if any(folder.glob(pattern)) else None
 
 
 def _wandb_id(folder: Path) -> str | None:
@@ -216,6 +298,6 @@ def _has_wandb_key() -> bool:
         try:
             if file and netrc.netrc(os.path.expanduser(file)).authenticators(host):
                 return True
-        except (OSError, netrc.NetrcParseError):
+        except (OSError, ValueError, netrc.NetrcParseError):  # ValueError: no text
             continue
     return False

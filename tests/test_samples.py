@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +17,15 @@ from PIL import Image, ImageSequence
 from quiet import quiet_trainer
 from torch.utils.data import DataLoader
 
-from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating, SampleGrid
+from lightning_cgan import (
+    ConditionalGAN,
+    DigitsData,
+    MLPDiscriminator,
+    MLPGenerator,
+    NonSaturating,
+    SampleGrid,
+    UsageError,
+)
 
 Run = Callable[..., Path]
 
@@ -119,3 +129,94 @@ def test_colours_come_near(tmp_path: Path) -> None:
     for shown, grid in zip(frames(tmp_path / "samples.gif"), grids(tmp_path), strict=True):
         error = (torch.tensor(list(shown.tobytes())).float() - torch.tensor(list(grid.tobytes())).float()).abs()
         assert error.mean() < 16  # of 255; any two shades are 85 apart on average
+
+
+def _many(folder: Path, classes: int, image_size: int = 8, **options: Any) -> list[Image.Image]:
+    """The film of a run with so many classes."""
+    networks = MLPGenerator(classes, 1, image_size, 4, (8,)), MLPDiscriminator(classes, 1, image_size, (8,))
+    images = DataLoader([(torch.zeros(1, image_size, image_size), label) for label in range(4)], batch_size=4)  # type: ignore[arg-type]
+    trainer = quiet_trainer(1, callbacks=[SampleGrid(**options)], default_root_dir=str(folder))
+    trainer.fit(ConditionalGAN(*networks, NonSaturating()), images)
+    return frames(folder / "samples.gif")
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(100, 1), (1300, 1), (4000, 2)])
+def test_of_many_classes_a_hundred_are_shown(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, classes: int, rows: int
+) -> None:
+    caplog.set_level("INFO")
+    film = _many(tmp_path, classes, columns=1, rows=rows)
+    assert film[-1].size == (56 + 4, 100 * rows * 58 + 2)
+    told = f"Samples show 100 of {classes:,} classes, evenly chosen; --samples.labels chooses others"
+    assert [record.getMessage() for record in caplog.records].count(told) == int(classes > 100)
+    assert SampleGrid()._classes(_Fake(classes))[:2] == [0, {100: 1, 1300: 13, 4000: 40}[classes]]  # type: ignore[arg-type]
+    assert SampleGrid()._classes(_Fake(classes))[-1] == classes - 1  # type: ignore[arg-type]
+
+
+class _Fake:
+    """A module whose generator makes images of a size."""
+
+    def __init__(self, num_classes: int, image_size: int = 8) -> None:
+        self.num_classes = num_classes
+        self.generator = SimpleNamespace(image_size=image_size)
+
+
+@pytest.mark.parametrize(
+    ("options", "most", "rows"),
+    [
+        ({"labels": list(range(1130)), "columns": 1}, "1 by at most 1,129", "1,130"),  # a GIF has 65,535 pixels
+        ({"labels": [1] * 100, "rows": 30, "columns": 24}, "24 by at most 990", "3,000"),
+        ({"columns": 1200}, "1,200 by at most 0", "1"),
+    ],
+)
+def test_pictures_that_nobody_can_open_are_refused_before_training(
+    options: dict[str, Any], most: str, rows: str
+) -> None:
+    with pytest.raises(UsageError) as raised:
+        SampleGrid(**options)._check_size(_Fake(2000))  # type: ignore[arg-type]
+    assert str(raised.value) == (
+        f"--samples.rows: expected a picture of {most} images, got {rows} rows; name fewer --samples.labels, or choose "
+        "smaller --samples.rows and --samples.columns"
+    )
+
+
+def test_large_images_have_fewer_classes() -> None:
+    assert len(SampleGrid()._classes(_Fake(1000, 512))) == 80_000_000 // (10 * 514) // 514  # type: ignore[arg-type]
+    assert SampleGrid(rows=16)._classes(_Fake(1000, 512)) == [999]  # type: ignore[arg-type]
+    SampleGrid(rows=30)._check_size(_Fake(1000, 512))  # type: ignore[arg-type]
+
+
+def test_a_film_of_large_grids_has_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_cgan.callbacks.samples._MOST_PIXELS_OF_FILM", 3 * (58 + 2) * (580 + 2) + 1)
+    (tmp_path / "samples").mkdir()
+    for step in range(2, 12):
+        Image.new("RGB", (60, 582), (step, step, step)).save(tmp_path / "samples" / f"{step:08d}.png")
+    _draw(tmp_path, columns=1)
+    assert len(frames(tmp_path / "samples.gif")) == 3
+
+
+def test_a_run_that_goes_on_has_the_grids_of_one_that_was_never_stopped(run: Run) -> None:
+    options = ("--samples.every_n_steps", "2", "--samples.columns", "1", "--scores.images", "0", "--trainer.max_steps")
+    folder = run(*options, "3")
+    (folder / "samples" / "00000003.png").unlink()  # a run that is killed has not drawn it
+    for later in ("00000004.png", "00000006.png"):  # but made more alternations than its checkpoint knows of
+        Image.new("RGB", grids(folder)[0].size, "red").save(folder / "samples" / later)
+    (folder / "samples" / "000000_mine.png").write_bytes(b"")
+    assert run(*options, "5", "--ckpt_path", "last") == folder
+    names = ["000000_mine.png", *(f"{step:08d}.png" for step in (0, 2, 4, 5))]
+    assert sorted(file.name for file in (folder / "samples").iterdir()) == sorted(names)
+    (folder / "samples" / "000000_mine.png").unlink()
+    whole = run(*options, "5")
+    assert [grid.tobytes() for grid in grids(folder)] == [grid.tobytes() for grid in grids(whole)]
+
+
+@pytest.mark.parametrize("error", [OSError(30, "Read-only"), ValueError("no picture"), struct.error("too large")])
+def test_no_picture_is_worth_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("lightning_cgan.callbacks.samples.save_gif", fail)
+    monkeypatch.setattr("lightning_cgan.callbacks.samples.save_png", fail)
+    said = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+    with pytest.warns(UserWarning, match=re.escape(f"The picture of samples was not written: {said}. Training goes")):
+        _draw(tmp_path)

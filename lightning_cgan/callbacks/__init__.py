@@ -9,6 +9,7 @@ from lightning_cgan.callbacks.progress import ProgressBar
 from lightning_cgan.callbacks.report import Report
 from lightning_cgan.callbacks.samples import SampleGrid
 from lightning_cgan.callbacks.scores import BestCheckpoint, Scores
+from lightning_cgan.callbacks.summary import Summary
 
 __all__ = [
     "BestCheckpoint",
@@ -21,5 +22,6 @@ __all__ = [
     "SampleGrid",
     "SaveConfig",
     "Scores",
+    "Summary",
     "draw_curves",
 ]

@@ -25,15 +25,16 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 @contextmanager
 def training_goes_on(what: str) -> Iterator[None]:
-    """Makes a warning of a file that cannot be written, as on a full disk.
+    """Makes a warning of a picture that cannot be made or written, as on a full disk: none is worth a run.
 
     Args:
         what: The beginning of the warning, such as `The picture of samples`.
     """
     try:
         yield
-    except OSError as error:
-        rank_zero_warn(f"{what} was not written: {error}. Training goes on")
+    except Exception as error:
+        reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        rank_zero_warn(f"{what} was not written: {reason}. Training goes on")
 
 
 def splits_of(trainer: Trainer) -> LabelledSplits | None:
@@ -43,11 +44,15 @@ def splits_of(trainer: Trainer) -> LabelledSplits | None:
 
 
 def appoint_once(trainer: Trainer, data: LabelledSplits, device: torch.device) -> Appointment:
-    """The judge of a data set, in every process; if one must be trained, the first process does it alone."""
+    """The judge of a data set, in every process; the first process finds it or trains it, and hands it to the others.
+
+    They need not find it themselves: a cache may not be theirs, or not be writable.
+    """
     found: Appointment | None = None
-    for turn in (trainer.is_global_zero, not trainer.is_global_zero):
-        if turn:
-            found = appoint(data.in_order("train"), data.in_order("validation"), data.num_classes, device)
-        trainer.strategy.barrier()
+    if trainer.is_global_zero:
+        found = appoint(data.in_order("train"), data.in_order("validation"), data.num_classes, device)
+        found.judge.cpu()
+    found = trainer.strategy.broadcast(found)
     assert found is not None
+    found.judge.to(device)
     return found

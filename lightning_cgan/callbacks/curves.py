@@ -70,7 +70,7 @@ def draw_curves(metrics: Path, picture: Path) -> None:
     """
     from matplotlib.figure import Figure  # takes a second, which a run without curves need not wait for
 
-    with metrics.open(newline="") as file:
+    with metrics.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = list(csv.DictReader(file))
     figure = Figure(figsize=(8, 12), layout="constrained")
     for axes, (title, names) in zip(figure.subplots(len(_PANELS), sharex=True), _PANELS.items(), strict=True):

@@ -132,7 +132,7 @@ class PredictionWriter(Callback):
             for place in self._places:
                 remove_unfinished(place)
             text = json.dumps(facts, indent=1) + "\n"
-            write_whole(self.folder / _FACTS, lambda file: file.write_text(text))
+            write_whole(self.folder / _FACTS, lambda file: file.write_bytes(text.encode()))
         trainer.strategy.barrier()
         self._is_claimed = True
 
@@ -158,7 +158,7 @@ class PredictionWriter(Callback):
         file = self.folder / _FACTS
         if file.is_file():
             try:
-                found = dict(json.loads(file.read_text()))
+                found = dict(json.loads(file.read_text(encoding="utf-8")))
             except (ValueError, TypeError):
                 found = {}
             differing = [name for name, value in facts.items() if found.get(name) != value]

@@ -90,7 +90,7 @@ class Report(Callback):
         report = {"checkpoint": about, **found}
         write_whole(folder / "report.png", lambda file: draw_report(report, evidence, data.class_names, file))
         text = json.dumps(report, indent=1) + "\n"
-        write_whole(folder / "report.json", lambda file: file.write_text(text))
+        write_whole(folder / "report.json", lambda file: file.write_bytes(text.encode()))
         rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
         return _summary(report)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
@@ -18,10 +18,14 @@ from lightning_cgan.callbacks.base import run_folder, training_goes_on
 from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation.fakes import ImageMaker
-from lightning_cgan.images import grid, save_gif, save_png
+from lightning_cgan.images import cell_size, grid, save_gif, save_png
 from lightning_cgan.keeping import write_whole
 
-_FRAMES = 60
+T = TypeVar("T")
+
+_FRAMES, _MOST_PIXELS_OF_FILM = 60, 200_000_000  # 60 grids of a hundred classes, as Pillow has them in memory at once
+_MOST_CLASSES = 100  # that are shown where nobody chose: nobody looks at more
+_LARGEST_SIDE, _MOST_PIXELS = 65_500, 80_000_000  # a GIF has no more; Pillow would warn when it opens the grid
 _SECONDS, _SECONDS_OF_LAST = 0.2, 2.0
 
 
@@ -31,12 +35,13 @@ class SampleGrid(Callback):
     Each class has its own rows. The latents stay the same for the whole run and are the same in the rows of every
     class: a column shows one style in all classes, a file after the other how it changes (after StyleGAN3's snapshot
     grids; Karras et al. 2021, arXiv:2106.12423). At the end of the run, `samples.gif` plays all that lie in the folder,
-    or 60 of them.
+    or 60 of them, and fewer of large ones.
 
     Args:
         every_n_steps: The number of alternations from one grid to the next. There is one before the first alternation
             and one after the last in any case.
-        labels: The classes to show, by name, by number or as ranges; all if not given.
+        labels: The classes to show, by name, by number or as ranges; all if not given, or where there are many, 100 of
+            them, evenly chosen.
         columns: The number of images in a row.
         rows: The number of rows of each class.
         seed: Determines the latents.
@@ -62,18 +67,57 @@ class SampleGrid(Callback):
         self._numbers: list[int] = []
         self._folder: Path | None = None
         self._last_step = -1
+        self._goes_on = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Finds the run folder and the classes to show, and refuses what is no class."""
         run = run_folder(trainer)
         self._folder = run / "samples" if run else None
-        count = cast(ImageMaker, pl_module).num_classes
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or map(str, range(count))
-        self._numbers = find_classes(self.labels, tuple(names), "--samples.labels")
+        module = cast(ImageMaker, pl_module)
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        self._numbers = self._classes(module, tuple(names or map(str, range(module.num_classes))))
+        self._check_size(module)
+
+    def _classes(self, module: ImageMaker, names: Sequence[str]) -> Sequence[int]:
+        """The classes to show."""
+        if self.labels is not None:
+            return find_classes(self.labels, names, "--samples.labels")
+        return _evenly(range(module.num_classes), max(1, min(_MOST_CLASSES, self._most_rows(module) // self.rows)))
+
+    def _most_rows(self, module: ImageMaker) -> int:
+        """The number of rows that a picture can have."""
+        cell = cell_size(getattr(getattr(module, "generator", None), "image_size", 1))
+        width = self.columns * cell
+        return min(_LARGEST_SIDE, _MOST_PIXELS // width) // cell if width <= _LARGEST_SIDE else 0
+
+    def _check_size(self, module: ImageMaker) -> None:
+        most, rows = self._most_rows(module), len(self._numbers) * self.rows
+        if rows > most:
+            raise UsageError(
+                f"--samples.rows: expected a picture of {self.columns:,} by at most {most:,} images, got {rows:,} "
+                "rows; name fewer --samples.labels, or choose smaller --samples.rows and --samples.columns"
+            )
+        if self.labels is None and len(self._numbers) < module.num_classes:
+            shown = f"{len(self._numbers)} of {module.num_classes:,} classes"
+            rank_zero_info(f"Samples show {shown}, evenly chosen; --samples.labels chooses others")
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Notes that the run goes on."""
+        self._goes_on = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the first grid."""
-        self._draw(trainer, pl_module)
+        """Draws the first grid, which a run that goes on in its folder has."""
+        if not self._goes_on or not self._take_back(trainer):
+            self._draw(trainer, pl_module)
+
+    def _take_back(self, trainer: Trainer) -> bool:
+        """Removes the grids after the checkpoint, which the run will draw again, and tells whether there are others."""
+        grids = sorted(self._folder.glob("[0-9]*.png")) if self._folder else []
+        later = [grid for grid in grids if grid.stem.isdecimal() and int(grid.stem) > trainer.global_step]
+        with training_goes_on("The folder of samples"):
+            for grid in later if trainer.is_global_zero else ():
+                grid.unlink()
+        return len(later) < len(grids)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Draws a grid when it is time."""
@@ -110,16 +154,21 @@ class SampleGrid(Callback):
             return
         with training_goes_on("samples.gif"):
             files = sorted(self._folder.glob("[0-9]*.png"))
-            pictures = [Image.open(file) for file in _evenly(files, _FRAMES)]
+            width, height = Image.open(files[-1]).size if files else (1, 1)
+            pictures = [
+                Image.open(file) for file in _evenly(files, min(_FRAMES, _MOST_PIXELS_OF_FILM // (width * height)))
+            ]
             # A run that goes on with other rows or columns has grids of another size.
-            frames = [picture for picture in pictures if picture.size == pictures[-1].size]
+            frames = [picture for picture in pictures if picture.size == (width, height)]
             if frames:
                 film = partial(save_gif, frames, seconds=_SECONDS, seconds_of_last=_SECONDS_OF_LAST)
                 write_whole(self._folder.with_name("samples.gif"), film)
 
 
-def _evenly(files: Sequence[Path], most: int) -> list[Path]:
-    """At most so many of the files, evenly chosen; the first and the last are among them."""
-    steps = max(1, min(len(files), most) - 1)
-    places = {round(number * (len(files) - 1) / steps) for number in range(steps + 1)} if files else ()
-    return [files[place] for place in sorted(places)]
+def _evenly(items: Sequence[T], most: int) -> list[T]:
+    """At most so many of some items, evenly chosen; the last is among them, and the first."""
+    if most < 2:
+        return list(items[-1:])
+    steps = max(1, min(len(items), most) - 1)
+    places = {round(number * (len(items) - 1) / steps) for number in range(steps + 1)} if items else ()
+    return [items[place] for place in sorted(places)]

@@ -91,7 +91,7 @@ class LabelledImages(LightningDataModule, ABC):
         self.memory_budget = memory_budget
         self.balance = balance
         self.batch_size = batch_size
-        self.data_dir = Path(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data")
+        self.data_dir = Path(os.path.expanduser(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data"))
         self.image_size = image_size or self.native_image_size
         self.validation_fraction = validation_fraction
         self.predictions_per_class = predictions_per_class

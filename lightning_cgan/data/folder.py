@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from os.path import expanduser
 from pathlib import Path
 from typing import Literal
 from unicodedata import normalize
@@ -78,7 +79,7 @@ class ImageFolderData(LabelledImages):
         self.test_fraction = test_fraction
         self.corrupt = corrupt
         self.workers = workers
-        self.folders = _folders_of_splits(Path(data_dir))
+        self.folders = _folders_of_splits(Path(expanduser(data_dir)))
         self._names = {folder: _class_names(folder) for folder in self.folders.values()}
         self.all_class_names = tuple(sorted({name for names in self._names.values() for name in names}))
         self.kept = class_numbers(classes, self.all_class_names)  # the others need not be in order

@@ -7,13 +7,15 @@ fingerprint of that split, so a set that differs in one image, class or size has
 from __future__ import annotations
 
 import hashlib
+import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
@@ -22,7 +24,7 @@ from lightning_cgan.augmentations import Translation
 from lightning_cgan.chance import generator_at
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_chance, learn
-from lightning_cgan.keeping import cache_folder, write_whole
+from lightning_cgan.keeping import cache_folder, keep_in_cache, write_whole
 
 SHIPPED = Path(__file__).parent / "judges"
 _KIND = "judge-1"  # of the network and of how it learns: another kind's weights and scores do not compare
@@ -59,13 +61,27 @@ def appoint(train: OrderedLoader, validation: OrderedLoader, num_classes: int, d
     """
     fingerprint = fingerprint_of(train)
     kept = cache_folder() / f"{_KIND}-{fingerprint[:32]}.safetensors"
-    for file in [*sorted(SHIPPED.glob("*.safetensors")), kept]:
-        if file.exists() and _card(file).items() >= {"kind": _KIND, "fingerprint": fingerprint}.items():
-            return _load(file, num_classes, train, device)
-    rank_zero_info("A judge for the scores of this data set is trained once, and kept")
-    judge = train_judge(train, num_classes, device)
-    save_judge(judge, kept, fingerprint=fingerprint, validation_accuracy=accuracy(judge, validation))
-    return _load(kept, num_classes, train, device)
+    found = _found([*sorted(SHIPPED.glob("*.safetensors")), kept], fingerprint, num_classes, train)
+    if found is None:
+        rank_zero_info("A judge for the scores of this data set is trained once, and kept")
+        judge = train_judge(train, num_classes, device)
+        card = _complete(fingerprint=fingerprint, validation_accuracy=accuracy(judge, validation))
+        content = _content(judge, card)
+        keep_in_cache(kept, content)
+        found = _load(content, card, num_classes, train)
+    found.judge.to(device)
+    return found
+
+
+def _found(files: list[Path], fingerprint: str, num_classes: int, train: OrderedLoader) -> Appointment | None:
+    """The judge in the first of some files that hold that of a data set; a damaged one is passed over."""
+    for file in files:
+        with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
+            with safe_open(file, "pt") as opened:
+                card = dict(opened.metadata() or {})
+            if card.items() >= {"kind": _KIND, "fingerprint": fingerprint}.items():
+                return _load(file.read_bytes(), card, num_classes, train)
+    return None
 
 
 def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, seed: int = 0) -> Judge:
@@ -98,9 +114,21 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
 
 def save_judge(judge: Judge, file: Path, **card: object) -> None:
     """Writes a judge's weights, and what is known about it, to a file, whole or not at all."""
-    weights = {name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}
-    known = {"kind": _KIND, **{name: str(value) for name, value in card.items()}}
-    write_whole(file, lambda unfinished: save_file(weights, unfinished, known))
+    content = _content(judge, _complete(**card))
+    write_whole(file, lambda unfinished: unfinished.write_bytes(content))
+
+
+def _complete(**card: object) -> dict[str, str]:
+    return {"kind": _KIND, **{name: str(value) for name, value in card.items()}}
+
+
+def _content(judge: Judge, card: dict[str, str]) -> bytes:
+    """What a file of a judge holds: the same bytes for the same judge, whose hash a report names."""
+    content = save({name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}, card)
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()  # in any order
+    header += b" " * (-len(header) % 8)  # what comes behind is aligned
+    return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def fingerprint_of(images: OrderedLoader) -> str:
@@ -125,15 +153,9 @@ def _sizes(images: OrderedLoader) -> tuple[int, int]:
     return images.images.channels, images.images.size
 
 
-def _card(file: Path) -> dict[str, str]:
-    with safe_open(file, "pt") as opened:
-        return dict(opened.metadata() or {})
-
-
-def _load(file: Path, num_classes: int, train: OrderedLoader, device: torch.device) -> Appointment:
+def _load(content: bytes, card: dict[str, str], num_classes: int, train: OrderedLoader) -> Appointment:
     with forked_chance(0):  # of the weights, which are replaced at once
         judge = Judge(num_classes, *_sizes(train))
-    judge.load_state_dict(load_file(file))
-    card = _card(file)
-    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
-    return Appointment(judge.to(device).eval(), card["fingerprint"], sha256, float(card["validation_accuracy"]))
+    judge.load_state_dict(load(content))
+    sha256 = hashlib.sha256(content).hexdigest()
+    return Appointment(judge.eval(), card["fingerprint"], sha256, float(card["validation_accuracy"]))

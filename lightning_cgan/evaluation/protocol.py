@@ -14,6 +14,7 @@ import json
 import platform
 import statistics
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -30,7 +31,7 @@ from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, look_at, quick_scores
 from lightning_cgan.images import unit_from_signed
-from lightning_cgan.keeping import cache_folder, write_whole
+from lightning_cgan.keeping import cache_folder, keep_in_cache
 
 FORMAT = 1
 
@@ -204,11 +205,12 @@ class Examination:
         about = [self.about_data, protocol.lesson, protocol.epochs, protocol.seeds_of_ceiling, machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         file = cache_folder() / f"ceiling-{name}.json"
-        if not file.exists():
-            real = at_most(self.train, protocol.lesson or len(self.train.labels))
-            found = self._taught(lambda epoch: real, self.validation, protocol.seeds_of_ceiling)
-            write_whole(file, lambda unfinished: unfinished.write_text(json.dumps(found)))
-        return dict(json.loads(file.read_text()))
+        with suppress(OSError, ValueError, TypeError):  # none there, or a damaged one
+            return dict(json.loads(file.read_text(encoding="utf-8")))
+        real = at_most(self.train, protocol.lesson or len(self.train.labels))
+        content = json.dumps(self._taught(lambda epoch: real, self.validation, protocol.seeds_of_ceiling)).encode()
+        keep_in_cache(file, content)
+        return dict(json.loads(content))
 
     def parzen(self, centres: OrderedLoader) -> dict[str, float]:
         """The Parzen-window log-likelihood of test images, in nats, with windows on some images."""

@@ -61,7 +61,7 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
             raise UsageError(no_such_file("--report", given))
         return None
     try:
-        report = json.loads(file.read_text())
+        report = json.loads(file.read_text(encoding="utf-8"))
         if report["format"] != _FORMAT:
             raise ValueError(f"format {report['format']}")
         scored = ScoredReport(_table(report), next((p for p in [file.with_name("report.png")] if p.is_file()), None))

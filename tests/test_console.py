@@ -1,0 +1,231 @@
+"""What is on the screen of a user, and what a command leaves behind in the process that called it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
+
+from lightning_cgan.__main__ import _have_a_backend, _have_a_home
+from lightning_cgan.cli import main
+from lightning_cgan.console import as_it_was, command, encodable, quiet
+from lightning_cgan.run import ended_wandb_run
+
+SMALL = ("--config", "digits", "--data.image_size", "8", "--scores.images", "0", "--trainer.accelerator", "cpu")
+SHORT = ("fit", *SMALL, "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false")
+
+# Every line of a first run, in this order.
+LINES = (
+    r"Seed set to 0",
+    r"Precision \S+, since this CPU .* multiply bfloat16 by itself; --trainer.precision chooses another",
+    r"GPU available: \w+.*, used: False",
+    r"Generator: DCGANGenerator, 46,241 parameters; Discriminator: DCGANDiscriminator, 36,193 parameters",
+    r"`Trainer.fit` stopped: `max_steps=2` reached.",
+    r"Pictures: (runs/digits/\S+)/samples, \1/samples.gif",
+    r"Checkpoint: runs/digits/\S+/checkpoints/last.ckpt",
+    r"Weights & Biases: to upload the run, wandb sync runs/digits/\S+/wandb/offline-run-\*",
+)
+
+
+def test_a_first_run_says_nothing_that_is_of_no_use(tmp_path: Path) -> None:
+    """In a process of its own, where the tests have set nothing."""
+    pytest.importorskip("wandb")
+    (tmp_path / "home").mkdir()
+    environment = {
+        **os.environ,
+        "WANDB_MODE": "offline",
+        "HOME": str(tmp_path / "home"),
+        "CUDA_HOME": "/usr/local/cuda",
+    }
+    program = [sys.executable, "-m", "lightning_cgan", *SHORT]
+    ended = subprocess.run(program, env=environment, capture_output=True, encoding="utf-8", check=True)
+    shown = [*ended.stderr.splitlines(), *ended.stdout.splitlines()]
+    if torch.cuda.is_available():  # one is asked to use it
+        shown = [line for line in shown if "GPU available but not used" not in line]
+    assert len(shown) == len(LINES), shown
+    for line, expected in zip(shown, LINES, strict=True):
+        assert re.fullmatch(expected, line.strip())
+
+
+def test_two_runs_of_a_process_have_runs_of_their_own_at_weights_and_biases(monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for options in (["--name", "one"], ["--name", "bad", "--samples.labels", "[11]"], ["--name", "two"]):
+        if options[1] == "bad":
+            with pytest.raises(SystemExit):
+                main([*SHORT, *options])
+        else:
+            main([*SHORT, *options])
+        assert wandb.run is None
+    kept = {name: len(list(Path().glob(f"runs/{name}/*/wandb/offline-run-*"))) for name in ("one", "bad", "two")}
+    assert kept == {"one": 1, "bad": 0, "two": 1}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("was_there", [False, True])
+def test_a_run_of_weights_and_biases_is_ended_by_who_began_it(
+    monkeypatch: pytest.MonkeyPatch, fails: bool, was_there: bool
+) -> None:
+    ended: list[int] = []
+    began = SimpleNamespace(finish=lambda exit_code: ended.append(exit_code))
+    fake: Any = SimpleNamespace(run=began if was_there else None)
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    try:
+        with ended_wandb_run():
+            fake.run = began
+            if fails:
+                raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        pass
+    assert ended == ([] if was_there else [int(fails)])
+
+
+def test_a_command_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def state() -> list[Any]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        numbers = (torch.get_num_threads(), torch.get_default_dtype(), torch.backends.cudnn.benchmark)
+        strict = (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled())
+        return [dict(os.environ), handlers, numbers, strict]
+
+    monkeypatch.setenv("KEPT", "1")
+    monkeypatch.setenv("LOST", "1")
+    before = state()
+    with as_it_was():
+        os.environ["KEPT"] = "2"
+        del os.environ["LOST"]
+        os.environ["LOCAL_RANK"] = "0"  # Lightning's launcher, and a second run would wait for others
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        torch.set_num_threads(2)
+        torch.set_default_dtype(torch.float64)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+    assert state() == before
+    main([*SHORT, "--trainer.deterministic", "true", "--threads", "2", "--trainer.benchmark", "true"])
+    assert state() == before
+    with pytest.raises(SystemExit):
+        main([*SHORT, "--trainer.deterministic", "true", "--threads", "2", "--samples.labels", "[-1]"])
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "bars", "checkpoint"),
+    [
+        (["--trainer.enable_checkpointing", "false"], ["ProgressBar"], False),
+        (["--trainer.barebones", "true"], [], False),
+        (["--trainer.callbacks+=TQDMProgressBar"], ["TQDMProgressBar"], True),
+        (["--trainer.callbacks+=RichProgressBar", "--trainer.callbacks.refresh_rate=3"], ["RichProgressBar"], True),
+        (["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"], ["ProgressBar"], True),
+    ],
+)
+def test_options_of_lightning_take_the_place_of_ours(
+    monkeypatch: pytest.MonkeyPatch, options: list[str], bars: list[str], checkpoint: bool
+) -> None:
+    seen: list[Any] = []
+    real = sys.modules["lightning_cgan.cli"].last_words  # type: ignore[attr-defined]
+    monkeypatch.setattr("lightning_cgan.cli.last_words", lambda *given: (seen.append(given[0]), real(*given)))
+    main(["fit", *SMALL, "--trainer.max_steps", "2", *options])
+    (trainer,) = seen
+    assert trainer.global_step == 2
+    assert [type(one).__name__ for one in trainer.callbacks if isinstance(one, AnyProgressBar)] == bars
+    assert any(Path().glob("runs/digits/*/checkpoints/last.ckpt")) == checkpoint
+    assert any(Path().glob("runs")) == ("--trainer.barebones" not in options)
+
+
+@pytest.mark.parametrize(
+    "message", ["TPU available: False, using: 0 TPU cores", "💡 Tip: litlogger", "No CUDA runtime"]
+)
+@pytest.mark.parametrize("name", ["lightning.pytorch.utilities.rank_zero", "torch.utils.cpp_extension"])
+def test_what_is_kept_back(caplog: pytest.LogCaptureFixture, message: str, name: str) -> None:
+    logger = logging.getLogger(name)
+    text = f"{message} is found, using CUDA_HOME='/usr/local/cuda'"
+    caplog.set_level(logging.INFO, name)
+    with quiet():
+        logger.warning(text)
+        logger.warning("The judge is not sure")
+    assert [record.getMessage() for record in caplog.records] == ["The judge is not sure"]
+    logger.warning(text)
+    assert len(caplog.records) == 2
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
+def test_a_terminal_that_lacks_a_letter(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    written = io.BytesIO()
+    terminal = io.TextIOWrapper(written, encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    with encodable():
+        print("猫 1,000 …", flush=True)
+    assert terminal.errors == "strict"
+    expected = {"ascii": rb"\u732b 1,000 \u2026", "cp1252": b"\\u732b 1,000 \x85", "utf-8": "猫 1,000 …".encode()}
+    assert written.getvalue().strip() == expected[encoding]
+
+
+def test_a_terminal_that_lacks_a_letter_gets_help_and_errors(capfd: pytest.CaptureFixture[str]) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "MPLBACKEND": "no_such_backend"}
+    program = [sys.executable, "-m", "lightning_cgan"]
+    assert subprocess.run([*program, "--help"], env=environment, check=False).returncode == 0
+    ended = subprocess.run([*program, "fit", "--config", "猫.yaml"], env=environment, check=False)
+    shown = capfd.readouterr()
+    assert "[--config FILE.yaml \\u2026]" in shown.out
+    assert ended.returncode == 2
+    assert shown.err.splitlines()[-1].startswith("error: --config: no such file: ")
+    assert "\\u732b.yaml" in shown.err
+    assert "Traceback" not in shown.err
+
+
+@pytest.mark.parametrize(("name", "stays"), [("agg", True), ("svg", True), ("widgets", False), ("nonsense://x", False)])
+def test_a_backend_of_a_notebook(monkeypatch: pytest.MonkeyPatch, name: str, stays: bool) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    with matplotlib.rc_context():
+        monkeypatch.setenv("MPLBACKEND", name)
+        _have_a_backend()
+        assert os.environ.get("MPLBACKEND") == (name if stays else None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="where homes have these folders")
+@pytest.mark.parametrize("home", ["/proc/nowhere", "/dev/null", "file", None])
+def test_without_a_home_caches_go_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None) -> None:
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    for name in ("MPLCONFIGDIR", "WANDB_DATA_DIR", "TORCHINDUCTOR_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_CACHE_DIR", "mine")
+    Path("file").touch()
+    if home is None:
+        monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user that nobody knows
+    else:
+        monkeypatch.setenv("HOME", home)
+    _have_a_home()
+    assert os.environ["WANDB_CACHE_DIR"] == "mine"
+    for name in ("MPLCONFIGDIR", "WANDB_DATA_DIR", "TORCHINDUCTOR_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        place = Path(os.environ[name])
+        assert place.is_dir()
+        assert place.is_relative_to(tmp_path / "temporary")
+        monkeypatch.delenv(name)
+    assert not Path("~").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = dict(os.environ)
+    _have_a_home()
+    assert dict(os.environ) == before
+
+
+def test_a_mistake_ends_a_command_with_one_line(fails: Callable[..., str]) -> None:
+    with pytest.raises(ZeroDivisionError), command():  # which is no user's mistake
+        1 / 0  # noqa: B018
+    assert fails("fit", *SMALL, "--trainer.barebones", "true", "--trainer.profiler", "simple").startswith(
+        "error: --trainer: "
+    )
