@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "images": set(),
     "rebuildable": set(),
     "averaging": set(),
-    "distributed": set(),
+    "distributed": {"errors"},
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
@@ -37,6 +37,8 @@ MAY_IMPORT = {
     "sampling": GROUND | {"networks"},
     "pretrained": GROUND | {"networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
+    "batches": GROUND | {"networks"},
+    "training_batches": GROUND | {"batches", "distributed", "networks", "rounds"},
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
     "machine": GROUND | {"networks"},
@@ -46,7 +48,7 @@ MAY_IMPORT = {
     "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"resuming", "rounds", "sampling"},
+    | {"resuming", "rounds", "sampling", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file", "run"},
     "generating": GROUND | {"checkpoint_io", "module", "run"},
@@ -56,8 +58,17 @@ MAY_IMPORT = {
     "__main__": None,
     "cli": None,  # knows all
 }
-PLAIN_TORCH = GROUND | {"augmentations", "averaging", "capture", "distributed", "losses", "machine", "networks"}
-PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling"}
+PLAIN_TORCH = GROUND | {
+    "augmentations",
+    "averaging",
+    "batches",
+    "capture",
+    "distributed",
+    "losses",
+    "machine",
+    "networks",
+}
+PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling", "training_batches"}
 
 
 def imports(file: Path) -> set[str]:
