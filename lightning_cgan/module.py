@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,9 +10,10 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam
+from typing_extensions import Self
 
 from lightning_cgan.augmentations import Augmentation
-from lightning_cgan.averaging import decay_of, update_average
+from lightning_cgan.averaging import average_of, decay_of, in_full_precision, update_average
 from lightning_cgan.chance import Distribution, Drawing, generator_at, move_global_generator
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
@@ -48,8 +49,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
     A training batch is what one alternation needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
     discriminator step it is cut into as many equal parts, so that each step sees fresh images and fresh latents (as in
     BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
-    loader of your own must give `discriminator_steps` times the batch size. What a short last batch has too many for equal
-    parts is left out, and one with too few images is no step.
+    loader of your own must give `discriminator_steps` times the batch size. What a short last batch has too many for
+    equal parts is left out, and one with too few images is no step.
 
     Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
     (see `lightning_cgan.chance`). The seed is PyTorch's initial seed, which `seed_everything` sets, and is kept in the
@@ -83,7 +84,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
             their gradients add up to those of the whole batch.
         discriminator_accumulation: The same for the discriminator.
         ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
-            half after so many images (batch size times alternations). Samples are made with it.
+            half after so many images (batch size times alternations). Samples are made with it. It is kept in float32
+            where the networks are in half precision.
         ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
         compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
             derivatives; or the whole `alternation`, penalties and steps of Adam included, as one graph for each set of
@@ -146,7 +148,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.accumulation = {"generator": generator_accumulation, "discriminator": discriminator_accumulation}
         self.ema_half_life = ema_half_life
         self.ema_ramp_up = ema_ramp_up
-        self.generator_ema = None if ema_half_life is None else copy.deepcopy(generator).requires_grad_(False)
+        self.generator_ema = None if ema_half_life is None else average_of(generator)
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
@@ -254,6 +256,20 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
     def _generator(self, *address: int) -> torch.Generator:
         assert self.seed is not None, "the seed is known once a Trainer runs"
         return generator_at(self.seed, *address, device=self.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
+        average = self.generator_ema
+        if average is None:
+            return super()._apply(fn, recurse)
+        self._modules["generator_ema"] = None
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._modules["generator_ema"] = average
+        if recurse:
+            average._apply(in_full_precision(fn))
+        return self
 
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
