@@ -6,8 +6,34 @@ first one, which makes a GPU wait, and the latter averages the whole module; hen
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import TypeVar
+
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+def average_of(network: NetworkT) -> NetworkT:
+    """The average of a network that has not moved yet: a copy that is not trained, in float32 or better.
+
+    In half precision it would stand still: what an update adds to a weight is less than the last digit.
+    """
+    return copy.deepcopy(network).requires_grad_(False)._apply(lambda t: t.float() if t.dtype in _HALVES else t)
+
+
+def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A conversion of tensors, as `nn.Module._apply` takes it, that moves them but leaves out half precision."""
+
+    def converted(tensor: Tensor) -> Tensor:
+        result = convert(tensor)
+        return tensor.to(result.device) if result.dtype in _HALVES and tensor.dtype not in _HALVES else result
+
+    return converted
 
 
 def decay_of(images: int, images_seen: int, half_life: float, ramp_up: float | None) -> float:
@@ -32,11 +58,12 @@ def decay_of(images: int, images_seen: int, half_life: float, ramp_up: float | N
 def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves an average towards a network of the same architecture: decay · average + (1 - decay) · network.
 
-    Buffers, such as batch statistics, are averaged too; whole numbers, such as counters, are copied.
+    Buffers, such as batch statistics, are averaged too; whole numbers, such as counters, are copied. The average may be
+    in a higher precision.
     """
     averages, values = [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()]
     pairs = list(zip(averages, values, strict=True))
-    floats = [(old, new) for old, new in pairs if old.is_floating_point()]
+    floats = [(old, new.to(old.dtype)) for old, new in pairs if old.is_floating_point()]
     torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
     for old, new in pairs:
         if not old.is_floating_point():

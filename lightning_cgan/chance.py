@@ -56,18 +56,24 @@ def _seed_at(*address: int) -> int:
     return int.from_bytes(digest, "little")
 
 
-def draw_latents(shape: tuple[int, ...], distribution: Distribution, generator: torch.Generator | None) -> Tensor:
+def draw_latents(
+    shape: tuple[int, ...],
+    distribution: Distribution,
+    generator: torch.Generator | None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """Draws latents, standard normal or uniform in [-1, 1].
 
     Args:
         shape: The shape of the result, usually (N, latent_dim).
         distribution: The distribution of each number.
         generator: Draws the numbers, on its own device. Without one, PyTorch's global generator of the CPU does.
+        dtype: Of the result; without it, PyTorch's default.
     """
     device = generator.device if generator is not None else torch.device("cpu")
     if distribution == "normal":
-        return torch.randn(shape, generator=generator, device=device)
-    return torch.rand(shape, generator=generator, device=device).mul_(2).sub_(1)
+        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    return torch.rand(shape, generator=generator, device=device, dtype=dtype).mul_(2).sub_(1)
 
 
 @dataclass(frozen=True)

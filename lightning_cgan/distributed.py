@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 
+from lightning_cgan.errors import UsageError
+
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
@@ -37,6 +39,26 @@ def gather_rows(rows: Tensor) -> Tensor:
     shares = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(shares, rows)
     return torch.stack(shares, dim=1).flatten(0, 1)
+
+
+def agree(rows: int, fault: str, device: torch.device) -> list[int]:
+    """How many rows each process has, unless something is wrong in one: then that is raised in all of them.
+
+    Args:
+        rows: The number of rows of this process.
+        fault: What is wrong in it; nothing, if it is empty.
+        device: What they tell one another lies there.
+
+    Raises:
+        UsageError: Something is wrong in a process.
+    """
+    own = torch.tensor([[rows, bool(fault)]], device=device)
+    counts, is_wrong = gather_rows(own).T.tolist()
+    if any(is_wrong):
+        said: list[str] = [""] * dist.get_world_size()
+        dist.all_gather_object(said, fault)
+        raise UsageError(next(filter(None, said)))
+    return cast(list[int], counts)
 
 
 def _average(tensors: Sequence[Tensor]) -> None:

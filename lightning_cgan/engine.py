@@ -171,6 +171,7 @@ class Engine(LightningModule):
 
     def on_train_start(self) -> None:
         """Puts the counts where gradients are, so that nothing waits for a GPU."""
+        super().on_train_start()
         self.skipped_steps = {role: skipped.to(self.device) for role, skipped in self.skipped_steps.items()}
 
     def on_train_end(self) -> None:

@@ -109,11 +109,13 @@ class GraphEngine(Engine, Reporter):
         """Makes an alternation as a graph, if there can be one for these rounds; see `CapturedAlternation`."""
         if self.captured is None or not self.captured.fits(rounds):
             return False
+        seconds = self.captured.seconds
         try:
             means = self.captured.run(rounds, last, due)
         except CaptureError as error:
             self._do_not_capture(str(error))
             return False
+        self.running_means.leave_out(self.captured.seconds - seconds)
         self.running_means.add(means)
         self.count_alternation()
         return True

@@ -14,6 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_cgan.networks.base import Discriminator, Generator, judge
+from lightning_cgan.networks.modes import in_evaluation_mode
 
 # From here on, all cores together are faster than one by more than any noise.
 _FLOPS_FOR_ALL_CORES = 1e9
@@ -67,11 +68,8 @@ def flops_of_alternation(generator: Generator, discriminator: Discriminator, bat
     latents = weights.new_zeros(1, generator.latent_dim)
     images = weights.new_zeros(1, generator.image_channels, generator.image_size, generator.image_size)
     for network, inputs in ((generator, latents), (discriminator, images)):
-        was_training = network.training
-        network.eval()
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            network(inputs, labels)
-        network.train(was_training)
+            in_evaluation_mode(network)(inputs, labels)
         forward[network] = counter.get_total_flops()
     return float(batch_size * (8 * forward[discriminator] + 3 * forward[generator]))
 

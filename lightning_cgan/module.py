@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam
+from typing_extensions import Self
 
 from lightning_cgan.augmentations import Augmentation
-from lightning_cgan.averaging import decay_of, update_average
+from lightning_cgan.averaging import average_of, decay_of, in_full_precision, update_average
 from lightning_cgan.chance import Distribution, Drawing, generator_at, move_global_generator
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
@@ -29,8 +31,9 @@ from lightning_cgan.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
 from lightning_cgan.resuming import Resumable
-from lightning_cgan.rounds import Dealer, LabelSource, Round, check_divides
-from lightning_cgan.sampling import SamplingModule, check_labels
+from lightning_cgan.rounds import Dealer, LabelSource, Round
+from lightning_cgan.sampling import SamplingModule
+from lightning_cgan.training_batches import TrainingBatches
 
 # The purposes of random numbers, a part of their address.
 _TRAINING, _VALIDATION, _TEST, _PREDICTION, _NETWORKS = range(5)
@@ -46,7 +49,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
     A training batch is what one alternation needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
     discriminator step it is cut into as many equal parts, so that each step sees fresh images and fresh latents (as in
     BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
-    loader of your own must give `discriminator_steps` times the batch size.
+    loader of your own must give `discriminator_steps` times the batch size. What a short last batch has too many for
+    equal parts is left out, and one with too few images is no step.
 
     Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
     (see `lightning_cgan.chance`). The seed is PyTorch's initial seed, which `seed_everything` sets, and is kept in the
@@ -80,7 +84,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
             their gradients add up to those of the whole batch.
         discriminator_accumulation: The same for the discriminator.
         ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
-            half after so many images (batch size times alternations). Samples are made with it.
+            half after so many images (batch size times alternations). Samples are made with it. It is kept in float32
+            where the networks are in half precision.
         ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
         compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
             derivatives; or the whole `alternation`, penalties and steps of Adam included, as one graph for each set of
@@ -143,7 +148,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.accumulation = {"generator": generator_accumulation, "discriminator": discriminator_accumulation}
         self.ema_half_life = ema_half_life
         self.ema_ramp_up = ema_ramp_up
-        self.generator_ema = None if ema_half_life is None else copy.deepcopy(generator).requires_grad_(False)
+        self.generator_ema = None if ema_half_life is None else average_of(generator)
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
@@ -152,7 +157,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.seed = None
         self.images_seen = 0
         self.drawing = Drawing()
-        self._has_seen_labels = False
+        self._prepare_batches()
         with_places = any(penalty.needs_places for penalty in self.penalties)
         sizes = (generator.latent_dim, generator.num_classes)
         self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places)
@@ -160,12 +165,24 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         check_classifier(discriminator, auxiliary_classifier)
         self._save_description()
 
+    def _prepare_batches(self) -> None:
+        steps, accumulation = self.discriminator_steps, self.accumulation
+        networks = self.generator, self.discriminator
+        self._batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
+
     # ---- the training step -------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Makes one alternation."""
-        images, labels = batch
-        self._check_batch(len(images), labels)
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        """Makes one alternation.
+
+        Raises:
+            UsageError: The batch is not of images (N, C, H, W), floats in [-1, 1], and class numbers (N,), or cannot be
+                cut into the parts that are asked for.
+        """
+        loader = self.trainer.train_dataloader  # type: ignore[attr-defined]
+        images, labels = self._batches.take(batch, batch_idx, loader, self.device, self.trainer.world_size)
+        if not len(images):
+            return
         assert self.seed is not None, "setup has fixed it"
         address = (self.seed, _NETWORKS, self.global_step, self.trainer.global_rank)
         move_global_generator(*address, device=self.device)  # for dropout, and whatever else a network draws
@@ -178,15 +195,12 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         self.running_means.count_images(len(images) * self.trainer.world_size)
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:
+            self._batches.raise_faults()
             self.report_running_means(**self.skipped_scalars())
 
-    def _check_batch(self, images: int, labels: Tensor) -> None:
-        for role in ROLES:
-            parts = {f"{role}_accumulation": self.accumulation[role]}
-            check_divides(images, discriminator_steps=self.discriminator_steps, **parts)
-        if not self._has_seen_labels:  # of the first batch alone: to look at them makes a GPU wait
-            check_labels(labels, self.num_classes)
-            self._has_seen_labels = True
+    def on_train_epoch_end(self) -> None:
+        """Looks at what of the batches has not been looked at yet, since that makes a GPU wait."""
+        self._batches.raise_faults()
 
     def _deal_alternation(self, images: Tensor, labels: Tensor) -> tuple[list[Round], Round | None]:
         """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""
@@ -243,6 +257,20 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         assert self.seed is not None, "the seed is known once a Trainer runs"
         return generator_at(self.seed, *address, device=self.device)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
+        average = self.generator_ema
+        if average is None:
+            return super()._apply(fn, recurse)
+        self._modules["generator_ema"] = None
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._modules["generator_ema"] = average
+        if recurse:
+            average._apply(in_full_precision(fn))
+        return self
+
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -253,6 +281,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         """
         if self.seed is None:
             self.seed = self.trainer.strategy.broadcast(torch.initial_seed() % 2**63)
+        self._prepare_batches()
         self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
         self.prepare_strategy()
         if stage == "fit":
@@ -261,16 +290,20 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`."""
-        self._report_losses("val", batch, _VALIDATION, batch_idx)
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`.
 
-    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`."""
-        self._report_losses("test", batch, _TEST, batch_idx)
+        Of several loaders, each has losses of its own, whose names end in `/dataloader_idx_0`, and so on.
+        """
+        pair = self._batches.check(batch, "validation", batch_idx)
+        self._report_losses("val", *pair, _VALIDATION, batch_idx, *_unless_first(dataloader_idx))
 
-    def _report_losses(self, prefix: str, batch: tuple[Tensor, Tensor], *address: int) -> None:
-        real, labels = batch
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`; see the former."""
+        pair = self._batches.check(batch, "test", batch_idx)
+        self._report_losses("test", *pair, _TEST, batch_idx, *_unless_first(dataloader_idx))
+
+    def _report_losses(self, prefix: str, real: Tensor, labels: Tensor, *address: int) -> None:
         losses = [torch.zeros((), device=self.device)] * 2  # of a process that has no share of the last, short batch
         if len(real):
             latents, fake_labels = self.dealer.draw_fakes(self._generator(*address), labels, alone=True)
@@ -279,19 +312,25 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
             losses = [self.loss.discriminator(real_logits, fake_logits), self.loss.generator(fake_logits, real_logits)]
         self.report_losses(prefix, len(real), discriminator_loss=losses[0], generator_loss=losses[1])
 
-    def predict_step(self, batch: Tensor, batch_idx: int) -> tuple[Tensor, Tensor]:
-        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again.
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again, int64.
 
         Args:
             batch: Labels with the numbers of the images within their classes, shape (N, 2), which `drawing` draws the
-                latents for; or labels alone, shape (N,), for any latents.
+                latents for; or labels alone, shape (N,), for any latents. Also as the one part of a list.
             batch_idx: The number of the batch.
+            dataloader_idx: The number of the loader, where there are several.
+
+        Raises:
+            UsageError: The batch is something else.
         """
-        labels = batch if batch.ndim == 1 else batch[:, 0]
-        if batch.ndim == 1:
-            latents = self.dealer.draw_latents(len(batch), self._generator(_PREDICTION, batch_idx))
+        given = self._batches.check_prediction(batch, batch_idx)
+        labels = given if given.ndim == 1 else given[:, 0]
+        if given.ndim == 1:
+            address = (_PREDICTION, batch_idx, *_unless_first(dataloader_idx))
+            latents = self.dealer.draw_latents(len(given), self._generator(*address))
         else:
-            latents = self.drawing.latents(labels, batch[:, 1], self.generator.latent_dim, self.latents)
+            latents = self.drawing.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
         with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
             return self.generate(labels, latents), labels
 
@@ -307,3 +346,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
                 "lr=1e-3) for an optimizer"
             )
         self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
+
+
+def _unless_first(dataloader_idx: int) -> tuple[int, ...]:
+    """The part of an address that says which of several loaders it is; most runs have one."""
+    return (dataloader_idx,) if dataloader_idx else ()

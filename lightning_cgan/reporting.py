@@ -20,10 +20,25 @@ class RunningMeans:
         self.counts: dict[str, int] = {}
         self.images = 0
         self.started = time.monotonic()
+        self.stopped: float | None = None
 
     def start_clock(self) -> None:
         """Begins to measure `images_per_second`."""
-        self.started, self.images = time.monotonic(), 0
+        self.started, self.images, self.stopped = time.monotonic(), 0, None
+
+    def stop_clock(self) -> None:
+        """Leaves out what comes now, which is not training."""
+        self.stopped = time.monotonic()
+
+    def go_on_with_clock(self) -> None:
+        """Ends what `stop_clock` began."""
+        if self.stopped is not None:
+            self.leave_out(time.monotonic() - self.stopped)
+        self.stopped = None
+
+    def leave_out(self, seconds: float) -> None:
+        """Leaves out time that was not spent on training, such as that of making graphs."""
+        self.started += seconds
 
     def count_images(self, images: int) -> None:
         """Adds to the images that `images_per_second` counts."""
@@ -43,7 +58,8 @@ class RunningMeans:
     def pop(self) -> dict[str, Tensor]:
         """The mean of each scalar since the last call, and `images_per_second`."""
         means = {name: total / self.counts[name] for name, total in self.sums.items()}
-        means["images_per_second"] = torch.tensor(self.images / (time.monotonic() - self.started))
+        elapsed = time.monotonic() - self.started  # 0 within a tick of a coarse clock, such as that of Windows
+        means["images_per_second"] = torch.tensor(self.images / max(elapsed, 1e-6))
         self.sums, self.counts = {}, {}
         self.start_clock()
         return means
@@ -83,6 +99,14 @@ class Reporter(LightningModule):
     def on_train_start(self) -> None:
         """Starts the clock of `images_per_second`."""
         self.running_means.start_clock()
+
+    def on_validation_start(self) -> None:
+        """Stops the clock: scores, pictures and checkpoints of a validation are not training."""
+        self.running_means.stop_clock()
+
+    def on_validation_end(self) -> None:
+        """Goes on with the clock; Lightning calls this behind the callbacks."""
+        self.running_means.go_on_with_clock()
 
     def report_running_means(self, **others: Tensor) -> None:
         """Logs the means since the last time, over all processes, and other scalars that are the same in each."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
 from lightning_cgan.errors import UsageError, check_seed
 from lightning_cgan.networks.base import Generator
+from lightning_cgan.networks.modes import in_evaluation_mode
 
 _ROUNDING = 0.01  # of a sum of half precision
 
@@ -33,7 +34,7 @@ class Sampler(nn.Module):
         return self.generator.num_classes
 
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
-        """Draws latents as in training, shape (count, latent_dim), on the CPU.
+        """Draws latents as in training, shape (count, latent_dim), float32, on the CPU.
 
         Args:
             count: How many rows.
@@ -44,12 +45,13 @@ class Sampler(nn.Module):
         """
         check_seed("seed", seed)
         generator = None if seed is None else generator_at(seed)
-        return draw_latents((count, self.generator.latent_dim), self.latents, generator)
+        # Of a fixed type: a run in half precision beside this changes the one that PyTorch would take.
+        return draw_latents((count, self.generator.latent_dim), self.latents, generator, torch.float32)
 
     def generate(
         self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
     ) -> Tensor:
-        """Makes an image of each label, with the generator in evaluation mode.
+        """Makes an image of each label as the generator does in evaluation mode, in whichever mode it is.
 
         Args:
             labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
@@ -58,7 +60,7 @@ class Sampler(nn.Module):
             seed: Makes the drawn latents reproducible.
 
         Returns:
-            Images, shape (N, C, H, W), in [-1, 1], on the generator's device.
+            Images, shape (N, C, H, W), in [-1, 1], on the generator's device, in the precision of its weights.
 
         Raises:
             UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
@@ -75,12 +77,8 @@ class Sampler(nn.Module):
             latents = self.sample_latents(len(labels), seed)
         _check_latents(latents, len(labels), self.generator.latent_dim)
         weight = next(network.parameters(), torch.empty(0))
-        was_training = network.training
-        network.eval()
-        try:
-            images: Tensor = network(latents.to(weight.device, weight.dtype), labels.to(weight.device))
-        finally:
-            network.train(was_training)
+        evaluated = in_evaluation_mode(network)  # whatever others do with it meanwhile
+        images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
         return images
 
 
@@ -108,7 +106,7 @@ class SamplingModule(Sampler):
         seed: int | None = None,
         ema: bool = True,
     ) -> Tensor:
-        """Makes an image of each label, with the generator in evaluation mode.
+        """Makes an image of each label as the generator does in evaluation mode, in whichever mode it is.
 
         Args:
             labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
@@ -118,7 +116,8 @@ class SamplingModule(Sampler):
             ema: Whether to use the moving average of the generator's weights, where there is one.
 
         Returns:
-            Images, shape (N, C, H, W), in [-1, 1], on the module's device.
+            Images, shape (N, C, H, W), in [-1, 1], on the module's device, in the precision of the weights. A moving
+            average has float32 or better, also where a run trains in half precision.
 
         Raises:
             UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the

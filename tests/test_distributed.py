@@ -93,6 +93,23 @@ def test_latents_and_images_are_shared_out(pair: list[dict[str, Any]]) -> None:
         )
 
 
+def test_unequal_shares_are_cut_to_the_shortest(pair: list[dict[str, Any]]) -> None:
+    """An own loader's last batch is of 5 and 4 images, or of 2 and none: one process with what both have agrees."""
+    first, second = (results["unequal"] for results in pair)
+    for name, one in two_processes.unequal(devices=1).items():
+        assert first[name]["steps"] == second[name]["steps"] == one["steps"] == (2 if "empty" in name else 3), name
+        for key, expected in one["weights"].items():
+            assert torch.equal(first[name]["weights"][key], second[name]["weights"][key]), (name, key)
+            assert torch.allclose(first[name]["weights"][key], expected, rtol=0, atol=1e-6), (name, key)
+
+
+def test_what_one_process_finds_is_said_in_all(pair: list[dict[str, Any]]) -> None:
+    assert {results["refused"] for results in pair} == {
+        "labels: expected class numbers from 0 to 9, got 13 in training batch 2; number the classes from 0, or build "
+        "both networks with another num_classes"
+    }
+
+
 def of_slurm(rank: int, port: str) -> dict[str, str]:
     """What srun sets for one of two tasks, each on a node of its own."""
     return {

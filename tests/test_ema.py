@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,21 +14,25 @@ from lightning.pytorch import Callback, Trainer
 from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
-from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, NonSaturating
+from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.averaging import decay_of
 
 
 class Reference(Callback):
     """Averages in float64, once in each alternation, from what the generator is then."""
 
-    def __init__(self, batch_size: int, half_life: float, ramp_up: float | None) -> None:
-        self.batch_size, self.half_life, self.ramp_up = batch_size, half_life, ramp_up
+    def __init__(
+        self, batch_size: int, half_life: float, ramp_up: float | None, start: dict[str, Tensor] | None = None
+    ) -> None:
+        self.batch_size, self.half_life, self.ramp_up, self.start = batch_size, half_life, ramp_up, start
         self.images = 0
         self.at: dict[int, dict[str, Tensor]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.average = {name: value.double() for name, value in pl_module.generator.state_dict().items()}
+        start = self.start or pl_module.generator.state_dict()
+        self.average = {name: value.double() for name, value in start.items()}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
         half_life = self.half_life if self.ramp_up is None else min(self.half_life, self.ramp_up * self.images)
@@ -117,3 +122,70 @@ def test_checkpoints_max_steps_and_average_share_a_clock(run: Callable[..., Path
             assert torch.equal(expected["state_dict"][key], got["state_dict"][key]), key
     first, last = (saved(whole, f"step_{step:08d}.ckpt")["state_dict"] for step in (2, 6))
     assert not torch.equal(first["generator_ema.project.weight"], last["generator_ema.project.weight"])
+
+
+class SaveAt(Callback):
+    def __init__(self, step: int, path: Path) -> None:
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_average_of_half_precision_is_kept_in_float32(precision: Any, tmp_path: Path) -> None:
+    """With a half-life of many steps: in half precision nothing that an update adds would be kept."""
+    sgd = {f"{role}_optimizer": partial(SGD, lr=0.01) for role in ("generator", "discriminator")}
+    networks = {"generator": MLPGenerator(10, 1, 8, 4, (16,)), "discriminator": MLPDiscriminator(10, 1, 8, (16,))}
+    options: dict[str, Any] = {**sgd, "loss": NonSaturating(), "ema_half_life": 5000.0, "ema_ramp_up": None}
+    module = ConditionalGAN(**networks, **options)
+    start = {name: value.double() for name, value in module.generator.state_dict().items()}  # before it is rounded
+    reference = Reference(16, 5000.0, None, start)
+    run = quiet_trainer(12, callbacks=[reference], precision=precision)
+    run.fit(module, DigitsData(batch_size=16))
+    assert module.generator_ema is not None
+    assert {value.dtype for value in module.generator.parameters()} != {torch.float32}
+    assert {value.dtype for value in module.generator_ema.parameters()} == {torch.float32}
+    first = reference.at[1]
+    for name, value in module.generator_ema.state_dict().items():
+        assert torch.allclose(value.double(), reference.at[12][name], rtol=0, atol=1e-6), name
+        assert (value.double() - first[name]).abs().max() > 5e-6, f"{name} stands still"
+    run.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = ConditionalGAN.load_from_checkpoint(tmp_path / "x.ckpt")
+    for key, value in module.generator_ema.state_dict().items():
+        assert torch.equal(loaded.generator_ema.state_dict()[key], value)  # type: ignore[union-attr]
+    images = module.generate([1, 2], seed=3)
+    assert images.dtype == torch.float32
+    assert torch.equal(images, loaded.generate([1, 2], seed=3))
+    assert module.generate([1, 2], seed=3, ema=False).dtype == next(module.generator.parameters()).dtype
+    ends = []
+    for options_of_run in ({}, {"ckpt_path": tmp_path / "half.ckpt"}):  # whole, and resumed in the middle
+        torch.manual_seed(1)
+        again, trainer = ConditionalGAN(**copy.deepcopy(networks), **options), quiet_trainer(6, precision=precision)
+        if not options_of_run:
+            saver = SaveAt(3, tmp_path / "half.ckpt")
+            trainer = quiet_trainer(6, precision=precision, callbacks=[saver])
+        trainer.fit(again, DigitsData(batch_size=16), **options_of_run)
+        ends.append(again.state_dict())
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    (made,) = run.predict(module, DataLoader(torch.tensor([[1, 0], [2, 0]]), batch_size=2))  # type: ignore[misc,arg-type]
+    assert made[0].dtype == torch.float32
+
+
+@pytest.mark.parametrize("convert", ["half", "bfloat16"])
+def test_average_stays_in_float32_when_a_module_is_converted(convert: str) -> None:
+    module = gan(ema_half_life=100.0)
+    assert module.generator_ema is not None
+    before = {name: value.clone() for name, value in module.generator_ema.state_dict().items()}
+    getattr(module, convert)()
+    assert {value.dtype for value in module.discriminator.parameters()} == {getattr(torch, convert)}
+    for name, value in module.generator_ema.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert list(module.state_dict()) == list(gan(ema_half_life=100.0).state_dict())  # the order too
+    assert next(module.double().generator_ema.parameters()).dtype == torch.float64  # type: ignore[union-attr]
+    assert next(module.to("meta").generator_ema.parameters()).device.type == "meta"  # type: ignore[union-attr]
+    with quiet_trainer(1, precision="bf16-true").init_module():
+        born = gan(ema_half_life=100.0)
+    assert next(born.generator.parameters()).dtype == torch.bfloat16
+    assert next(born.generator_ema.parameters()).dtype == torch.float32  # type: ignore[union-attr]

@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "images": set(),
     "rebuildable": set(),
     "averaging": set(),
-    "distributed": set(),
+    "distributed": {"errors"},
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
@@ -42,6 +42,8 @@ MAY_IMPORT = {
     "sampling": GROUND | {"networks"},
     "pretrained": GROUND | {"building", "networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
+    "batches": GROUND | {"networks"},
+    "training_batches": GROUND | {"batches", "distributed", "networks", "rounds"},
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
     "machine": GROUND | {"networks"},
@@ -51,7 +53,7 @@ MAY_IMPORT = {
     "resuming": GROUND | {"building", "engine", "graphs", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"resuming", "rounds", "sampling"},
+    | {"resuming", "rounds", "sampling", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"data", "evaluation", "metrics_file", "run"},
     "generating": GROUND | {"checkpoint_io", "data", "module", "run"},
@@ -64,6 +66,7 @@ MAY_IMPORT = {
 PLAIN_TORCH = GROUND | {
     "augmentations",
     "averaging",
+    "batches",
     "building",
     "capture",
     "distributed",
@@ -71,7 +74,7 @@ PLAIN_TORCH = GROUND | {
     "machine",
     "networks",
 }
-PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling"}
+PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling", "training_batches"}
 
 
 def imports(file: Path) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -15,7 +16,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
 from quiet import quiet_trainer
+from torch import Tensor
 from torch.optim import SGD
+from torch.utils.data import DataLoader
 
 import lightning_cgan as cgan
 
@@ -170,6 +173,64 @@ def what_is_seen(devices: int) -> dict[str, torch.Tensor]:
     return {kind: torch.cat(rows) for kind, rows in seen.items()}
 
 
+Batch = tuple[Tensor, Tensor]
+
+
+def own_batches(sizes: list[int], rank: int, label: int | None = None) -> list[Batch]:
+    """What a loader of one's own gives a process; its last label, if another is given, is that."""
+    chance = torch.Generator().manual_seed(rank)
+    images = torch.rand(sum(sizes), 1, 8, 8, generator=chance) * 2 - 1
+    labels = torch.randint(10, (sum(sizes),), generator=chance)
+    if label is not None:
+        labels[-1] = label
+    return list(zip(images.split(sizes), labels.split(sizes), strict=True))
+
+
+def interleaved(first: list[Batch], second: list[Batch]) -> list[Batch]:
+    """The batches of one process that two share out: each has every second row, and no more than the other."""
+    batches = []
+    for pairs in zip(first, second, strict=True):
+        fewest = min(len(labels) for _, labels in pairs)
+        columns = zip(*((images[:fewest], labels[:fewest]) for images, labels in pairs), strict=True)
+        batches.append(tuple(torch.stack(column, 1).flatten(0, 1) for column in columns))
+    return batches  # type: ignore[return-value]
+
+
+UNEQUAL = {"short": ([6, 6, 5], [6, 6, 4]), "empty": ([6, 2, 4], [6, 0, 6])}
+
+
+def unequal(devices: int) -> dict[str, Any]:
+    """The weights after an epoch of a loader that gives the two processes unequal shares of a batch."""
+    results = {}
+    for name, sizes in UNEQUAL.items():
+        batches = [own_batches(*arguments) for arguments in zip(sizes, (0, 1), strict=True)]
+        own = batches[int(os.environ["RANK"])] if devices > 1 else interleaved(*batches)
+        for fake_labels in ("empirical", "real"):
+            torch.manual_seed(0)
+            module = build({"loss": cgan.Hinge(), "fake_labels": fake_labels, "discriminator_steps": 2})
+            trainer = fit_own(module, own, devices)
+            results[f"{name}, {fake_labels}"] = {"weights": module.state_dict(), "steps": trainer.global_step}
+    return results
+
+
+def fit_own(module: cgan.ConditionalGAN, batches: list[Batch], devices: int) -> Trainer:
+    strategy = "ddp" if devices > 1 else "auto"
+    options: dict[str, Any] = {"devices": devices, "strategy": strategy, "use_distributed_sampler": False}
+    trainer = quiet_trainer(-1, max_epochs=1, **options)
+    trainer.fit(module, DataLoader(batches, batch_size=None))  # type: ignore[arg-type]
+    return trainer
+
+
+def refused() -> str:
+    """What is said where the second process alone is given a label that is no class."""
+    rank = dist.get_rank()
+    try:
+        fit_own(build({"loss": cgan.Hinge()}), own_batches([4, 4], rank, label=13 if rank else None), devices=2)
+    except cgan.UsageError as error:
+        return str(error)
+    return "trained"
+
+
 def main(folder: str, what: str = "all") -> None:
     torch.set_num_threads(1)
     if what == "nodes":
@@ -180,6 +241,8 @@ def main(folder: str, what: str = "all") -> None:
         results["validated"] = validate(devices=2)
         results["scored"] = scored(devices=2)
         results["seen"] = what_is_seen(devices=2)
+        results["unequal"] = unequal(devices=2)
+        results["refused"] = refused()
     assert dist.get_world_size() == 2
     torch.save(results, Path(folder) / f"{dist.get_rank()}.pt")
 

@@ -206,12 +206,13 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes the images of a batch."""
-        if batch.ndim != 2:
+        given = batch[0] if isinstance(batch, (tuple, list)) else batch  # as a TensorDataset gives it
+        if given.ndim != 2:
             raise UsageError(
                 "PredictionWriter: expected batches of labels and numbers of images, shape (N, 2), as LabelledImages "
-                f"gives them, got shape {tuple(batch.shape)}; number the images of each class, from 0"
+                f"gives them, got shape {tuple(given.shape)}; number the images of each class, from 0"
             )
-        (images, labels), numbers = outputs, batch[:, 1]
+        (images, labels), numbers = outputs, given[:, 1].to(torch.int64)
         pixels = bytes_from_signed(images)
         kept = self._replace_doubtful(pl_module, pixels, labels, numbers)
         rows = zip(pixels.cpu(), labels.tolist(), numbers.tolist(), kept.tolist(), strict=True)

@@ -82,7 +82,12 @@ class ShufflingLoader(OrderedLoader):
         world_size: The number of processes.
         seed: Determines the order.
         balance: Whether images of smaller classes are repeated.
+
+    Attributes:
+        is_checked: Tells a module that batches are shared out equally, and that images and labels are right.
     """
+
+    is_checked = True
 
     def __init__(
         self,

@@ -1,0 +1,55 @@
+"""A network in evaluation mode, beside others that go on with it in training mode."""
+
+from __future__ import annotations
+
+import copy
+from types import MethodType
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+
+def in_evaluation_mode(network: NetworkT) -> NetworkT:
+    """A network with the same weights in evaluation mode; the one that is given stays in its own.
+
+    The mode of a network belongs to all who use it: to change it for a while, as for images in a thread beside a run,
+    would change the steps that the run makes meanwhile, and where two do so, it may stay changed. So modules are copied
+    here, and nothing else is: parameters, buffers and hooks are those of the network, also where they are replaced.
+
+    Args:
+        network: In any mode, which may change at any time, and compiled or not; the result is not compiled.
+    """
+    twin: NetworkT = _copied(network, {})
+    return twin
+
+
+def _copied(value: Any, copies: dict[int, nn.Module]) -> Any:
+    """A copy of modules, and of containers and methods of such; all else is handed back as it is."""
+    if isinstance(value, nn.Module):
+        return _copied_module(value, copies)
+    if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
+        return MethodType(value.__func__, _copied(value.__self__, copies))
+    if type(value) in (list, tuple, set):
+        items = [_copied(item, copies) for item in value]
+        return value if all(new is old for new, old in zip(items, value, strict=True)) else type(value)(items)
+    if isinstance(value, dict):
+        changed = {key: _copied(item, copies) for key, item in value.items()}
+        return value if all(changed[key] is value[key] for key in value) else changed
+    return value
+
+
+def _copied_module(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
+    compiled = getattr(module, "_orig_mod", None)  # what `torch.compile(network)` is wrapped around
+    if isinstance(compiled, nn.Module):
+        return _copied_module(compiled, copies)
+    if id(module) not in copies:
+        if isinstance(module, torch.jit.ScriptModule):
+            copies[id(module)] = copy.deepcopy(module).eval()
+        else:
+            twin = copies[id(module)] = module.__class__.__new__(module.__class__)
+            content = {name: value for name, value in module.__dict__.items() if name != "_compiled_call_impl"}
+            twin.__dict__.update({name: _copied(value, copies) for name, value in content.items()}, training=False)
+    return copies[id(module)]
