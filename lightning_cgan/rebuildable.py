@@ -69,7 +69,9 @@ def describe(value: Any) -> Any:
     """Describes a value in plain Python values from which jsonargparse builds it again.
 
     Numbers, strings and containers stay as they are. A `Rebuildable` becomes its class path and arguments, and so does
-    a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`.
+    a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`. Of that, arguments that
+    are the defaults of the class are left out, since jsonargparse fills in all of them: another release of PyTorch may
+    not know each.
 
     Raises:
         TypeError: There is no such description, as for a lambda.
@@ -88,8 +90,29 @@ def describe(value: Any) -> Any:
         # jsonargparse wraps the class in calls of its own, so it may stand among the positional arguments.
         classes = [part for part in (value.func, *value.args) if isinstance(part, type)]
         if len(classes) == 1:
-            return {"class_path": class_path(classes[0]), "init_args": describe(value.keywords)}
+            return {"class_path": class_path(classes[0]), "init_args": describe(_given(classes[0], value.keywords))}
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
+
+
+def _given(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that are not what a class takes without them."""
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError):  # a class of C's
+        return dict(keywords)
+    return {
+        name: value
+        for name, value in keywords.items()
+        if name not in parameters or not _are_alike(value, parameters[name].default)
+    }
+
+
+def _are_alike(value: Any, default: Any) -> bool:
+    """Whether two values are described alike, as lists and tuples are."""
+    try:
+        return json.dumps(describe(value)) == json.dumps(describe(default))
+    except (TypeError, ValueError):  # one of them has no description
+        return value is default
 
 
 def objection_to(description: Any) -> str | None:

@@ -21,6 +21,8 @@ MAY_IMPORT = {
     "rebuildable": set(),
     "averaging": set(),
     "distributed": set(),
+    "hyperparameters": {"errors"},
+    "manual_optimization": {"errors"},
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
@@ -40,10 +42,10 @@ MAY_IMPORT = {
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
     "machine": GROUND | {"networks"},
-    "engine": GROUND | {"distributed", "networks"},
+    "engine": GROUND | {"distributed", "hyperparameters", "networks", "manual_optimization"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
+    "resuming": GROUND | {"engine", "graphs", "hyperparameters", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},
@@ -56,7 +58,16 @@ MAY_IMPORT = {
     "__main__": None,
     "cli": None,  # knows all
 }
-PLAIN_TORCH = GROUND | {"augmentations", "averaging", "capture", "distributed", "losses", "machine", "networks"}
+PLAIN_TORCH = GROUND | {
+    "augmentations",
+    "averaging",
+    "capture",
+    "distributed",
+    "hyperparameters",
+    "losses",
+    "machine",
+    "networks",
+}
 PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling"}
 
 
