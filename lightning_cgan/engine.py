@@ -92,6 +92,7 @@ class Engine(LightningModule):
             if scheduler_factory is not None:
                 with _options_of(self.option(role, "scheduler")):
                     scheduler = scheduler_factory(optimizer)
+                    scheduler.state_dict()  # fails for functions that checkpoints cannot hold
                 configured[-1]["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
         return cast(OptimizerLRScheduler, tuple(configured))
 
@@ -255,7 +256,7 @@ def _options_of(option: str) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{option}: expected options that suit it, got others ({reason}); change them") from error
 

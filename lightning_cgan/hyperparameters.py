@@ -226,14 +226,15 @@ def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[
     changes = list(_told(was.defaults, fresh.defaults, names["optimizer"]))
     for states in zip(was.schedules, fresh.schedules, strict=True):
         changes += _told(*states, names["scheduler"], _DERIVED)
-    of_groups = names["scheduler" if fresh.schedules else "optimizer"]
-    told = _differing(was.defaults, fresh.defaults)
+    told = _differing(was.defaults, fresh.defaults) | _DERIVED
     for groups in zip(was.groups, fresh.groups, strict=True):
-        changes += _told(*groups, of_groups, told | _DERIVED)
-        if not changes:  # a rate that is a group's own, or the scheduler's
-            changes += _told(
-                *groups, of_groups, (_DERIVED | groups[1].keys()) - {"initial_lr" if fresh.schedules else "lr"}
-            )
+        by_scheduler = groups[1].keys() - fresh.defaults.keys() if fresh.schedules else set()
+        changes += _told(*groups, names["optimizer"], told | by_scheduler)
+        changes += _told(*groups, names["scheduler"], told | (groups[1].keys() - by_scheduler))
+    if not changes:  # a rate that is a group's own, or the scheduler's
+        of_rate: tuple[Part, str] = ("scheduler", "initial_lr") if fresh.schedules else ("optimizer", "lr")
+        for before, after in zip(was.groups, fresh.groups, strict=True):
+            changes += _told(before, after, names[of_rate[0]], after.keys() - {of_rate[1]})
     return changes
 
 
@@ -247,7 +248,12 @@ def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: S
 
 
 def _shown(value: Any) -> str:
-    return shorten(str(sorted(value) if isinstance(value, Mapping) else value), 60, placeholder=" …")
+    value = _plain(value)
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):  # milestones
+        value = list(value)
+    return shorten(str(value), 60, placeholder=" …")
 
 
 def _configured(entry: Mapping[str, Any], number: int) -> _Options:

@@ -121,11 +121,11 @@ def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
         if is_due:
             try:
                 config.scheduler.step()  # type: ignore[call-arg] # none waits for a score
-            except ValueError as error:
+            except (ArithmeticError, TypeError, ValueError) as error:
                 reason = " ".join(str(error).split())
                 raise UsageError(
-                    f"{name(config.scheduler.optimizer)}: expected a schedule as long as the run, got one that ends at "
-                    f"step {trainer.global_step} ({reason}); make it longer"
+                    f"{name(config.scheduler.optimizer)}: expected a schedule for the whole run, got one that fails at "
+                    f"step {trainer.global_step} ({reason}); change its options"
                 ) from error
 
 
