@@ -108,11 +108,11 @@ def _given(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _are_alike(value: Any, default: Any) -> bool:
-    """Whether two values are described alike, as lists and tuples are."""
-    try:
-        return json.dumps(describe(value)) == json.dumps(describe(default))
-    except (TypeError, ValueError):  # one of them has no description
-        return value is default
+    """Whether two values are the same to a constructor, as 0 and 0.0 are, and lists and tuples."""
+    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
+        return len(value) == len(default) and all(map(_are_alike, value, default))
+    are_numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in (value, default))
+    return value is default or (value == default if are_numbers or isinstance(value, str) else False)
 
 
 def objection_to(description: Any) -> str | None:
