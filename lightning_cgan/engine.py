@@ -107,7 +107,7 @@ class Engine(LightningModule):
         Raises:
             UsageError: They cannot move the two networks in turn.
         """
-        networks = {role: getattr(self, role) for role in ROLES}
+        networks: dict[str, nn.Module] = {role: getattr(self, role) for role in ROLES}
         check_optimizers(self.trainer.optimizers, networks, [self.option(role, "optimizer") for role in ROLES])
         for config in self.trainer.lr_scheduler_configs:
             check_scheduler(config.scheduler, self._option_of_schedule(config.scheduler.optimizer))

@@ -167,7 +167,7 @@ def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[in
         endings = (found_name.removeprefix(begins).partition("/") for found_name in found)
         return [f"{ours}{slash}{group}" for _, slash, group in endings]
 
-    monitor._check_duplicates_and_update_name = update_name  # type: ignore[method-assign]
+    monitor._check_duplicates_and_update_name = update_name  # type: ignore[method-assign,assignment]
 
 
 def save_by_time(trainer: Trainer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -138,7 +139,8 @@ def test_a_checkpoint_of_the_command_line_loads_where_optimizers_take_less(
             super().__init__(params, lr=lr, betas=betas, eps=eps, fused=fused)
 
     OlderAdam.__name__ = OlderAdam.__qualname__ = "Adam"
-    monkeypatch.setattr(torch.optim.adam, "Adam", OlderAdam)
+    for module in (torch.optim, sys.modules["torch.optim.adam"]):
+        monkeypatch.setattr(module, "Adam", OlderAdam)
     again = ConditionalGAN.load_from_checkpoint(path)
     configured: Any = again.configure_optimizers()
     optimizer = configured[0]["optimizer"]
