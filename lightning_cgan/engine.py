@@ -22,10 +22,10 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_cgan.configured import Part
 from lightning_cgan.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.errors import UsageError
 from lightning_cgan.gradients import leave_out_unless_finite, take_back
-from lightning_cgan.hyperparameters import Part
 from lightning_cgan.manual_optimization import (
     check_lengths,
     check_optimizers,

@@ -10,30 +10,22 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR
 
+from lightning_cgan.configured import Name, Part, configuration, groups_of, plain
 from lightning_cgan.errors import UsageError
 
 # What schedulers keep for themselves, which differs between releases of PyTorch.
 _BOOKKEEPING = {"_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr", "verbose"}
 _DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are told
 _LONGEST = 10**9  # steps
-
-# The kinds of the entries of a `configuration`
-_FORM: dict[str, dict[str, type]] = {
-    "optimizers": {"class": str, "defaults": Mapping, "groups": list},
-    "schedulers": {"class": str, "optimizer": int, "state": Mapping},
-}
-
-Part = Literal["optimizer", "scheduler"]
-Name = Callable[[int, Part], str]
 
 
 @dataclass
@@ -43,72 +35,6 @@ class _Options:
     groups: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
     defaults: dict[str, Any] = field(default_factory=dict)  # of the optimizer, before a scheduler has changed them
-
-
-def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> dict[str, Any]:
-    """What optimizers and schedulers have been configured with, in plain values and tensors.
-
-    Args:
-        optimizers: The optimizers, before their first step.
-        configs: Their schedulers as Lightning keeps them, each with an `interval` and a `frequency`.
-    """
-    numbers = {id(optimizer): number for number, optimizer in enumerate(optimizers)}
-    return {
-        "optimizers": [
-            {
-                "class": type(optimizer).__name__,
-                "defaults": _plain(optimizer.defaults),
-                "groups": _plain(_groups(optimizer)),
-            }
-            for optimizer in optimizers
-        ],
-        "schedulers": [
-            {
-                "class": _class_of(config.scheduler) + _pace(config),
-                "optimizer": numbers[id(config.scheduler.optimizer)],
-                "state": _plain(config.scheduler.state_dict()),
-            }
-            for config in configs
-        ],
-    }
-
-
-def check_configuration(saved: Any, name: str) -> None:
-    """Refuses what `configuration` would not have written of two optimizers.
-
-    Raises:
-        UsageError: It has another form.
-    """
-    is_right = isinstance(saved, Mapping) and all(
-        isinstance(saved.get(part), list) and all(_has_form(entry, form) for entry in saved[part])
-        for part, form in _FORM.items()
-    )
-    groups = [group for entry in saved["optimizers"] for group in entry["groups"]] if is_right else []
-    if not is_right or len(saved["optimizers"]) != 2 or not all(isinstance(group, Mapping) for group in groups):
-        raise UsageError(f"the checkpoint: expected optimizers and schedulers for {name}; it is damaged: take another")
-
-
-def _has_form(entry: Any, form: Mapping[str, type]) -> bool:
-    return isinstance(entry, Mapping) and all(isinstance(entry.get(key), kind) for key, kind in form.items())
-
-
-def check_same_classes(before: Mapping[str, Any], now: Mapping[str, Any], name: Name) -> None:
-    """Compares the classes of two `configuration`s.
-
-    Raises:
-        UsageError: An optimizer, the number of its parameter groups, or a scheduler is another; the message names it.
-    """
-    for number, (old, new) in enumerate(zip(before["optimizers"], now["optimizers"], strict=True)):
-        kinds = [f"{of['class']} of {len(of['groups'])} parameter groups" for of in (old, new)]
-        _check_same(name(number, "optimizer"), *([kind.replace(" of 1 parameter groups", "")] for kind in kinds))
-        of_both = [[s["class"] for s in of["schedulers"] if s["optimizer"] == number] for of in (before, now)]
-        _check_same(name(number, "scheduler"), *of_both)
-
-
-def _check_same(name: str, old: Sequence[str], new: Sequence[str]) -> None:
-    if old != new:
-        was, now = (shorten(" and ".join(kinds) or "none", 200) for kinds in (old, new))
-        raise UsageError(f"{name}: expected {was}, as the run had it, got {now}; give the former, or begin another run")
 
 
 def take_up(
@@ -166,7 +92,7 @@ def _resumed(
     if (is_same and not has_function) or (None in steps and (is_same or was is None)):
         return saved, []
     _replay(schedulers, steps, names["scheduler"])
-    there = _Options(_groups(optimizer), [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers])
+    there = _Options(groups_of(optimizer), [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers])
     was = was or _explanation(saved, there, fresh)
     new = [_differing(*groups) for groups in zip(was.groups, fresh.groups, strict=True)]
     scheduled = [  # what a schedule decides
@@ -248,7 +174,7 @@ def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: S
 
 
 def _shown(value: Any) -> str:
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, Tensor):
         value = value.tolist()
     if isinstance(value, Mapping):  # milestones
@@ -262,26 +188,8 @@ def _configured(entry: Mapping[str, Any], number: int) -> _Options:
     return _Options(optimizer["groups"], schedules, optimizer["defaults"])
 
 
-def _groups(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """The options of each parameter group, in copies."""
-    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
-    return copy.deepcopy(groups)
-
-
 def _rates(options: _Options) -> list[Any]:
     return [group.get("lr") for group in options.groups]
-
-
-def _class_of(scheduler: Any) -> str:
-    """The name of a scheduler's class, and of those that it is made of."""
-    parts = ", ".join(map(_class_of, getattr(scheduler, "_schedulers", ())))
-    return f"{type(scheduler).__name__}({parts})" if parts else type(scheduler).__name__
-
-
-def _pace(config: Any) -> str:
-    if config.interval == "step" and config.frequency == 1:
-        return ""
-    return f" by {config.interval}" if config.frequency == 1 else f" every {config.frequency} {config.interval}s"
 
 
 def _has_function(scheduler: Any) -> bool:
@@ -299,19 +207,6 @@ def _position(state: Any) -> int | None:
         return step if 0 <= step < _LONGEST else None
     parts = state.get("_schedulers")
     return _position(parts[0]) if isinstance(parts, list) and parts else None
-
-
-def _plain(value: Any) -> Any:
-    """A copy that a checkpoint can hold; of what is no plain value, the name of its class."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return type(value).__name__
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:

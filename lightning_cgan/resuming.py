@@ -16,10 +16,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self
 
+from lightning_cgan.configured import Part, check_configuration, check_same_classes, configuration
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError
 from lightning_cgan.graphs import GraphEngine
-from lightning_cgan.hyperparameters import Part, check_configuration, check_same_classes, configuration, take_up
+from lightning_cgan.hyperparameters import take_up
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
 from lightning_cgan.rebuildable import INSTANTIATOR, objection_to

@@ -21,7 +21,8 @@ MAY_IMPORT = {
     "rebuildable": set(),
     "averaging": set(),
     "distributed": set(),
-    "hyperparameters": {"errors"},
+    "configured": {"errors"},
+    "hyperparameters": {"configured", "errors"},
     "manual_optimization": {"errors"},
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
@@ -42,10 +43,10 @@ MAY_IMPORT = {
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
     "machine": GROUND | {"networks"},
-    "engine": GROUND | {"distributed", "hyperparameters", "networks", "manual_optimization"},
+    "engine": GROUND | {"configured", "distributed", "networks", "manual_optimization"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"engine", "graphs", "hyperparameters", "networks", "reporting", "rounds"},
+    "resuming": GROUND | {"configured", "engine", "graphs", "hyperparameters", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},
