@@ -7,6 +7,8 @@ not finite is left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -19,11 +21,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_cgan.configured import Part
 from lightning_cgan.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.errors import UsageError
 from lightning_cgan.gradients import leave_out_unless_finite, take_back
+from lightning_cgan.manual_optimization import (
+    check_lengths,
+    check_optimizers,
+    check_scheduler,
+    name_learning_rates,
+    save_by_time,
+    step_schedulers,
+    warn_of_ended_schedules,
+)
 from lightning_cgan.networks.base import Discriminator, Generator
 
 Role = Literal["generator", "discriminator"]
@@ -61,8 +72,8 @@ class Engine(LightningModule):
         """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
 
         Raises:
-            UsageError: A network has no weights, or a scheduler waits for a score, of which there is none in each
-                alternation.
+            UsageError: A network has no weights, an optimizer or a scheduler refuses its options, or a scheduler waits
+                for a score, of which there is none in each alternation.
         """
         configured: list[dict[str, Any]] = []
         for role in ROLES:
@@ -74,18 +85,36 @@ class Engine(LightningModule):
                     f"{role}: expected a network with weights, got {type(network).__name__}, which has none; name "
                     f"another, such as {example}"
                 )
-            optimizer = self.optimizer_factories[role](weights)
+            with _options_of(self.option(role, "optimizer")):
+                optimizer = self.optimizer_factories[role](weights)
             configured.append({"optimizer": optimizer})
             scheduler_factory = self.scheduler_factories[role]
             if scheduler_factory is not None:
-                scheduler = scheduler_factory(optimizer)
-                if isinstance(scheduler, ReduceLROnPlateau):
-                    raise UsageError(
-                        f"{role}_scheduler: expected a scheduler that counts alternations, got ReduceLROnPlateau, "
-                        "which waits for a score; choose another, such as PolynomialLR"
-                    )
+                with _options_of(self.option(role, "scheduler")):
+                    scheduler = scheduler_factory(optimizer)
+                    scheduler.state_dict()  # fails for functions that checkpoints cannot hold
                 configured[-1]["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
         return cast(OptimizerLRScheduler, tuple(configured))
+
+    def option(self, role: Role, part: Part) -> str:
+        """The option that gives a network's optimizer, or the scheduler of that; a subclass may have none."""
+        has_own = type(self).configure_optimizers is not Engine.configure_optimizers
+        return f"configure_optimizers, {role}_{part}" if has_own else f"--model.{role}_{part}"
+
+    def on_fit_start(self) -> None:
+        """Looks at the optimizers and schedulers, of a subclass's own `configure_optimizers`, too, and names them.
+
+        Raises:
+            UsageError: They cannot move the two networks in turn.
+        """
+        networks: dict[str, nn.Module] = {role: getattr(self, role) for role in ROLES}
+        check_optimizers(self.trainer.optimizers, networks, [self.option(role, "optimizer") for role in ROLES])
+        for config in self.trainer.lr_scheduler_configs:
+            check_scheduler(config.scheduler, self._option_of_schedule(config.scheduler.optimizer))
+        name_learning_rates(self.trainer, ROLES)
+
+    def _option_of_schedule(self, optimizer: Optimizer) -> str:
+        return self.option(ROLES[self.trainer.optimizers.index(optimizer)], "scheduler")
 
     def prepare_strategy(self) -> None:
         """Refuses strategies that cut up the networks, and lets `sync_batchnorm` work on a CPU too.
@@ -162,17 +191,21 @@ class Engine(LightningModule):
 
     def finish_alternation(self) -> None:
         """Steps the learning-rate schedules, and makes what the networks measured the same in all processes."""
-        schedulers = self.lr_schedulers() or []
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            cast(Any, scheduler).step()
+        step_schedulers(self.trainer, self._option_of_schedule)
         if self.trainer.world_size > 1:
             for role in ROLES:
                 average_buffers(getattr(self, role))
 
     def on_train_start(self) -> None:
-        """Puts the counts where gradients are, so that nothing waits for a GPU."""
+        """Puts the counts where gradients are, so that nothing waits for a GPU, and compares schedules with the run."""
         super().on_train_start()
+        check_lengths(self.trainer, self._option_of_schedule)
+        warn_of_ended_schedules(self.trainer, self._option_of_schedule)
         self.skipped_steps = {role: skipped.to(self.device) for role, skipped in self.skipped_steps.items()}
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Lets Lightning's `ModelCheckpoint(train_time_interval=…)` save: in manual optimization it would never."""
+        save_by_time(self.trainer)
 
     def on_train_end(self) -> None:
         """Tells how many updates were skipped."""
@@ -215,6 +248,18 @@ class _SyncBatchNormOnCPU(LayerSync):
         for module, original in self.classes.items():
             module.__class__ = original
         return model
+
+
+@contextmanager
+def _options_of(option: str) -> Iterator[None]:
+    """Makes one line of what PyTorch says of options that it refuses."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{option}: expected options that suit it, got others ({reason}); change them") from error
 
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:

@@ -61,7 +61,9 @@ def describe(value: Any) -> Any:
     """Describes a value in plain Python values from which `lightning_cgan.building` builds it again.
 
     Numbers, strings and containers stay as they are. A `Rebuildable` becomes its class path and arguments, and so does
-    a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`.
+    a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`. Of that, arguments that
+    are the defaults of the class are left out, since jsonargparse fills in all of them: another release of PyTorch may
+    not know each.
 
     Raises:
         TypeError: There is no such description, as for a lambda.
@@ -80,8 +82,29 @@ def describe(value: Any) -> Any:
         # jsonargparse wraps the class in calls of its own, so it may stand among the positional arguments.
         classes = [part for part in (value.func, *value.args) if isinstance(part, type)]
         if len(classes) == 1:
-            return {"class_path": class_path(classes[0]), "init_args": describe(value.keywords)}
+            return {"class_path": class_path(classes[0]), "init_args": describe(_given(classes[0], value.keywords))}
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
+
+
+def _given(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that are not what a class takes without them."""
+    try:
+        parameters = inspect.signature(cls).parameters
+    except (TypeError, ValueError):  # a class of C's
+        return dict(keywords)
+    return {
+        name: value
+        for name, value in keywords.items()
+        if name not in parameters or not _are_alike(value, parameters[name].default)
+    }
+
+
+def _are_alike(value: Any, default: Any) -> bool:
+    """Whether two values are the same to a constructor, as 0 and 0.0 are, and lists and tuples."""
+    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
+        return len(value) == len(default) and all(map(_are_alike, value, default))
+    are_numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in (value, default))
+    return value is default or (value == default if are_numbers or isinstance(value, str) else False)
 
 
 def attribute(owner: Any, name: str) -> Any:

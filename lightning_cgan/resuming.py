@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
@@ -9,16 +10,18 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.cloud_io import _load
 from lightning.pytorch import Trainer
-from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.core.saving import _default_map_location
-from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor, nn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.building import build_module
+from lightning_cgan.configured import Part, check_configuration, check_same_classes, configuration
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, printable
 from lightning_cgan.graphs import GraphEngine
+from lightning_cgan.hyperparameters import take_up
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
 from lightning_cgan.reporting import Reporter
@@ -35,11 +38,14 @@ class Resumable(GraphEngine, Reporter):
         seed: Decides all random numbers of a run; known once it begins.
         images_seen: The number of real images that the moving average has seen.
         dealer: Knows the place of this process among the others.
+        configured: What optimizers and schedulers of a fit have been configured with; see `hyperparameters`.
     """
 
     seed: int | None
     images_seen: int
     dealer: Dealer
+    configured: dict[str, Any] | None = None
+    _resumed_from: dict[str, Any] | None = None
 
     @classmethod
     def load_from_checkpoint(
@@ -89,9 +95,12 @@ class Resumable(GraphEngine, Reporter):
             raise UsageError(f"the checkpoint: expected one of Lightning's, got a {got}; name such a file")
         module = build_module(cls, checkpoint.get("hyper_parameters", {}), kwargs, "the checkpoint")
         module.configure_model()
+        was_strict = module.strict_loading
+        module.strict_loading = was_strict if strict is None else strict
         module.on_load_checkpoint(checkpoint)
         weights = checkpoint["state_dict"]
-        module.load_state_dict(weights, strict=module.strict_loading if strict is None else strict)
+        module.load_state_dict(weights, strict=module.strict_loading)
+        module.strict_loading = was_strict
         return module.to(next((value.device for value in weights.values()), torch.device("cpu")))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -103,6 +112,7 @@ class Resumable(GraphEngine, Reporter):
             "skipped_steps": {role: int(skipped) for role, skipped in self.skipped_steps.items()},
             "running_means": self.waiting_means(),
             "data": self._about_data(),
+            "configured": self.configured,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -120,12 +130,15 @@ class Resumable(GraphEngine, Reporter):
                 f"the checkpoint: expected format {_FORMAT}, got {state.get('format')}; use the version of "
                 "lightning_cgan that wrote it"
             )
-        check_same_shapes(self, checkpoint["state_dict"])
+        check_same_shapes(self, checkpoint["state_dict"], self.strict_loading)
+        if not self.strict_loading:
+            self._begin_average(checkpoint["state_dict"])
         _check_state(state)
         if self._trainer is not None and checkpoint.get("loops") is not None:
             _check_loops(self._trainer, checkpoint["loops"])
         if self._is_fitting():
-            self._check_progress(checkpoint)
+            _check_progress(checkpoint)
+            self._resumed_from = checkpoint
             if checkpoint["global_step"]:  # of a search for a batch size, it has seen none
                 _compare_data(state.get("data") or {}, self._about_data() or {})
         elif self._trainer is not None:
@@ -136,23 +149,40 @@ class Resumable(GraphEngine, Reporter):
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
         self.running_means.load_state_dict(state["running_means"], self.dealer.rank, self.dealer.world_size)
 
-    def _check_progress(self, checkpoint: dict[str, Any]) -> None:
-        """Looks at what Lightning, PyTorch and callbacks take up without a look."""
-        configured: Any = self.configure_optimizers()
-        schedulers = [one["lr_scheduler"]["scheduler"].state_dict() for one in configured if "lr_scheduler" in one]
-        check_kinds({"epoch": 1, "global_step": 1}, checkpoint, "its content")
-        others = "give optimizers and schedulers (--model.generator_optimizer, …) as its run had them, or begin another"
-        check_kinds(schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", exact=False, remedy=others)
-        states = [_state_after_a_step(self.optimizer_factories[role], getattr(self, role)) for role in ROLES]
-        check_kinds([{"param_groups": []}] * 2, checkpoint.get("optimizer_states"), "optimizer_states")
-        for number, expected in enumerate(states):
-            saved, name = checkpoint["optimizer_states"][number], f"optimizer_states.{number}"
-            check_kinds({}, saved.get("state"), f"{name}.state")
-            if expected is None:
-                continue
-            check_kinds(expected["param_groups"], saved["param_groups"], f"{name}.param_groups", False, others)
-            for place, values in saved["state"].items():  # a parameter that never had a gradient has none
-                check_kinds(expected["state"].get(place, "nothing"), values, f"{name}.state.{place}", False, others)
+    def _begin_average(self, saved: dict[str, Tensor]) -> None:
+        """Lets a moving average that was not saved begin at the weights that were."""
+        average, begins = "generator_ema.", "generator."
+        for name in [name for name in self.state_dict() if name.startswith(average) and name not in saved]:
+            if (weight := saved.get(begins + name.removeprefix(average))) is not None:
+                saved[name] = weight.clone()
+
+    def on_fit_start(self) -> None:
+        """Looks at what is about to be restored of optimizers and schedulers, and takes up what is configured anew.
+
+        Raises:
+            UsageError: The optimizers or schedulers are others than those of the checkpoint.
+        """
+        super().on_fit_start()
+        optimizers, configs = self.trainer.optimizers, self.trainer.lr_scheduler_configs
+        self.configured = configuration(optimizers, configs)
+        checkpoint, self._resumed_from = self._resumed_from, None
+        if checkpoint is None:
+            return
+        options = self.option("generator", "optimizer")
+        others = f"give optimizers and schedulers ({options}, …) as its run had them, or begin another"
+        before = checkpoint["lightning_cgan"].get("configured")
+        if before is not None:
+            check_configuration(before, "lightning_cgan.configured")
+            check_same_classes(before, self.configured, self._option_of_number)
+        expected = [_state_after_a_step(optimizer) for optimizer in optimizers]
+        _check_form(checkpoint, expected, len(configs), others)
+        changes = take_up(checkpoint, before, optimizers, configs, self._option_of_number)
+        _check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
+        for change in changes:
+            rank_zero_info(f"{change} from step {checkpoint['global_step']}")
+
+    def _option_of_number(self, number: int, part: Part) -> str:
+        return self.option(ROLES[number], part)
 
     def _about_data(self) -> dict[str, Any] | None:
         """The training data of a fit by one of the package's data modules, else nothing."""
@@ -162,20 +192,54 @@ class Resumable(GraphEngine, Reporter):
         return about() if about is not None else None
 
 
-def _state_after_a_step(factory: OptimizerCallable, network: nn.Module) -> dict[str, Any] | None:
-    """What an optimizer keeps once it has moved all parameters: those of a network of zeros, which stays there.
+def _state_after_a_step(optimizer: Optimizer) -> dict[str, Any]:
+    """What an optimizer keeps once it has moved all parameters: a copy of it, and of parameters of zeros.
 
-    Nothing, where it cannot be tried out on a CPU.
+    Only the options, where it cannot be tried out.
     """
-    parameters = [torch.zeros(parameter.shape, requires_grad=True) for parameter in network.parameters()]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
+    trial = copy.deepcopy(optimizer)
     try:
-        optimizer = factory(parameters)
-        optimizer.step()
-    except Exception:  # such as one that wants a GPU
-        return None
-    return optimizer.state_dict()
+        with torch.no_grad():
+            for group in trial.param_groups:
+                for parameter in group["params"]:
+                    parameter.zero_()
+                    parameter.grad = torch.zeros_like(parameter)
+        trial.step()
+    except Exception:  # such as one that keeps more than PyTorch copies
+        return {**optimizer.state_dict(), "state": None}
+    return trial.state_dict()
+
+
+def _check_progress(checkpoint: dict[str, Any]) -> None:
+    """Refuses a checkpoint that no fit can go on from."""
+    if "optimizer_states" not in checkpoint and "lr_schedulers" not in checkpoint:
+        raise UsageError(
+            "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); "
+            "name another, or begin a run with these weights: load_from_checkpoint, then fit without ckpt_path"
+        )
+    check_kinds({"epoch": 1, "global_step": 1}, checkpoint, "its content")
+
+
+def _check_form(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: int, remedy: str) -> None:
+    """Looks whether there are as many optimizers, parameter groups and schedulers as are expected."""
+    groups = [{"param_groups": [{"params": of["params"]} for of in state["param_groups"]]} for state in expected]
+    check_kinds(groups, checkpoint.get("optimizer_states"), "optimizer_states", exact=False, remedy=remedy)
+    check_kinds([{}] * schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", remedy=remedy)
+    if len(checkpoint["lr_schedulers"]) > schedulers:
+        raise UsageError(f"the checkpoint: expected no lr_schedulers, got {len(checkpoint['lr_schedulers'])}; {remedy}")
+
+
+def _check_states(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: Any, remedy: str) -> None:
+    """Looks at what PyTorch takes up without a look."""
+    check_kinds(schedulers, checkpoint["lr_schedulers"], "lr_schedulers", exact=False, remedy=remedy)
+    for number, state in enumerate(expected):
+        saved, name = checkpoint["optimizer_states"][number], f"optimizer_states.{number}"
+        check_kinds({}, saved.get("state"), f"{name}.state")
+        if state["state"] is None:
+            continue
+        check_kinds(state["param_groups"], saved["param_groups"], f"{name}.param_groups", False, remedy)
+        for place, values in saved["state"].items():  # a parameter that never had a gradient has none
+            check_kinds(state["state"].get(place, "nothing"), values, f"{name}.state.{place}", False, remedy)
 
 
 def _check_loops(trainer: Trainer, saved: Any) -> None:

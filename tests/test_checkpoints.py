@@ -277,11 +277,10 @@ def test_another_optimizer_is_named(run: Run, fails: Callable[..., str]) -> None
     digits = ("fit", "--config", str(Path(__file__).parent.parent / "configs" / "digits.yaml"))
     go_on = (*digits, "--trainer.accelerator", "cpu", "--ckpt_path", "last")
     message = fails(*go_on, "--model.generator_optimizer", "SGD", "--model.generator_optimizer.lr", "0.1")
-    assert (
-        "give optimizers and schedulers (--model.generator_optimizer, …) as its run had them, or begin another"
-        in message
-    )
-    assert "expected 1 values for lr_schedulers, got 2; give" in fails(*go_on, "--model.generator_scheduler", "null")
+    begins, ends = "error: --model.generator_", "; give the former, or begin another run"
+    assert message == f"{begins}optimizer: expected Adam, as the run had it, got SGD{ends}"
+    message = fails(*go_on, "--model.generator_scheduler", "null", "--model.discriminator_scheduler", "null")
+    assert message == f"{begins}scheduler: expected PolynomialLR, as the run had it, got none{ends}"
 
 
 def test_milestones_may_change() -> None:

@@ -21,6 +21,9 @@ MAY_IMPORT = {
     "rebuildable": set(),
     "averaging": set(),
     "distributed": {"errors"},
+    "configured": {"errors"},
+    "hyperparameters": {"configured", "errors"},
+    "manual_optimization": {"errors"},
     "run": GROUND | {"metrics_file"},
     "keeping": set(),
     "kinds": {"errors"},
@@ -47,10 +50,11 @@ MAY_IMPORT = {
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
     "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
     "machine": GROUND | {"networks"},
-    "engine": GROUND | {"distributed", "networks"},
+    "engine": GROUND | {"configured", "distributed", "networks", "manual_optimization"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"building", "engine", "graphs", "networks", "reporting", "rounds"},
+    "resuming": GROUND
+    | {"building", "configured", "engine", "graphs", "hyperparameters", "networks", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling", "training_batches"},
@@ -70,6 +74,7 @@ PLAIN_TORCH = GROUND | {
     "building",
     "capture",
     "distributed",
+    "hyperparameters",
     "losses",
     "machine",
     "networks",

@@ -165,15 +165,20 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
             )
 
 
-def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor]) -> None:
+def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor], strict: bool = True) -> None:
     """Compares a module with weights that were saved of one.
+
+    Args:
+        module: The module.
+        saved: Weights by their names.
+        strict: Whether names that only one of them has are a difference.
 
     Raises:
         UsageError: They differ; the message names the first difference.
     """
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     saved_shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
-    for name in sorted(shapes.keys() | saved_shapes.keys()):
+    for name in sorted(shapes.keys() | saved_shapes.keys() if strict else shapes.keys() & saved_shapes.keys()):
         if shapes.get(name) != saved_shapes.get(name):
             raise UsageError(
                 f"the checkpoint: expected {name} of shape {shapes.get(name)}, as this model has, got "
