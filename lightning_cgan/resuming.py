@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.cloud_io import _load
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from lightning_cgan.errors import UsageError
 from lightning_cgan.graphs import GraphEngine
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
+from lightning_cgan.numerics import Numerics, check_numerics, numerics_of, warn_of_differences
+from lightning_cgan.progress import KeepsPlace, Place
 from lightning_cgan.rebuildable import INSTANTIATOR, objection_to
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer
@@ -34,11 +36,20 @@ class Resumable(GraphEngine, Reporter):
         seed: Decides all random numbers of a run; known once it begins.
         images_seen: The number of real images that the moving average has seen.
         dealer: Knows the place of this process among the others.
+        place: Where the run stands in its data.
+        numerics: What decides the last bits of the run; known after its first step.
     """
 
     seed: int | None
     images_seen: int
     dealer: Dealer
+    numerics: Numerics | None = None
+    _saved_numerics: Numerics | None = None  # of the checkpoint, until they have been compared
+    _is_first_step = True  # of a fit
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Place()
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
@@ -63,6 +74,8 @@ class Resumable(GraphEngine, Reporter):
             "skipped_steps": {role: int(skipped) for role, skipped in self.skipped_steps.items()},
             "running_means": self.waiting_means(),
             "data": self._about_data(),
+            "order": self.place.order,
+            "numerics": self.numerics,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -87,6 +100,8 @@ class Resumable(GraphEngine, Reporter):
         if self._is_fitting():
             self._check_progress(checkpoint)
             _compare_data(state.get("data") or {}, self._about_data() or {})
+            self.place.load(checkpoint)
+            self.numerics = self._saved_numerics = state.get("numerics")
         elif self._trainer is not None:
             data = getattr(self._trainer, "datamodule", None)
             _check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
@@ -94,6 +109,27 @@ class Resumable(GraphEngine, Reporter):
         self.images_seen = state["images_seen"]
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
         self.running_means.load_state_dict(state["running_means"], self.dealer.rank, self.dealer.world_size)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds what lets a run resume at its place in the data."""
+        self._is_first_step = True
+        return [] if any(isinstance(one, KeepsPlace) for one in self.trainer.callbacks) else [KeepsPlace()]  # type: ignore[attr-defined]
+
+    def finish_alternation(self) -> None:
+        """Notes what a checkpoint will say of the run."""
+        super().finish_alternation()
+        self.place.note(self.trainer)
+        if self._is_first_step:  # by now, all is chosen
+            self._is_first_step = False
+            self.numerics = numerics_of(self.trainer, self._compilation_in_use())
+            if self._saved_numerics is not None:
+                warn_of_differences(self._saved_numerics, self.numerics)
+                self._saved_numerics = None
+
+    def _compilation_in_use(self) -> str:
+        if self.captured is not None:
+            return "alternation, compiled" if self.captured.compiles else "alternation"
+        return "networks" if any(getattr(self, role)._compiled_call_impl is not None for role in ROLES) else "none"
 
     def _check_progress(self, checkpoint: dict[str, Any]) -> None:
         """Looks at what Lightning, PyTorch and callbacks take up without a look."""
@@ -158,6 +194,8 @@ def _check_state(state: dict[str, Any]) -> None:
     expected = {"seed": 1, "images_seen": 1, "skipped_steps": counts, "running_means": {"sums": {}, "counts": {}}}
     check_kinds(expected, state, "lightning_cgan")
     check_kinds({}, state.get("data") or {}, "lightning_cgan.data")
+    if state.get("numerics") is not None:
+        check_numerics(state["numerics"])
     means = state["running_means"]
     check_kinds(dict.fromkeys(means["sums"], 1), means["counts"], "lightning_cgan.running_means.counts")
     for name, sums in means["sums"].items():

@@ -188,8 +188,11 @@ class LabelledImages(LightningDataModule, ABC):
     def train_dataloader(self) -> ShufflingLoader:
         """Shuffled batches of what one alternation needs; see `ConditionalGAN` for `discriminator_steps`."""
         trainer = self.trainer
-        steps = getattr(trainer.lightning_module, "discriminator_steps", 1) if trainer else 1
-        seed = torch.initial_seed() % 2**63
+        module = trainer.lightning_module if trainer else None
+        steps = getattr(module, "discriminator_steps", 1)
+        seed = getattr(module, "seed", None)  # that of the run; PyTorch's is another after each alternation
+        if seed is None:
+            seed = torch.initial_seed() % 2**63
         seed = trainer.strategy.broadcast(seed) if trainer else seed
         images, labels = self._on_device("train")
         return ShufflingLoader(images, labels, self.batch_size * steps, *self._place(), seed, self.balance)
