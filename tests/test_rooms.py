@@ -43,12 +43,15 @@ MAY_IMPORT = {
     "engine": GROUND | {"distributed", "networks"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
-    "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
+    "numerics": GROUND,
+    "progress": GROUND,
+    "resuming": GROUND | {"engine", "graphs", "networks", "numerics", "progress", "reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file", "run"},
+    "choosing": GROUND | {"checkpoint_io", "machine", "networks", "numerics"},
     "generating": GROUND | {"checkpoint_io", "module", "run"},
     "exporting": GROUND | {"checkpoint_io", "generating", "networks", "pretrained", "run", "sampling"},
     "demo": GROUND | {"exporting", "generating"},
