@@ -25,6 +25,10 @@ class Place:
         self.order: dict[str, Any] | None = None
         self.step = 0
 
+    def at(self, step: int | None) -> dict[str, Any] | None:
+        """The state of the loader at a step, if that is the one which the place belongs to."""
+        return self.order if self.step == step else None
+
     def note(self, trainer: Trainer) -> None:
         """Looks where the loader stands after a step."""
         loader = _loader_of(trainer)
@@ -50,9 +54,9 @@ class Place:
         Raises:
             UsageError: The place is none.
         """
-        loader = _loader_of(trainer)
-        if loader is not None and self.order is not None and self.step == trainer.global_step:
-            loader.load_state_dict(self.order)
+        loader, order = _loader_of(trainer), self.at(trainer.global_step)
+        if loader is not None and order is not None:
+            loader.load_state_dict(order)
         self.note(trainer)
 
 

@@ -74,7 +74,7 @@ class Resumable(GraphEngine, Reporter):
             "skipped_steps": {role: int(skipped) for role, skipped in self.skipped_steps.items()},
             "running_means": self.waiting_means(),
             "data": self._about_data(),
-            "order": self.place.order,
+            "order": self.place.at(checkpoint.get("global_step")),
             "numerics": self.numerics,
         }
 

@@ -185,7 +185,9 @@ def _kill(name: str, changes: list[str], options: argparse.Namespace, chance: ra
             break
         shutil.rmtree(folder)  # it was faster: once more
     leftovers = len(list(folder.glob("*/checkpoints/.*.unfinished")))
-    return f"after {_count_rows(folder)} rows{', while saving' if leftovers else ''}"
+    is_saved = any(folder.glob("*/checkpoints/last.ckpt"))
+    where = f"behind step {_last_checkpoint(folder)['global_step']}" if is_saved else "before its first checkpoint"
+    return f"killed {where}{', while saving' if leftovers else ''}"
 
 
 def _wait_for_rows(process: subprocess.Popen[bytes], folder: Path, rows: int) -> None:
