@@ -128,7 +128,7 @@ def _fit(name: str, changes: list[str], processes: int) -> subprocess.Popen[byte
 
 
 def _finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=600)
+    _, errors = process.communicate(timeout=3600)
     if process.returncode:
         sys.exit(f"error: a run ended with {process.returncode}: {errors.decode()[-2000:]}")
 
