@@ -5,16 +5,13 @@ The only file that imports every room, *so that* short class names such as `--da
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.accelerators import MPSAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -39,12 +36,13 @@ from lightning_cgan.callbacks import (
     Summary,
 )
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO, fails_to_restore
+from lightning_cgan.choosing import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.console import command, last_words, refused_by_callback, resume_words
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.errors import UsageError, check_positive, no_such_file
 from lightning_cgan.launchers import started_processes, with_cluster
-from lightning_cgan.machine import available_cores, fastest_precision, fastest_threads
 from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.numerics import Numerics
 from lightning_cgan.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
 from lightning_cgan.run import (
     RunFolder,
@@ -104,6 +102,7 @@ class CLI(LightningCLI):
     """Lightning's command line for a `ConditionalGAN` on `LabelledImages`."""
 
     run_folder: RunFolder | None = None  # of a fit, in the first process
+    saved_numerics: Numerics | None = None  # of the checkpoint that the run resumes from
 
     def __init__(self, args: ArgsType = None) -> None:
         super().__init__(
@@ -128,7 +127,7 @@ class CLI(LightningCLI):
             "--threads",
             type=int | None,
             default=None,
-            help="The CPU threads of each process; by the size of the networks and the free cores if not given.",
+            help="The CPU threads of each process; those of the checkpoint, else as many as pay, if not given.",
         )
         help = "Whether a run leaves files for TensorBoard too, in tensorboard/ in its folder."
         parser.add_argument("--tensorboard", type=bool, default=False, help=help)
@@ -163,7 +162,9 @@ class CLI(LightningCLI):
         check_positive("--trainer.check_val_every_n_epoch", config.trainer.check_val_every_n_epoch)
         refuse_nulls(self._parser(self.subcommand), config)
         self._refuse_options_of_one_optimizer()
-        self._choose_precision()
+        if self.subcommand == "fit" and config.ckpt_path is not None:
+            self.saved_numerics = saved_numerics(str(config.ckpt_path))
+        choose_precision(config.trainer, self.saved_numerics)
         self._count_processes()
         for network in ("generator", "discriminator"):
             for attribute in _LINKED:
@@ -185,16 +186,6 @@ class CLI(LightningCLI):
         )
         return None if found is None else str(found)
 
-    def _choose_precision(self) -> None:
-        """Takes the precision that suits the machine, if none is given; `config.yaml` keeps it."""
-        trainer = self.config[self.subcommand].trainer
-        if trainer.precision is None and not trainer.plugins:
-            accelerator = trainer.accelerator
-            if accelerator in ("auto", "gpu"):
-                accelerator = "cuda" if torch.cuda.is_available() else "mps" if MPSAccelerator.is_available() else "cpu"
-            trainer.precision, reason = fastest_precision(str(accelerator))
-            rank_zero_info(f"Precision {trainer.precision}, since {reason}; --trainer.precision chooses another")
-
     def _count_processes(self) -> None:
         """Takes as many processes as torchrun or SLURM have started, unless the user has said how many."""
         trainer, started = self.config[self.subcommand].trainer, started_processes()
@@ -202,19 +193,10 @@ class CLI(LightningCLI):
             trainer.num_nodes, trainer.devices = started
 
     def _choose_threads(self) -> None:
-        """Takes as many CPU threads as are of use, unless the user or the launcher has said how many.
-
-        `config.yaml` keeps the number, which decides in what order sums are formed, and so the last bits of a run.
-        """
+        """Takes as many CPU threads as are of use; `config.yaml` keeps the number."""
         config = self.config[self.subcommand]
-        if config.threads is None:
-            if "OMP_NUM_THREADS" in os.environ or self.trainer.strategy.root_device.type != "cpu":
-                return
-            networks, batch_size = (self.model.generator, self.model.discriminator), self.datamodule.batch_size
-            share, cores = batch_size // self.trainer.world_size, available_cores() // self.trainer.num_devices
-            config.threads = fastest_threads(*networks, share, self.trainer.precision, max(1, cores))
-            rank_zero_info(f"CPU threads: {config.threads}; --threads chooses another number")
-        torch.set_num_threads(config.threads)
+        networks, batch_size = (self.model.generator, self.model.discriminator), self.datamodule.batch_size
+        config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
 
     def _refuse_options_of_one_optimizer(self) -> None:
         trainer = self.config[self.subcommand].trainer

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.cloud_io import _load
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.core.saving import _default_map_location
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -24,6 +24,8 @@ from lightning_cgan.graphs import GraphEngine
 from lightning_cgan.hyperparameters import take_up
 from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
+from lightning_cgan.numerics import Numerics, check_numerics, numerics_of, warn_of_differences
+from lightning_cgan.progress import KeepsPlace, Place
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer
 
@@ -39,6 +41,8 @@ class Resumable(GraphEngine, Reporter):
         images_seen: The number of real images that the moving average has seen.
         dealer: Knows the place of this process among the others.
         configured: What optimizers and schedulers of a fit have been configured with; see `hyperparameters`.
+        place: Where the run stands in its data.
+        numerics: What decides the last bits of the run; known after its first step.
     """
 
     seed: int | None
@@ -46,6 +50,13 @@ class Resumable(GraphEngine, Reporter):
     dealer: Dealer
     configured: dict[str, Any] | None = None
     _resumed_from: dict[str, Any] | None = None
+    numerics: Numerics | None = None
+    _saved_numerics: Numerics | None = None  # of the checkpoint, until they have been compared
+    _is_first_step = True  # of a fit
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.place = Place()
 
     @classmethod
     def load_from_checkpoint(
@@ -113,6 +124,8 @@ class Resumable(GraphEngine, Reporter):
             "running_means": self.waiting_means(),
             "data": self._about_data(),
             "configured": self.configured,
+            "order": self.place.at(checkpoint.get("global_step")),
+            "numerics": self.numerics,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -141,6 +154,8 @@ class Resumable(GraphEngine, Reporter):
             self._resumed_from = checkpoint
             if checkpoint["global_step"]:  # of a search for a batch size, it has seen none
                 _compare_data(state.get("data") or {}, self._about_data() or {})
+            self.place.load(checkpoint)
+            self.numerics = self._saved_numerics = state.get("numerics")
         elif self._trainer is not None:
             data = getattr(self._trainer, "datamodule", None)
             _check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
@@ -183,6 +198,27 @@ class Resumable(GraphEngine, Reporter):
 
     def _option_of_number(self, number: int, part: Part) -> str:
         return self.option(ROLES[number], part)
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds what lets a run resume at its place in the data."""
+        self._is_first_step = True
+        return [] if any(isinstance(one, KeepsPlace) for one in self.trainer.callbacks) else [KeepsPlace()]  # type: ignore[attr-defined]
+
+    def finish_alternation(self) -> None:
+        """Notes what a checkpoint will say of the run."""
+        super().finish_alternation()
+        self.place.note(self.trainer)
+        if self._is_first_step:  # by now, all is chosen
+            self._is_first_step = False
+            self.numerics = numerics_of(self.trainer, self._compilation_in_use())
+            if self._saved_numerics is not None:
+                warn_of_differences(self._saved_numerics, self.numerics)
+                self._saved_numerics = None
+
+    def _compilation_in_use(self) -> str:
+        if self.captured is not None:
+            return "alternation, compiled" if self.captured.compiles else "alternation"
+        return "networks" if any(getattr(self, role)._compiled_call_impl is not None for role in ROLES) else "none"
 
     def _about_data(self) -> dict[str, Any] | None:
         """The training data of a fit by one of the package's data modules, else nothing."""
@@ -258,6 +294,8 @@ def _check_state(state: dict[str, Any]) -> None:
     expected = {"seed": 1, "images_seen": 1, "skipped_steps": counts, "running_means": {"sums": {}, "counts": {}}}
     check_kinds(expected, state, "lightning_cgan")
     check_kinds({}, state.get("data") or {}, "lightning_cgan.data")
+    if state.get("numerics") is not None:
+        check_numerics(state["numerics"])
     means = state["running_means"]
     check_kinds(dict.fromkeys(means["sums"], 1), means["counts"], "lightning_cgan.running_means.counts")
     for name, sums in means["sums"].items():

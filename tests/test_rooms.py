@@ -53,13 +53,17 @@ MAY_IMPORT = {
     "engine": GROUND | {"configured", "distributed", "networks", "manual_optimization"},
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
+    "numerics": GROUND,
+    "progress": GROUND,
     "resuming": GROUND
-    | {"building", "configured", "engine", "graphs", "hyperparameters", "networks", "reporting", "rounds"},
+    | {"building", "configured", "engine", "graphs", "hyperparameters", "networks", "numerics", "progress"}
+    | {"reporting", "rounds"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
     | {"resuming", "rounds", "sampling", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"data", "evaluation", "metrics_file", "run"},
+    "choosing": GROUND | {"checkpoint_io", "machine", "networks", "numerics"},
     "generating": GROUND | {"checkpoint_io", "data", "module", "run"},
     "exporting": GROUND | {"checkpoint_io", "generating", "networks", "pretrained", "run", "sampling"},
     "demo": GROUND | {"exporting", "generating"},

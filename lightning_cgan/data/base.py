@@ -240,7 +240,9 @@ class LabelledImages(LightningDataModule, ABC):
         """Shuffled batches of what one alternation needs; see `ConditionalGAN` for `discriminator_steps`."""
         trainer = self.trainer
         steps = self._discriminator_steps()
-        seed = torch.initial_seed() % 2**63
+        seed = getattr(self._module(), "seed", None)  # that of the run; PyTorch's is another after each alternation
+        if seed is None:
+            seed = torch.initial_seed() % 2**63
         seed = trainer.strategy.broadcast(seed) if trainer else seed
         images, labels = self._on_device("train")
         rank, world_size = self._place()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import count, islice, tee
+from itertools import islice, tee
 from typing import Any
 
 import torch
@@ -70,9 +70,10 @@ class ShufflingLoader(OrderedLoader):
     A balanced epoch has each class as often as the largest one: all images of a class as many times as go into that,
     and some of them once more, which are drawn anew in each epoch.
 
-    It knows its place: `state_dict` says how many images of the whole run have been handed out, and a loader that has
-    loaded it goes on from there, also with another number of processes. Images that do not fill a batch at the end of
-    an epoch are left out of that epoch. An iteration is as long as an epoch, and begins where the one before ended.
+    It knows its place: `state_dict` says which epoch it is in, and how many images of that have been handed out to all
+    processes together, and a loader that has loaded it resumes there, also with another number of processes or another
+    batch size. Images that do not fill a batch at the end of an epoch are left out of that epoch. An iteration is as
+    long as an epoch, and begins where the one before ended, once its first batch is asked for.
 
     Args:
         images: All images: pixels, shape (N, C, H, W), uint8, or files.
@@ -110,29 +111,37 @@ class ShufflingLoader(OrderedLoader):
         self.images_to_shuffle = self.epoch_size
         self.seed = seed
         self.images_seen = 0
+        self.epoch, self.offset = 0, 0  # of the images that were handed out last
 
     def __len__(self) -> int:
         return self.epoch_size // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        first = self.images_seen // self.batch_size
-        for images, labels in self._cut(islice(self._whole_batches(first), len(self))):
+        for images, labels in self._cut(islice(self._whole_batches(), len(self))):
             # Counted before it is handed out: a checkpoint is written while the batch is in use.
+            self.epoch, start = self._next_batch(self.epoch, self.offset)
+            self.offset = start + self.batch_size
             self.images_seen += self.batch_size
             yield images, labels
 
-    def _whole_batches(self, first: int) -> Iterator[Tensor]:
-        """The places of the images of one batch after the other, from a number of batches since the run began."""
+    def _whole_batches(self) -> Iterator[Tensor]:
+        """The places of the images of one batch after the other, which may be asked for ahead of time."""
         order_of, order = -1, torch.empty(0)
-        for number in count(first):
-            epoch, batch = divmod(number, self.epoch_size // self.batch_size)
+        epoch, end = self.epoch, self.offset
+        while True:
+            epoch, start = self._next_batch(epoch, end)
             if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
                 order_of, order = epoch, self._order(epoch).to(self.labels.device)
-            yield order[batch * self.batch_size :][: self.batch_size]
+            end = start + self.batch_size
+            yield order[start:end]
+
+    def _next_batch(self, epoch: int, offset: int) -> tuple[int, int]:
+        """Where the batch begins that comes after a place: as an epoch, and the number of its images before."""
+        return (epoch, offset) if offset + self.batch_size <= self.epoch_size else (epoch + 1, 0)
 
     def _order(self, epoch: int) -> Tensor:
         """The places of the images of an epoch, one after the other."""
-        chance = generator_at(self.seed, epoch)
+        chance = generator_at(self.seed, epoch % 2**63)  # as many as an address can hold
         order = torch.randperm(self.images_to_shuffle, generator=chance)
         if self.classes is None:
             return order
@@ -144,18 +153,34 @@ class ShufflingLoader(OrderedLoader):
         return torch.cat(parts)[order]
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, and the number of images handed out to all processes together since the run began."""
-        return {"seed": self.seed, "images_seen": self.images_seen}
+        """The seed, and how far the run has got: in images since it began, and in the order of its epochs."""
+        return {
+            "seed": self.seed,
+            "images_seen": self.images_seen,
+            "epoch": self.epoch,
+            "offset": self.offset,
+            "epoch_size": self.epoch_size,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where another loader of the same data stood.
+        """Resumes where another loader stood; if that one had other images, at the beginning of the next epoch.
 
         Raises:
             UsageError: The state is none of such a loader.
         """
         check_kinds({"seed": 1, "images_seen": 1}, state, "the order of the images")
+        if "epoch" in state:
+            check_kinds({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
+        if "epoch" not in state:  # as older checkpoints have it
+            batches = self.images_seen // self.batch_size
+            self.epoch, batch = divmod(batches, self.epoch_size // self.batch_size)
+            self.offset = batch * self.batch_size
+        elif state["epoch_size"] == self.epoch_size:
+            self.epoch, self.offset = state["epoch"], state["offset"]
+        else:
+            self.epoch, self.offset = state["epoch"] + 1, 0
 
 
 class RepeatingLoader(ShufflingLoader):
