@@ -46,9 +46,10 @@ MAY_IMPORT = {
     "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
     "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
+    "spawning": GROUND | {"engine", "resuming"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"resuming", "rounds", "sampling", "training_batches"},
+    | {"rounds", "sampling", "spawning", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file", "run"},
     "generating": GROUND | {"checkpoint_io", "module", "run"},
