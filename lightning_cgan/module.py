@@ -30,16 +30,16 @@ from lightning_cgan.networks.base import (
 from lightning_cgan.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
-from lightning_cgan.resuming import Resumable
 from lightning_cgan.rounds import Dealer, LabelSource, Round
 from lightning_cgan.sampling import SamplingModule
+from lightning_cgan.spawning import Spawnable
 from lightning_cgan.training_batches import TrainingBatches
 
 # The purposes of random numbers, a part of their address.
 _TRAINING, _VALIDATION, _TEST, _PREDICTION, _NETWORKS = range(5)
 
 
-class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
+class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -53,8 +53,9 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
     equal parts is left out, and one with too few images is no step.
 
     Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
-    (see `lightning_cgan.chance`). The seed is PyTorch's initial seed, which `seed_everything` sets, and is kept in the
-    checkpoint.
+    (see `lightning_cgan.chance`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins;
+    a fit that goes on by `ckpt_path` has the one of its checkpoint. A module that was trained before, in a fit or in
+    the run whose checkpoint it was loaded from, makes another seed of it, by the number of images that it has seen.
 
     Args:
         generator: Makes the images.
@@ -271,6 +272,11 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
             average._apply(in_full_precision(fn))
         return self
 
+    def _seed_of_fit(self) -> int:
+        """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
+        seed = torch.initial_seed() % 2**63
+        return generator_at(seed, self.images_seen).initial_seed() if self.images_seen else seed
+
     # ---- what Lightning asks for -------------------------------------------------------------------------------------
 
     def setup(self, stage: str) -> None:
@@ -279,8 +285,8 @@ class ConditionalGAN(Rebuildable, SamplingModule, Resumable):
         Raises:
             UsageError: They disagree on classes, channels or image size, or the strategy is not supported.
         """
-        if self.seed is None:
-            self.seed = self.trainer.strategy.broadcast(torch.initial_seed() % 2**63)
+        if self.seed is None or stage == "fit":  # one that goes on from a checkpoint takes its seed from there, next
+            self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
         self._prepare_batches()
         self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
         self.prepare_strategy()

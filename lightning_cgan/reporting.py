@@ -145,7 +145,7 @@ class Reporter(LightningModule):
     def waiting_means(self) -> dict[str, Any]:
         """What waits to be logged, with the sums (world_size,) of all processes, for a checkpoint; all must ask."""
         state = self.running_means.state_dict()
-        if not state["sums"]:
+        if not state["sums"] or self._trainer is None:  # as behind processes that were spawned
             return state
         own = torch.stack([total.to(self.device) for total in state["sums"].values()])
         shares = self.trainer.strategy.all_gather(own).reshape(-1, len(own))

@@ -159,7 +159,7 @@ class Resumable(GraphEngine, Reporter):
         elif self._trainer is not None:
             data = getattr(self._trainer, "datamodule", None)
             _check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
-        self.seed = state["seed"]
+        self.seed = self.seed if state["seed"] is None else state["seed"]
         self.images_seen = state["images_seen"]
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
         self.running_means.load_state_dict(state["running_means"], self.dealer.rank, self.dealer.world_size)
@@ -291,7 +291,13 @@ def _check_loops(trainer: Trainer, saved: Any) -> None:
 
 def _check_state(state: dict[str, Any]) -> None:
     counts = dict.fromkeys(ROLES, 1)
-    expected = {"seed": 1, "images_seen": 1, "skipped_steps": counts, "running_means": {"sums": {}, "counts": {}}}
+    has_no_seed = "seed" in state and state["seed"] is None  # of a module that was never in a run
+    expected = {
+        "seed": None if has_no_seed else 1,
+        "images_seen": 1,
+        "skipped_steps": counts,
+        "running_means": {"sums": {}, "counts": {}},
+    }
     check_kinds(expected, state, "lightning_cgan")
     check_kinds({}, state.get("data") or {}, "lightning_cgan.data")
     if state.get("numerics") is not None:

@@ -58,9 +58,10 @@ MAY_IMPORT = {
     "resuming": GROUND
     | {"building", "configured", "engine", "graphs", "hyperparameters", "networks", "numerics", "progress"}
     | {"reporting", "rounds"},
+    "spawning": GROUND | {"engine", "resuming"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"resuming", "rounds", "sampling", "training_batches"},
+    | {"rounds", "sampling", "spawning", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"data", "evaluation", "metrics_file", "run"},
     "choosing": GROUND | {"checkpoint_io", "machine", "networks", "numerics"},
