@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +46,22 @@ def _versions() -> str:
 
 
 def main() -> None:
+    """Runs the command line; who stops it, or what reads its output, gets no traceback.
+
+    Raises:
+        SystemExit: As `lightning_cgan.cli.main`; with code 141 where nobody reads what is printed, as `| head` does.
+    """
+    try:
+        _main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it ends
+        raise SystemExit(128 + 13) from None  # SIGPIPE, which Windows has not
+
+
+def _main() -> None:
     """Answers what needs no PyTorch at once, and hands everything else to the command line."""
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -49,9 +69,22 @@ def main() -> None:
     elif arguments == ["--version"]:
         print(_versions())
     else:
-        from lightning_cgan.cli import main as command_line
-
+        with _ending_at_once():
+            from lightning_cgan.cli import main as command_line
         command_line()
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Ends the process at Ctrl-C, without a word: libraries that are being imported would make a traceback of it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # nohup, or a program of one's own
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":
