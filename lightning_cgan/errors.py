@@ -81,7 +81,8 @@ def check_name(option: str, name: str) -> None:
     parts = name.split("/")
     if not name.isprintable() or any(part in ("", ".", "..") for part in parts):
         shown = name.encode("unicode_escape").decode() if not name.isprintable() else name
-        raise UsageError(f"{option}: expected a name for a folder, got {shown or 'nothing'}; give letters and digits")
+        expected = "expected a name that a folder or file may have"
+        raise UsageError(f"{option}: {expected}, got {shown or 'nothing'}; give letters and digits")
     longest = max(len(os.fsencode(part)) for part in parts)
     if longest > _LONGEST_NAME:
         raise UsageError(

@@ -58,7 +58,7 @@ def one_line(message: str, parser: ArgumentParser, given: Sequence[str] = ()) ->
 _DEEPER = re.compile(
     r"""Parser key "(?P<key>[^"]+)"[^\n:]*:|Problem with given class_path '(?P<path>[\w.]+)':"""
     r"""|(?P<call>expects a function or a callable class: )(?=Parser key)"""
-    r"""|^(?:argument )?(?:-\w/)?--(?P<typed>[\w.]+): """
+    r"""|^(?:argument )?(?:-\w/)?--(?P<typed>[\w.]+)(?:/--[\w.+]+)?: """
 )
 
 
@@ -190,7 +190,7 @@ def _listed(known: Sequence[str]) -> str:
 
 
 def _unknown_module(match: re.Match[str], complaint: Complaint) -> str:
-    expected = f"cannot import {match[1]}: {match[2].strip()}"
+    expected = f"cannot import {complaint.path}: {match[1].strip()}"
     return f"--{complaint.key}: {expected}; check the dotted path, and that it is installed"
 
 
@@ -294,7 +294,7 @@ _EXPLANATIONS: tuple[tuple[str, Explain], ...] = (
     (r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", _wrong_class),
     (r"Expected a dot import path string: (\S+)", _unknown_class),
     (r"Not a valid subclass of (\w+)\. Got value: ([^\n]+)", _no_class),
-    (r"class_path '([\w.]+)':\s+(No module named [^\n]+|[^\n]*has no attribute [^\n]+)", _unknown_module),
+    (r"(No module named [^\n]+|[^\n]*has no attribute [^\n]+)", _unknown_module),
     (r"following arguments are required: ([^\n]+)", _missing),
     (r"(?:[Dd]oes not exist|not found|No such file|is not a file)[^\n]*?'([^'\n]+)'", _no_file),
     (r"invalid choice: '([^']*)' \(choose from ([^)]*)\)", _wrong_command),

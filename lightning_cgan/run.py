@@ -73,6 +73,8 @@ def check_place(
     Raises:
         UsageError: The place is taken, cannot be written to, or is a folder named like a file of another kind.
     """
+    if place.name:
+        check_name("--out", place.name)
     kind = kind_of(place)
     if not place.name or place.is_symlink() or kind not in (None, "a folder"):
         which = "" if kind in (None, "a folder") else f", which is {kind}"
@@ -82,7 +84,6 @@ def check_place(
         expected = "expected a kind of file that this command writes, or a folder"
         raise UsageError(f"--out: {expected}, got {place}; choose an ending that --help names, or none")
     check_writable(place.parent, "--out")
-    check_name("--out", place.name)
     if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
         return
     if not overwrite:

@@ -48,7 +48,7 @@ def message_of_lightning(error: BaseException) -> str | None:
     if not isinstance(error, ValueError | ImportError | MisconfigurationException) or not is_own:
         return None
     reason = _sentence(error)
-    name = _named(reason, [name for name in _DEFAULTS if f"`{name}" in reason])
+    name = _named(reason, [name for name in _DEFAULTS if re.search(rf"`{name}\b|\b{name}=", reason)])
     if isinstance(error, ValueError) and name is None:
         return None  # it may be about anything
     return f"--trainer.{name}: {reason}" if name else f"--trainer: {reason}"
