@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
+import signal
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -79,6 +81,22 @@ def _is_usable(folder: str) -> bool:
 
 
 def main() -> None:
+    """Runs the command line; who stops it, or what reads its output, gets no traceback.
+
+    Raises:
+        SystemExit: As `lightning_cgan.cli.main`; with code 141 where nobody reads what is printed, as `| head` does.
+    """
+    try:
+        _main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it ends
+        raise SystemExit(128 + 13) from None  # SIGPIPE, which Windows has not
+
+
+def _main() -> None:
     """Answers what needs no PyTorch at once, and hands everything else to the command line."""
     arguments = sys.argv[1:]
     if isinstance(sys.stdout, TextIOWrapper):  # an encoding that lacks a letter is no reason to end
@@ -88,12 +106,25 @@ def main() -> None:
     elif arguments == ["--version"]:
         print(_versions())
     else:
-        with suppress(OSError):  # nor a folder for temporary files
-            _have_a_home()
-        _have_a_backend()
-        from lightning_cgan.cli import main as command_line
-
+        with _ending_at_once():
+            with suppress(OSError):  # nor a folder for temporary files
+                _have_a_home()
+            _have_a_backend()
+            from lightning_cgan.cli import main as command_line
         command_line()
+
+
+@contextmanager
+def _ending_at_once() -> Iterator[None]:
+    """Ends the process at Ctrl-C, without a word: libraries that are being imported would make a traceback of it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # nohup, or a program of one's own
+        return
+    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lightning_cgan.augmentations
 import lightning_cgan.losses
@@ -39,8 +40,8 @@ from lightning_cgan.checkpoint_io import AtomicCheckpointIO, fails_to_restore
 from lightning_cgan.choosing import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.console import command, last_words, refused_by_callback, resume_words
 from lightning_cgan.data import LabelledImages
-from lightning_cgan.errors import UsageError, check_positive, no_such_file
-from lightning_cgan.launchers import started_processes, with_cluster
+from lightning_cgan.errors import UsageError, check_name, check_positive, no_such_file
+from lightning_cgan.launchers import check_processes, started_processes, with_cluster
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.numerics import Numerics
 from lightning_cgan.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
@@ -53,6 +54,7 @@ from lightning_cgan.run import (
     newest_checkpoint,
     wandb_logger,
 )
+from lightning_cgan.trainer_messages import trainer_message
 
 # The options of each; the order is that in which they are called.
 _CALLBACKS = {
@@ -66,6 +68,7 @@ _CALLBACKS = {
     "report": Report,
     "predictions": PredictionWriter,
 }
+_MOST_THREADS = 1024  # of many more, PyTorch crashes
 _LINKED = ("num_classes", "image_channels", "image_size")
 
 
@@ -139,6 +142,13 @@ class CLI(LightningCLI):
                 target = f"model.{network}.init_args.{attribute}"
                 parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Refuses a seed that NumPy's random numbers, which Lightning seeds too, do not take."""
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].seed_everything if self.config.subcommand else 0
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"--seed_everything: expected a number from 0 to {2**32 - 1}, got {seed}; give another")
+
     def _parse_ckpt_path(self) -> None:
         """The config says what is built, also beside a checkpoint; Lightning would let the checkpoint overrule it."""
 
@@ -147,6 +157,7 @@ class CLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.name is None:
             config.name = name_of(map(str, config.config or ()))
+        check_name("--name", config.name)
         if config.ckpt_path == "last":
             config.ckpt_path = self._last_of_its_name(config.runs_dir, config.name)
         if config.ckpt_path is None and self.subcommand != "fit":
@@ -159,6 +170,8 @@ class CLI(LightningCLI):
                 said = "null" if given is None else repr(given)
                 raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
         check_positive("--threads", config.threads)
+        if (config.threads or 1) > _MOST_THREADS:
+            raise UsageError(f"--threads: expected at most {_MOST_THREADS}, got {config.threads}; leave it out")
         check_positive("--trainer.check_val_every_n_epoch", config.trainer.check_val_every_n_epoch)
         refuse_nulls(self._parser(self.subcommand), config)
         self._refuse_options_of_one_optimizer()
@@ -220,9 +233,14 @@ class CLI(LightningCLI):
             plugins = [*plugins, AtomicCheckpointIO()]
         kwargs["plugins"] = with_cluster(plugins)
         try:
-            return super().instantiate_trainer(**kwargs)
-        except (TypeError, ValueError) as error:  # Lightning about its own options
-            raise UsageError(f"--trainer: {error}") from error
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError, ImportError, MisconfigurationException) as error:  # Lightning about its options
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(trainer_message(error, self.config[self.subcommand].trainer)) from error
+        environment = trainer._accelerator_connector.cluster_environment
+        check_processes(environment, trainer.num_nodes, trainer.num_devices)
+        return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Builds the Trainer with those of our callbacks that its options and the user's own leave room for."""

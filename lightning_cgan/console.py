@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -21,6 +22,10 @@ from lightning.pytorch import Trainer, callbacks
 from lightning_cgan.errors import TrainingError, UsageError
 from lightning_cgan.launchers import is_first_of_machine
 from lightning_cgan.run import RunFolder, wandb_upload
+from lightning_cgan.trainer_messages import message_of_lightning
+
+# What a disk may say, and no fault of a program
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 @contextmanager
@@ -34,20 +39,37 @@ def command() -> Iterator[None]:
 def one_line_errors() -> Iterator[None]:
     """Tells a mistake of the user's, or of the Trainer's options, in one line, and ends with exit code 2.
 
-    A run that cannot go on ends with exit code 1.
+    A run that cannot go on ends with exit code 1, and so does one whose files cannot be written; after Ctrl-C, it is
+    130.
     """
     try:
         yield
+    except KeyboardInterrupt:  # before Lightning answers it, or after
+        raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException, TrainingError)):
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
-        if cause is None:
+        if cause is not None:
+            told, code = message_of_lightning(cause) or str(cause), 1 if isinstance(cause, TrainingError) else 2
+        elif about := message_of_lightning(error):
+            told, code = about, 2
+        elif about := _of_disk(error):
+            told, code = about, 1
+        else:
             raise
         # Before training, all processes fail alike; while it goes on, a file may be broken that one of them reads.
         if is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
-            print(f"error: {' '.join(str(cause).split())}", file=sys.stderr)
-        raise SystemExit(1 if isinstance(cause, TrainingError) else 2) from error
+            print(f"error: {' '.join(told.split())}", file=sys.stderr)
+        raise SystemExit(code) from error
+
+
+def _of_disk(error: BaseException) -> str | None:
+    """One line about a file that cannot be written; none if the error is another."""
+    if isinstance(error, OSError) and error.errno in _OF_DISKS:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{error.strerror}; make room, or choose another place"
+    return None
 
 
 def refused_by_callback(error: Exception) -> str | None:

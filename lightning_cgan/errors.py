@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+
+_LONGEST_NAME = 200  # most file systems take 255 bytes, of which an unfinished file needs some
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def printable(text: str, limit: int | None = None) -> str:
@@ -83,6 +89,24 @@ def check_seed(option: str, seed: int | None) -> None:
         raise UsageError(f"{option}: expected a whole number of 64 bits, got {seed}; give another") from error
 
 
+def check_name(option: str, name: str) -> None:
+    """Refuses what is no name for folders within another one.
+
+    Raises:
+        UsageError: It is empty, leads out of that folder, has letters that no file may have, or is too long.
+    """
+    parts = name.split("/")
+    if not name.isprintable() or any(part in ("", ".", "..") for part in parts):
+        shown = name.encode("unicode_escape").decode() if not name.isprintable() else name
+        expected = "expected a name that a folder or file may have"
+        raise UsageError(f"{option}: {expected}, got {shown or 'nothing'}; give letters and digits")
+    longest = max(len(os.fsencode(part)) for part in parts)
+    if longest > _LONGEST_NAME:
+        raise UsageError(
+            f"{option}: expected a name of at most {_LONGEST_NAME} bytes, got {longest}; give a shorter one"
+        )
+
+
 def check_truncation(option: str, limit: float | None) -> None:
     """Refuses what is no limit of latents; none at all is fine.
 
@@ -108,15 +132,57 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower_case[near[0]]}?" if near else ""
 
 
+@contextmanager
+def writing(option: str, place: Path) -> Iterator[None]:
+    """Makes one line of what a disk says that is full, read-only or gone.
+
+    Args:
+        option: The option that names the place.
+        place: Where something is written.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) and "(os error " not in str(error):  # which a library in Rust raises
+            raise
+        has_no_room = getattr(error, "errno", None) in _NO_ROOM or "(os error 28)" in str(error)
+        remedy = "make room, or name another" if has_no_room else "name another"
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise UsageError(f"{option}: expected a place to write to, got {place} ({reason}); {remedy}") from error
+
+
+def kind_of(path: Path) -> str | None:
+    """What a path is that is no file, in words; none for a file, and for nothing at all."""
+    try:
+        mode = path.lstat().st_mode
+        if stat.S_ISLNK(mode):
+            if not path.exists():
+                return "a link to nothing"
+            mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return None
+    kinds = {"folder": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "socket": stat.S_ISSOCK}
+    kinds |= {"device": lambda mode: stat.S_ISCHR(mode) or stat.S_ISBLK(mode)}
+    return next((f"a {kind}" for kind, is_one in kinds.items() if is_one(mode)), None)
+
+
 def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str:
-    """Says that a file does not exist, with the name of the nearest one in its folder.
+    """Says that a path is no file, or that there is none, with the name of the nearest one in its folder.
 
     Args:
         option: The option that names the file.
-        path: The file that does not exist.
+        path: What is no file.
         also_known: Files in other folders that may be meant.
     """
+    if kind := kind_of(Path(path)):
+        return f"{option}: expected a file, got {path}, which is {kind}; name a file"
     folder, name = Path(path).parent, Path(path).name
-    beside = [file for file in folder.iterdir() if file.name != name] if folder.is_dir() else []  # a dead link has it
+    try:
+        beside = [file for file in folder.iterdir() if file.name != name]
+    except OSError:  # no such folder, or one that may not be read
+        beside = []
     hint = did_you_mean(name, (file.name for file in [*beside, *also_known]))
     return f"{option}: no such file: {path}{hint or '; check the path'}"

@@ -17,7 +17,7 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.data.classes import Classes, find_classes
-from lightning_cgan.errors import UsageError, check_positive, check_seed, check_truncation, no_such_file
+from lightning_cgan.errors import UsageError, check_positive, check_seed, check_truncation, no_such_file, writing
 from lightning_cgan.images import bytes_from_signed, grid, save_gif, save_png
 from lightning_cgan.keeping import folders_of_classes, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
@@ -59,12 +59,12 @@ def generate(
             uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk; any other is a
             folder with a folder of PNG files for each class, as torchvision's `ImageFolder` reads them.
         seed: Chooses other images.
-        ema: Whether the moving average of the generator's weights makes them, where there is one.
+        ema: Whether the moving average of the generator's weights makes them, where there is one; `--no_ema` if not.
         truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones (Brock et
             al. 2019, arXiv:1809.11096, section 3.1).
         walk: Moves through the latents, with a row for each class, or from class to class with the same latents.
         frames: The number of pictures of a walk from one stop to the next, of which 24 are shown in a second.
-        overwrite: Whether what is there already may be replaced.
+        overwrite: Whether what is there already may be replaced, as by `--overwrite`.
         imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
             names. A checkpoint alone imports nothing, since that would run code.
         device: Where the generator runs: `cpu`, `cuda`, …, or `auto`.
@@ -81,10 +81,13 @@ def generate(
     module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
     chosen, drawing = parse_labels(labels, class_names), Drawing(seed, truncation)
     if walk is not None:
-        _write_gif(_walk(module, chosen, count, drawing, ema, walk, frames), place)
+        pictures = list(_walk(module, chosen, count, drawing, ema, walk, frames))
+        with writing("--out", place):
+            _write_gif(pictures, place)
     else:
         images = [_make(module, label, _draw(module, [label], count, drawing), ema) for label in chosen]
-        _write(images, chosen, class_names, place)
+        with writing("--out", place):
+            _write(images, chosen, class_names, place)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {place}")
 
 
@@ -239,6 +242,6 @@ def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
         np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
 
 
-def _write_gif(pictures: Iterator[Tensor], place: Path) -> None:
+def _write_gif(pictures: Sequence[Tensor], place: Path) -> None:
     frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
     write_whole(place, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))

@@ -20,7 +20,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, check_name, kind_of
 from lightning_cgan.metrics_file import MetricsFile
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -121,8 +121,13 @@ def check_place(
     Raises:
         UsageError: The place is taken, cannot be written to, or is a folder named like a file of another kind.
     """
-    if not place.name or place.is_symlink():
-        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}; name one")
+    if place.name:
+        check_name("--out", place.name)
+    kind = kind_of(place)
+    if not place.name or place.is_symlink() or kind not in (None, "a folder"):
+        which = "" if kind in (None, "a folder") else f", which is {kind}"
+        which = which or (", which is a link" if place.is_symlink() else "")
+        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}{which}; name one")
     if wants_folder and place.suffix.lower() in _KINDS:
         expected = "expected a kind of file that this command writes, or a folder"
         raise UsageError(f"--out: {expected}, got {place}; choose an ending that --help names, or none")
@@ -130,7 +135,7 @@ def check_place(
     if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
         return
     if not overwrite:
-        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite true")
+        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite")
     if place.is_dir() != wants_folder:
         kind = "folder" if wants_folder else "file"
         raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {place}; name another")

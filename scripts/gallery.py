@@ -26,7 +26,7 @@ _FORMS = ((1, 64), (2, 64), (2, 32), (2, 16), (4, 16))
 def generate(run: Path, out: Path, *options: str) -> None:
     """Runs the command `generate` on the last checkpoint of a run."""
     checkpoint = str(run / "checkpoints" / "last.ckpt")
-    command = [sys.executable, "-m", "lightning_cgan", "generate", checkpoint, "--out", str(out), "--overwrite", "true"]
+    command = [sys.executable, "-m", "lightning_cgan", "generate", checkpoint, "--out", str(out), "--overwrite"]
     subprocess.run([*command, *options], check=True)
 
 

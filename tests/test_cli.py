@@ -123,3 +123,57 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     main([*stopped[2].split(), "--trainer.max_steps", str(step + 2)])
     resumed = max(tmp_path.glob("runs/digits/*"), key=lambda path: path.stat().st_mtime_ns)
     assert torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == step + 2
+
+
+def test_ctrl_c_at_start_up_is_quiet(tmp_path: Path) -> None:
+    """It comes while libraries are imported, which would make a traceback of it."""
+    command = [sys.executable, "-X", "importtime", "-m", "lightning_cgan", "fit", "--config", DIGITS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # a line for each module that has been imported
+            if line.rstrip().endswith("| torch.version") or line.rstrip().endswith(" torch.torch_version"):
+                process.send_signal(signal.SIGINT)
+                break
+        shown, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert (shown, [line for line in told.splitlines() if not line.startswith("import time:")]) == ("", [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_the_data_are_read_is_quiet(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(DigitsData, "read_split", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--config", DIGITS, "--trainer.accelerator", "cpu"])
+    assert ended.value.code == 130
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], []])
+def test_who_closes_the_pipe_gets_no_traceback(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "lightning_cgan", *arguments]
+    try:
+        ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "generate", "export", "demo"])
+def test_help_of_each_command(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for columns in ("0", "1", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        shown = capsys.readouterr()
+        assert shown.out.startswith("usage: python -m lightning_cgan")
+        assert shown.err == ""

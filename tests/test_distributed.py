@@ -115,7 +115,7 @@ def of_slurm(rank: int, port: str) -> dict[str, str]:
     return {
         **{"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "cgan", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1"},
         **{"SLURM_NODELIST": "127.0.0.1", "SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"},
-        **{"MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
+        **{"SLURM_STEP_ID": "0", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"},
     }
 
 

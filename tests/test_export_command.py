@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import sys
@@ -21,6 +23,7 @@ from lightning_cgan import (
 from lightning_cgan.chance import Drawing
 from lightning_cgan.cli import main
 from lightning_cgan.evaluation import gan_train as gan_train_module
+from lightning_cgan.exporting import command as command_module
 from lightning_cgan.exporting.facts import Facts
 from lightning_cgan.exporting.files import Make, read_program
 from lightning_cgan.exporting.opening import open_source
@@ -70,7 +73,7 @@ def test_weights_before_averaging(out: str) -> None:
     module = ConditionalGAN.load_from_checkpoint("other.ckpt", map_location="cpu")
     labels, latents = torch.arange(10), module.sample_latents(10, seed=1)
     for ema in (True, False):
-        main(["export", "other.ckpt", "--out", out, "--ema", str(ema).lower(), "--overwrite", "true"])
+        main(["export", "other.ckpt", "--out", out, "--ema", str(ema).lower(), "--overwrite"])
         expected = module.generate(labels, latents, ema=ema)
         torch.testing.assert_close(opened(out)[1](labels, latents), expected, atol=1e-4, rtol=0)
 
@@ -163,14 +166,14 @@ def test_card_tells_the_report(
     ("options", "message"),
     [
         ("--out taken.onnx", "--out: expected a new name, got taken.onnx, which exists; name another, or --overwrite"),
-        ("--out folder.pt2 --overwrite true", "--out: expected a file in the place of a file, got folder.pt2; name"),
-        ("--out file --overwrite true", "--out: expected a folder in the place of a folder, got file; name another"),
+        ("--out folder.pt2 --overwrite", "--out: expected a file in the place of a file, got folder.pt2; name"),
+        ("--out file --overwrite", "--out: expected a folder in the place of a folder, got file; name another"),
         (
             "--out x.pth",
             "--out: expected a kind of file that this command writes, or a folder, got x.pth; choose an ending",
         ),
-        ("--out photos", "--out: expected a new name, got photos, which exists; name another, or --overwrite true"),
-        ("--out photos --overwrite true", "--out: expected nothing but what export writes there, got photos; name"),
+        ("--out photos", "--out: expected a new name, got photos, which exists; name another, or --overwrite"),
+        ("--out photos --overwrite", "--out: expected nothing but what export writes there, got photos; name"),
         ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
         ("--out file/x.onnx", "--out: expected a folder to write to, got file, which is not; name another"),
         ("--out x.onnx --report r.json", "--report: expected a folder to write, got --out x.onnx, which has no card"),
@@ -206,6 +209,31 @@ def test_missing_extras(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str,
         f'error: {package}: expected it to be installed, got no such package; pip install "lightning_cgan[{extra}]"'
     )
     assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("out", "error"),
+    [
+        ("x.onnx", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        ("x.pt2", OSError(errno.EDQUOT, os.strerror(errno.EDQUOT))),
+        ("x", OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))),
+        ("x", RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)")),  # safetensors
+    ],
+)
+def test_a_disk_that_takes_no_more(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str, error: Exception) -> None:
+    main(["export", OLD, "--out", out])
+    before = {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")}
+
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setitem(command_module._FILES, Path(out).suffix, fail)
+    monkeypatch.setattr("lightning_cgan.exporting.folder.write_folder", fail)
+    reason = getattr(error, "strerror", None) or error
+    assert fails("export", OLD, "--out", out, "--overwrite") == (
+        f"error: --out: expected a place to write to, got {out} ({reason}); make room, or name another"
+    )
+    assert {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")} == before
 
 
 def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import DIGITS
 from PIL import Image
 from scipy.stats import kstest
 from torchvision.datasets import ImageFolder
@@ -44,7 +48,7 @@ def generate(*options: str, checkpoint: str = OLD) -> None:
 
 
 def arrays(*options: str, checkpoint: str = OLD) -> dict[str, np.ndarray]:
-    generate("--out", "a.npz", "--overwrite", "true", *options, checkpoint=checkpoint)
+    generate("--out", "a.npz", "--overwrite", *options, checkpoint=checkpoint)
     with np.load("a.npz") as loaded:
         return dict(loaded)
 
@@ -89,7 +93,7 @@ def test_sheet_and_folder(tmp_path: Path) -> None:
     assert (read.classes, len(read)) == (["2", "5"], 6)
     pixels = np.stack([np.asarray(image)[..., 0] for image, _ in read])
     assert (pixels == arrays("--labels", "2,5", "--count", "3")["images"]).all()
-    generate("--labels", "4", "--count", "1", "--out", "folder", "--overwrite", "true")
+    generate("--labels", "4", "--count", "1", "--out", "folder", "--overwrite")
     assert [str(file) for file in sorted(Path("folder").rglob("*.png"))] == ["folder/4/00000.png"]
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
 
@@ -194,7 +198,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "--out: expected a new name, got generated.png, which exists; name another, or --overwrite true"),
+        ("", "--out: expected a new name, got generated.png, which exists; name another, or --overwrite"),
         ("--labels 3,12", "--labels: expected names or numbers of classes, got 12; choose from 0, 1,"),
         (
             "--labels 1-x",
@@ -216,7 +220,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
             "--out: expected a kind of file that this command writes, or a folder, got x.JPG; choose an ending that",
         ),
         ("--walk latents --out x.mp4", "--out: expected a name in .gif for a walk and for nothing else, got x.mp4"),
-        ("--out photos --overwrite true", "--out: expected nothing but class folders of PNG files there, got photos"),
+        ("--out photos --overwrite", "--out: expected nothing but class folders of PNG files there, got photos"),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
         ("--device warp", "--device: expected one of this machine, got warp ("),
@@ -231,6 +235,69 @@ def test_mistakes(fails: Fails, options: str, message: str) -> None:
     out = [] if "--out" in options or not options else ["--out", "new.png"]
     assert fails("generate", OLD, *out, *options.split()).startswith(f"error: {message}")
     assert sorted(file.name for file in Path().rglob("*")) == ["cat.jpg", "generated.png", "photos"]
+
+
+SPECIAL = {
+    "pipe": os.mkfifo,
+    "socket": lambda path: socket.socket(socket.AF_UNIX).bind(path),
+    "link to nothing": lambda path: os.symlink("nowhere", path),
+}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such files")
+@pytest.mark.parametrize("kind", SPECIAL)
+@pytest.mark.parametrize("command", ["generate", "export"])
+@pytest.mark.parametrize("options", [(), ("--overwrite",)])
+def test_what_is_no_file_is_left_alone(fails: Fails, command: str, kind: str, options: tuple[str, ...]) -> None:
+    place = {"generate": "x.png", "export": "x.onnx"}[command]
+    SPECIAL[kind](place)
+    before = os.lstat(place)
+    assert fails(command, OLD, "--out", place, *options) == (
+        f"error: --out: expected the name of a file or of a folder, got '{place}', which is a {kind}; name one"
+    )
+    assert (os.lstat(place).st_ino, os.listdir()) == (before.st_ino, [place])
+    for reader in ("generate", "export"):
+        line = fails(reader, place)
+        assert line == f"error: checkpoint: expected a file, got {place}, which is a {kind}; name a file"
+
+
+@pytest.mark.parametrize(
+    ("place", "kind"), [("/dev/null", "device"), ("/dev/full", "device"), ("/dev/zero", "device"), (".", "folder")]
+)
+def test_devices_and_folders_are_no_checkpoints(fails: Fails, place: str, kind: str) -> None:
+    assert (
+        fails("generate", place) == f"error: checkpoint: expected a file, got {place}, which is a {kind}; name a file"
+    )
+    line = fails("fit", "--config", DIGITS, "--ckpt_path", place)
+    assert line == f"error: --ckpt_path: expected a file, got {place}, which is a {kind}; name a file"
+
+
+@pytest.mark.parametrize("out", ["x.png", "x.npz", "x.gif", "x"])
+@pytest.mark.parametrize(
+    ("number", "remedy"), [(errno.ENOSPC, "make room, or name another"), (errno.EACCES, "name another")]
+)
+def test_a_disk_that_takes_no_more(
+    fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str, number: int, remedy: str
+) -> None:
+    walk = ("--walk", "classes", "--frames", "1") if out == "x.gif" else ()
+    generate("--out", out, "--labels", "3", "--count", "2", *walk)
+    before = {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")}
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    assert fails("generate", OLD, "--out", out, "--overwrite", "--labels", "7", *walk) == (
+        f"error: --out: expected a place to write to, got {out} ({os.strerror(number)}); {remedy}"
+    )
+    assert {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")} == before
+
+
+def test_a_name_that_is_too_long(fails: Fails) -> None:
+    assert fails("generate", OLD, "--out", f"{'x' * 300}.png") == (
+        "error: --out: expected a name of at most 200 bytes, got 304; give a shorter one"
+    )
 
 
 def test_what_is_no_checkpoint(fails: Fails) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightning_cgan.callbacks.base import appoint_once, splits_of
 from lightning_cgan.chance import Drawing
-from lightning_cgan.errors import UsageError, check_seed, check_truncation
+from lightning_cgan.errors import UsageError, check_seed, check_truncation, writing
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import check_selection
 from lightning_cgan.evaluation.judge import fingerprint_of
@@ -132,7 +132,8 @@ class PredictionWriter(Callback):
             for place in self._places:
                 remove_unfinished(place)
             text = json.dumps(facts, indent=1) + "\n"
-            write_whole(self.folder / _FACTS, lambda file: file.write_bytes(text.encode()))
+            with writing("--predictions.folder", self.folder):
+                write_whole(self.folder / _FACTS, lambda file: file.write_bytes(text.encode()))
         trainer.strategy.barrier()
         self._is_claimed = True
 
@@ -216,10 +217,11 @@ class PredictionWriter(Callback):
         pixels = bytes_from_signed(images)
         kept = self._replace_doubtful(pl_module, pixels, labels, numbers)
         rows = zip(pixels.cpu(), labels.tolist(), numbers.tolist(), kept.tolist(), strict=True)
-        for image, label, number, is_kept in rows:
-            if is_kept:
-                place = self._places[label] / f"{number:05d}.png"
-                write_whole(place, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
+        with writing("--predictions.folder", self.folder):
+            for image, label, number, is_kept in rows:
+                if is_kept:
+                    place = self._places[label] / f"{number:05d}.png"
+                    write_whole(place, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
         """Puts others in the place of images that the judge is not sure of; tells which images are fit, shape (N,)."""

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cgan.callbacks.base import splits_of
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, writing
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
 from lightning_cgan.evaluation.picture import draw_report
 from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, LabelledSplits
@@ -80,7 +80,8 @@ class Report(Callback):
     @torch.inference_mode(False)  # students are trained
     def _write(self, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
         folder, about = self._place(), _about(self._checkpoint)
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing("--report.folder", folder):
+            folder.mkdir(parents=True, exist_ok=True)
         rank_zero_info(f"Protocol {self.protocol}: students are taught, which takes minutes on a GPU, more on a CPU")
         protocol = _PROTOCOLS[self.protocol]
         if self.students is not None:
@@ -88,9 +89,10 @@ class Report(Callback):
         examination = Examination(cast(ImageMaker, pl_module), data, pl_module.device, protocol)
         found, evidence = examination.report(self.gafi, self.parzen)
         report = {"checkpoint": about, **found}
-        write_whole(folder / "report.png", lambda file: draw_report(report, evidence, data.class_names, file))
         text = json.dumps(report, indent=1) + "\n"
-        write_whole(folder / "report.json", lambda file: file.write_bytes(text.encode()))
+        with writing("--report.folder", folder):
+            write_whole(folder / "report.png", lambda file: draw_report(report, evidence, data.class_names, file))
+            write_whole(folder / "report.json", lambda file: file.write_bytes(text.encode()))
         rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
         return _summary(report)
 

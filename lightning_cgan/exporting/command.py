@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import UsageError, writing
 from lightning_cgan.exporting.card import Training
 from lightning_cgan.exporting.facts import Facts
 from lightning_cgan.exporting.files import write_onnx, write_program
@@ -39,10 +39,10 @@ def export(
             `labels` (N,) int64 and `latents` (N, latent_dim) float32 and return `images` (N, C, H, W) in [-1, 1], for
             any N. Any other is a folder as the Hugging Face Hub has it, with weights, config, model card and samples;
             `PretrainedGenerator.from_pretrained` reads it.
-        ema: Whether it has the moving average of the generator's weights, where there is one.
+        ema: Whether it has the moving average of the generator's weights, where there is one; `--no_ema` if not.
         report: The `report.json` whose scores the model card tells; that which `test` has written beside the
             checkpoint, if not given.
-        overwrite: Whether what is there already may be replaced.
+        overwrite: Whether what is there already may be replaced, as by `--overwrite`.
         imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
             names. A checkpoint alone imports nothing, since that would run code.
 
@@ -62,13 +62,16 @@ def export(
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
     facts = Facts.of(module, class_names)
     if not wants_folder:
-        write_whole(place, lambda file: _FILES[ending](generator, facts, file))
+        with writing("--out", place):
+            write_whole(place, lambda file: _FILES[ending](generator, facts, file))
     else:
         from lightning_cgan.exporting.folder import write_folder  # which needs an extra
 
         about = (facts, _training_of(checkpoint, ema and module.generator_ema is not None))
         scores = find_report(Path(checkpoint), report)
-        write_whole_folder(place, lambda folder: write_folder(generator, *about, scores, place.resolve().name, folder))
+        name = place.resolve().name
+        with writing("--out", place):
+            write_whole_folder(place, lambda folder: write_folder(generator, *about, scores, name, folder))
     print(f"Exported a generator of {len(class_names)} classes: {place}")
 
 
