@@ -17,6 +17,7 @@ import yaml
 from conftest import CONFIGS, DIGITS
 from PIL import Image
 
+from lightning_cgan import DigitsData
 from lightning_cgan.cli import main
 
 Run = Callable[..., Path]
@@ -146,7 +147,7 @@ def test_ctrl_c_while_the_data_are_read_is_quiet(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DigitsData, "read_split", interrupt)
+    monkeypatch.setattr(DigitsData, "read", interrupt)
     with pytest.raises(SystemExit) as ended:
         main(["fit", "--config", DIGITS, "--trainer.accelerator", "cpu"])
     assert ended.value.code == 130

@@ -227,7 +227,8 @@ def test_a_disk_that_takes_no_more(fails: Fails, monkeypatch: pytest.MonkeyPatch
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setitem(command_module._FILES, Path(out).suffix, fail)
+    for ending in command_module._FILES:
+        monkeypatch.setitem(command_module._FILES, ending, fail)
     monkeypatch.setattr("lightning_cgan.exporting.folder.write_folder", fail)
     reason = getattr(error, "strerror", None) or error
     assert fails("export", OLD, "--out", out, "--overwrite") == (

@@ -352,7 +352,7 @@ def test_every_option_that_a_message_names_exists(monkeypatch: pytest.MonkeyPatc
     known = {
         "--help",
         "--version",
-        "--no",
+        "--no_",
         "--ntasks",
         "--ntasks-per-node",
     }  # --no_… is a prefix, the last two are SLURM's
