@@ -105,7 +105,8 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
         read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
         module = ConditionalGAN.from_content(read).to(chosen)
     except UsageError as error:
-        raise UsageError(str(error).replace("--ckpt_path: ", "checkpoint: ")) from error
+        said = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
+        raise UsageError(f"checkpoint: {said}") from error
     except Exception as error:  # what a description names may fail in many ways
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         expected = "expected one that a ConditionalGAN wrote and this version can build again"

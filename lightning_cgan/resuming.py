@@ -101,9 +101,8 @@ class Resumable(GraphEngine, Reporter):
         Raises:
             UsageError: It is another file's, or names what must not be built.
         """
-        if not isinstance(checkpoint, dict):
-            got = type(checkpoint).__name__
-            raise UsageError(f"the checkpoint: expected one of Lightning's, got a {got}; name such a file")
+        if not isinstance(checkpoint, dict) or "lightning_cgan" not in checkpoint:
+            raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
         module = build_module(cls, checkpoint.get("hyper_parameters", {}), kwargs, "the checkpoint")
         module.configure_model()
         was_strict = module.strict_loading
