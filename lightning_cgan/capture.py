@@ -6,41 +6,51 @@ they are recorded once and then run as a whole: fused by `torch.compile`, as a C
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_cgan.gradients import are_finite
+from lightning_cgan.adam import GraphAdam
+from lightning_cgan.dependencies import CaptureError, Dependencies, is_number
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.objectives import Means, Objectives, Penalties
 from lightning_cgan.rounds import Dealer, Round
 
 Run = Callable[..., Sequence[Tensor]]
+Tell = Callable[[str], None]
 
-
-class CaptureError(Exception):
-    """An alternation does something that no graph can hold; nothing has been changed."""
+# How often graphs are recorded anew for a change of the same thing, and how many situations keep theirs.
+_MOST_CHANGES, _MOST_SITUATIONS = 3, 4
+_MOST_SIZES = 2  # of batches: that of a loader's last one, too
 
 
 class CapturedAlternation:
     """Runs alternations from graphs, of which it records one for each set of penalties that are due together.
+
+    What changes between alternations enters a graph as a tensor: weights, buffers, the optimizers' state and numbers,
+    and the numbers that a class names in `varying`. For any other change graphs are recorded anew, a few times at most.
 
     Args:
         generator: Makes the images.
         discriminator: Judges them.
         objectives: What the two minimise.
         dealer: Augments the generated images.
-        generator_optimizer: See `is_plain_adam`.
+        generator_optimizer: See `adam.why_not_in_a_graph`.
         discriminator_optimizer: The same.
         skipped_steps: Count the updates of each network that are left out, because a gradient is not finite.
         compiles: Whether `torch.compile` fuses each graph.
+        tell: Is told in one line when graphs are recorded anew.
 
     Attributes:
         seconds: How long recording and compiling has taken.
@@ -56,27 +66,40 @@ class CapturedAlternation:
         discriminator_optimizer: Optimizer,
         skipped_steps: Mapping[Any, Tensor],
         compiles: bool,
+        tell: Tell = lambda line: None,
     ) -> None:
-        self.pair = _Pair(generator, discriminator)
-        self.objectives = objectives
-        self.dealer = dealer
-        self.generator_adam = _Adam(generator_optimizer, self.pair, skipped_steps["generator"])
-        self.discriminator_adam = _Adam(discriminator_optimizer, self.pair, skipped_steps["discriminator"])
+        self.skipped_steps = skipped_steps
         self.compiles = compiles
-        # What lasts from one alternation to the next: graphs hold on to its places in memory.
-        self.lasting = (
-            {name: tensor.detach() for name, tensor in (*self.pair.named_parameters(), *self.pair.named_buffers())},
-            self.generator_adam.tensors,
-            self.discriminator_adam.tensors,
-        )
-        self.lasting_tensors: list[Tensor] = tree_flatten(self.lasting)[0]
-        self._shapes: list[torch.Size] = []
+        self.tell = tell
         self.seconds = 0.0
-        self._graphs: dict[Penalties, tuple[Run, list[str]]] = {}
+        self.sizes: set[Any] = set()
+        self._with_varying = True
+        self._changes: Counter[str] = Counter()
+        self._take(generator, discriminator, objectives, dealer, generator_optimizer, discriminator_optimizer)
+
+    def _take(self, *parts: Any) -> None:
+        self.parts = generator, discriminator, objectives, dealer, generator_optimizer, discriminator_optimizer = parts
+        self.pair = _Pair(generator, discriminator)
+        self.objectives: Objectives = objectives
+        self.dealer: Dealer = dealer
+        self.optimizers: dict[str, Optimizer] = {
+            "generator": generator_optimizer,
+            "discriminator": discriminator_optimizer,
+        }
+        self._situations: list[_Situation] = []  # the present one first
+
+    def begin_anew(self, *parts: Any) -> None:
+        """Goes on with other networks, objectives or optimizers, in the order of the arguments.
+
+        Raises:
+            CaptureError: That has happened too often.
+        """
+        self.count("a network, an optimizer or another part")
+        self._take(*parts)
 
     def fits(self, rounds: Sequence[Round]) -> bool:
-        """Whether the rounds are of the size that the graphs are for, which is that of the first ones."""
-        return not self._shapes or self._shapes == [dealt.real.shape for dealt in rounds]
+        """Whether there are graphs for rounds of this size, or may be: only for the first two."""
+        return len(self.sizes) < _MOST_SIZES or _size(rounds) in self.sizes
 
     def run(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> Means:
         """Makes an alternation, and returns the scalars to log.
@@ -87,23 +110,130 @@ class CapturedAlternation:
             due: The penalties to compute.
 
         Raises:
-            CaptureError: There is no graph for these penalties yet, and none can be made.
+            CaptureError: There is no graph for this alternation yet, and none can be made.
         """
-        self.generator_adam.take_up_rates()
-        self.discriminator_adam.take_up_rates()
-        if due not in self._graphs:
-            self._shapes = [dealt.real.shape for dealt in rounds]
-            started = time.monotonic()
-            try:
-                self._graphs[due] = self._record(rounds, last, due)
-            except Exception as error:  # networks can do anything, and so fail in many ways
-                raise CaptureError(" ".join(str(error).split())[:200]) from error
-            self.seconds += time.monotonic() - started
-        graph, names = self._graphs[due]
-        with torch.no_grad():
-            return dict(zip(names, graph(*self.lasting_tensors, *_columns(rounds, last)), strict=True))
+        situation = self._situation()
+        situation.take_up()
+        key = _key(rounds, last, due)
+        if key not in situation.graphs:
+            situation = self._record(situation, rounds, last, due)
+            self.sizes |= {_size(rounds)}
+        graph, names, _ = situation.graphs[key]
+        with torch.no_grad(), _without_autocast(rounds[0].real.device.type):
+            return dict(zip(names, graph(*situation.lasting_tensors, *_columns(rounds, last)), strict=True))
 
-    def _record(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> tuple[Run, list[str]]:
+    def _situation(self) -> _Situation:
+        """The present situation, an earlier one that is back, or a new one."""
+        present = self._situations[0] if self._situations else None
+        for place, situation in enumerate(self._situations):
+            if situation.holds():
+                self._situations.insert(0, self._situations.pop(place))
+                return situation
+        new = _Situation(self, self._with_varying)
+        if present is not None:
+            self.count(present.difference())
+        self._situations = [new, *self._situations][:_MOST_SITUATIONS]
+        return new
+
+    def count(self, changed: str) -> None:
+        """Tells that graphs are recorded anew, unless that has become too much."""
+        self._changes[changed] += 1
+        if self._changes[changed] > _MOST_CHANGES:
+            raise CaptureError(f"{changed} has changed {self._changes[changed]} times")
+        self.tell(f"{changed} has changed: alternations are recorded anew as graphs")
+
+    def _record(self, situation: _Situation, rounds: Sequence[Round], last: Round | None, due: Penalties) -> _Situation:
+        """Records a graph; with numbers that may vary as tensors, if what computes with them takes tensors."""
+        started = time.monotonic()
+        try:
+            try:
+                situation.record(rounds, last, due)
+            except Exception:
+                if not situation.dependencies.varying:
+                    raise
+                self._with_varying = False
+                situation = self._situations[0] = _Situation(self, False)
+                situation.take_up()
+                situation.record(rounds, last, due)
+        except CaptureError:
+            raise
+        except Exception as error:  # networks can do anything, and so fail in many ways
+            raise CaptureError(" ".join(str(error).split())[:200]) from error
+        self.seconds += time.monotonic() - started
+        return situation
+
+
+class _Situation:
+    """Graphs, which are right as long as nothing changes but the tensors that enter them.
+
+    Args:
+        whole: What is recorded.
+        with_varying: Whether numbers that may vary enter as tensors.
+    """
+
+    def __init__(self, whole: CapturedAlternation, with_varying: bool) -> None:
+        self.whole, self.pair = whole, whole.pair
+        parameters = dict(self.pair.named_parameters())
+        self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
+        roots = [("generator", self.pair.generator), ("discriminator", self.pair.discriminator)]
+        roots += [("", whole.objectives), ("", whole.dealer)]
+        self.dependencies = Dependencies(roots, parameters, with_varying)
+        names = {parameter: name for name, parameter in parameters.items()}
+        self.adams = [
+            GraphAdam(optimizer, names, whole.skipped_steps[role]) for role, optimizer in whole.optimizers.items()
+        ]
+        self.tensors = {**parameters, **dict(self.pair.named_buffers())}
+        weight = next(iter(parameters.values()))
+        number = torch.zeros((), dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
+        self.numbers = [number.clone() for _ in self.dependencies.varying]
+        self.graphs: dict[Any, tuple[Run, list[str], Penalties]] = {}
+        self._places = self._find()
+
+    def holds(self) -> bool:
+        """Whether its graphs are right for what is there now."""
+        return self.dependencies.hold() and all(adam.has_its_structure() for adam in self.adams)
+
+    def difference(self) -> str:
+        """What is no longer as it was."""
+        is_adam = self.dependencies.hold()
+        return "a group of an optimizer's parameters" if is_adam else self.dependencies.difference()
+
+    def take_up(self) -> None:
+        """Looks at what enters: numbers, and where the tensors are that do."""
+        for adam in self.adams:
+            adam.take_up_numbers()
+        for (attributes, name), number in zip(self.dependencies.varying, self.numbers, strict=True):
+            value = attributes[name]
+            if not is_number(value):
+                raise CaptureError(f"{name} is no number any more")
+            number.fill_(value)
+        if self._places != self._where() or not all(adam.has_its_moments() for adam in self.adams):
+            before = self.lasting_tensors
+            self._places = self._find()
+            # The places in memory are a part of a CUDA graph, as the layouts are of any.
+            if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.lasting_tensors)):
+                self.whole.count("the place of weights in memory")
+                self.graphs.clear()
+
+    def _find(self) -> list[Any]:
+        """Finds what lasts from one alternation to the next; graphs write to it."""
+        for adam in self.adams:
+            adam.find_moments()
+        detached = {name: tensor.detach() for name, tensor in self.tensors.items()}
+        self.lasting = (detached, *(adam.tensors for adam in self.adams), self.numbers)
+        self.lasting_tensors: list[Tensor] = tree_flatten(self.lasting)[0]
+        return self._where()
+
+    def _where(self) -> list[Any]:
+        tensors = self.tensors.values()
+        return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
+
+    def record(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> None:
+        """Records the graph of an alternation, which is not made by that.
+
+        Raises:
+            CaptureError: Something else than tensors has been changed by it.
+        """
         names: list[str] = []
         inputs, spec = tree_flatten((self.lasting, list(rounds), [] if last is None else [last]))
 
@@ -115,35 +245,46 @@ class CapturedAlternation:
 
         devices = [inputs[0].device] if inputs[0].is_cuda else []
         with torch.no_grad(), torch.random.fork_rng(devices):
-            graph: Run = make_fx(alternate)(*(tensor.clone() for tensor in inputs))  # copies, since it is done as well
-            if self.compiles:
-                # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
-                graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
-                graph(*(tensor.clone() for tensor in inputs))  # compiles
-            if inputs[0].is_cuda:
-                graph = _CudaGraph(graph, inputs, len(self.lasting_tensors))
-        return graph, names
+            with _without_a_trace(self.dependencies):
+                # On copies, since it is done as well.
+                graph: Run = make_fx(alternate)(*(tensor.clone() for tensor in inputs))
+            with _without_autocast(inputs[0].device.type):  # its casts have been recorded
+                if self.whole.compiles:
+                    # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
+                    graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
+                    graph(*(tensor.clone() for tensor in inputs))  # compiles
+                if inputs[0].is_cuda:
+                    graph = _CudaGraph(graph, inputs, len(self.lasting_tensors))
+        self.graphs[_key(rounds, last, due)] = graph, names, due
 
     @torch.enable_grad()
     def _alternate(self, lasting: Any, rounds: Sequence[Round], last: Round | None, due: Penalties) -> Means:
         """The alternation itself, on tensors that stand for those of networks and optimizers."""
-        tensors, generator_moments, discriminator_moments = lasting
+        tensors, generator_moments, discriminator_moments, numbers = lasting
+        generator_adam, discriminator_adam = self.adams
         leaves = {name: tensor.detach() for name, tensor in tensors.items()}
-        for name in self.pair.trained:
+        for name in self.trained:
             leaves[name].requires_grad_()
+        objectives, dealer = self.whole.objectives, self.whole.dealer
 
         def alternate(generator: Generator, discriminator: Discriminator) -> Means:
             for dealt in rounds:
-                fake = self.dealer.make(generator, dealt)
-                objective, means = self.objectives.of_discriminator(discriminator, dealt, fake.detach(), due)
-                self.discriminator_adam.step(discriminator_moments, tensors, leaves, objective)
+                fake = dealer.make(generator, dealt)
+                objective, means = objectives.of_discriminator(discriminator, dealt, fake.detach(), due)
+                discriminator_adam.step(discriminator_moments, tensors, leaves, objective)
             if last is not None:
-                dealt, fake = last, self.dealer.make(generator, last)
-            objective, generator_means = self.objectives.of_generator(discriminator, dealt, fake)
-            self.generator_adam.step(generator_moments, tensors, leaves, objective)
+                dealt, fake = last, dealer.make(generator, last)
+            objective, generator_means = objectives.of_generator(discriminator, dealt, fake)
+            generator_adam.step(generator_moments, tensors, leaves, objective)
             return {**means, **generator_means}
 
-        return functional_call(self.pair, leaves, (alternate,))  # type: ignore[no-any-return]
+        used = dict(leaves)  # in which PyTorch puts what a network has in their place afterwards
+        with _as_tensors(self.dependencies.varying, numbers):
+            means: Means = functional_call(self.pair, used, (alternate,))
+        for name, tensor in used.items():
+            if tensor is not leaves[name]:
+                raise CaptureError(f"{name} is replaced in each pass")
+        return means
 
 
 class _Pair(nn.Module):
@@ -153,94 +294,9 @@ class _Pair(nn.Module):
         super().__init__()
         self.generator = generator
         self.discriminator = discriminator
-        self.trained = [name for name, parameter in self.named_parameters() if parameter.requires_grad]
 
     def forward(self, alternate: Callable[[Generator, Discriminator], Means]) -> Means:
         return alternate(self.generator, self.discriminator)
-
-
-class _Adam:
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) on tensors that are handed in.
-
-    PyTorch's own asks its state for numbers, which a graph cannot. The state is that of PyTorch's optimizer, which can
-    go on from it at any time.
-    """
-
-    def __init__(self, optimizer: Optimizer, pair: _Pair, skipped: Tensor) -> None:
-        self.groups = optimizer.param_groups
-        self.is_decoupled = isinstance(optimizer, AdamW)
-        names = {parameter: name for name, parameter in pair.named_parameters()}
-        groups = [
-            {
-                "rate": torch.tensor(float(group["lr"]), device=group["params"][0].device, dtype=torch.float64),
-                "moments": {names[p]: _moments(optimizer, p) for p in group["params"] if p.requires_grad},
-            }
-            for group in self.groups
-        ]
-        self.tensors: dict[str, Any] = {"groups": groups, "skipped": skipped}
-
-    def take_up_rates(self) -> None:
-        """Looks at the learning rates, which a schedule may have changed."""
-        for group, tensors in zip(self.groups, self.tensors["groups"], strict=True):
-            tensors["rate"].fill_(group["lr"])
-
-    def step(
-        self, tensors: Mapping[str, Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor
-    ) -> None:
-        """Moves the weights, which share their memory with the leaves that the objective was computed from."""
-        names = [name for group in tensors["groups"] for name in group["moments"]]
-        found = torch.autograd.grad(objective, [leaves[name] for name in names], allow_unused=True)
-        gradients = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
-        with torch.no_grad():
-            is_good = are_finite(list(gradients.values()))
-            tensors["skipped"].add_(~is_good)
-            for group, state in zip(self.groups, tensors["groups"], strict=True):
-                for name, moments in state["moments"].items():
-                    if name in gradients:
-                        # Nothing moves where no part of a step is taken, and nothing times infinity would be NaN.
-                        gradient = torch.where(is_good, gradients[name], 0.0)
-                        self._move(group, state["rate"], is_good.double(), weights[name], gradient, **moments)
-
-    def _move(
-        self,
-        group: Mapping[str, Any],
-        rate: Tensor,
-        share: Tensor,
-        weight: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        exp_avg: Tensor,
-        exp_avg_sq: Tensor,
-    ) -> None:
-        """Takes a share of a step, all of it or nothing."""
-        beta1, beta2 = group["betas"]
-        if group["weight_decay"] and self.is_decoupled:
-            weight.mul_(1 - share * rate * group["weight_decay"])
-        elif group["weight_decay"]:
-            gradient = gradient + group["weight_decay"] * weight
-        step.add_(share)
-        exp_avg.lerp_(gradient, (share * (1 - beta1)).to(gradient.dtype))
-        exp_avg_sq.lerp_(gradient * gradient, (share * (1 - beta2)).to(gradient.dtype))
-        at = step.double().clamp(min=1)  # single numbers, as PyTorch's are Python's
-        deviation = exp_avg_sq.sqrt() / (1 - beta2**at).sqrt() + group["eps"]
-        weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
-
-
-def is_plain_adam(optimizer: Optimizer) -> bool:
-    """Whether it is PyTorch's Adam or AdamW, without AMSGrad."""
-    groups = optimizer.param_groups
-    return type(optimizer) in (Adam, AdamW) and not any(group["amsgrad"] or group["maximize"] for group in groups)
-
-
-def _moments(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Tensor]:
-    """The state of a parameter, begun as PyTorch's Adam begins it; the count of steps must be where the graph runs."""
-    state = optimizer.state[parameter]
-    if not state:
-        state["step"] = torch.zeros((), device=parameter.device)
-        state["exp_avg"] = torch.zeros_like(parameter)
-        state["exp_avg_sq"] = torch.zeros_like(parameter)
-    state["step"] = state["step"].to(parameter.device)
-    return {name: state[name] for name in ("step", "exp_avg", "exp_avg_sq")}
 
 
 class _CudaGraph:
@@ -265,5 +321,58 @@ class _CudaGraph:
         return self.results
 
 
+def _key(rounds: Sequence[Round], last: Round | None, due: Penalties) -> Any:
+    return _size(rounds), last is None, tuple(map(id, due))
+
+
+def _size(rounds: Sequence[Round]) -> Any:
+    return tuple((dealt.real.shape, dealt.real.stride(), dealt.real.dtype, dealt.labels.dtype) for dealt in rounds)
+
+
 def _columns(rounds: Sequence[Round], last: Round | None) -> list[Tensor]:
     return [column for dealt in (*rounds, *([last] if last is not None else [])) for column in dealt]
+
+
+def _layout(tensor: Tensor) -> Any:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+@contextmanager
+def _as_tensors(places: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Puts tensors in the place of numbers."""
+    numbers = [attributes[name] for attributes, name in places]
+    try:
+        for (attributes, name), tensor in zip(places, tensors, strict=True):
+            attributes[name] = tensor
+        yield
+    finally:
+        for (attributes, name), number in zip(places, numbers, strict=True):
+            attributes[name] = number
+
+
+@contextmanager
+def _without_a_trace(dependencies: Dependencies) -> Iterator[None]:
+    """Takes back what Python changes: a graph would not change it.
+
+    Raises:
+        CaptureError: There is something to take back.
+    """
+    values, chance, chance_of_numpy = dependencies.loose_values(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        changed = None if dependencies.hold() else dependencies.difference()
+        if random.getstate() != chance or repr(np.random.get_state()) != repr(chance_of_numpy):
+            changed = "the state of Python's or NumPy's random numbers"
+            random.setstate(chance)
+            np.random.set_state(chance_of_numpy)
+        if changed is not None:
+            dependencies.restore()
+            for tensor, value in values:
+                tensor.detach().copy_(value)
+    if changed is not None:
+        raise CaptureError(f"{changed} changes in each pass")

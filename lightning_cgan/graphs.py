@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from typing import Any, Literal
+from operator import is_
+from typing import Any, Literal, cast
 
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_cgan.capture import CapturedAlternation, CaptureError, is_plain_adam
+from lightning_cgan.adam import why_not_in_a_graph
+from lightning_cgan.capture import CapturedAlternation
+from lightning_cgan.dependencies import CaptureError
 from lightning_cgan.engine import ROLES, Engine, Role
 from lightning_cgan.errors import UsageError
 from lightning_cgan.machine import ask_for_gpus_cheaply
@@ -22,8 +26,9 @@ from lightning_cgan.rounds import Dealer, Round
 
 Compiled = Literal["none", "networks", "alternation"]
 
-# Hooks that are not called within a graph.
+# What is not called where an alternation is a graph: hooks of callbacks, and methods of the module.
 _HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
+_METHODS = (*_HOOKS, "_alternate", "_update_discriminator", "_update_generator", "manual_backward", "backward", "move")
 
 
 class GraphEngine(Engine, Reporter):
@@ -44,6 +49,7 @@ class GraphEngine(Engine, Reporter):
     objectives: Objectives
     dealer: Dealer
     captured: CapturedAlternation | None = None
+    _looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and who watches
 
     def prepare_compilation(self) -> None:
         """Compiles the networks, if they are to be compiled one by one.
@@ -51,6 +57,11 @@ class GraphEngine(Engine, Reporter):
         Raises:
             UsageError: There is nothing that compiles.
         """
+        if self._compiler_ctx is not None:  # by torch.compile(module), which Lightning takes apart
+            to_uncompiled(self)
+            told = "its networks are compiled, one by one, since nothing is compiled across two backward passes"
+            rank_zero_info(f"{type(self).__name__} was compiled as a whole: {told}")
+            self.compiled = "networks" if self.compiled == "none" else self.compiled
         if self.compiled == "networks":
             if not self.has_compiler():
                 raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or choose none")
@@ -60,44 +71,70 @@ class GraphEngine(Engine, Reporter):
         """Starts the clock, and decides whether alternations run as graphs."""
         super().on_train_start()
         ask_for_gpus_cheaply()
-        self.captured = None
+        self.captured, self._looked_at = None, (None, None)
         is_graph = self.device.type == "cuda" and self.cuda_graph and self.compiled == "none"
         if self.compiled != "alternation" and not is_graph:
             return
+        try:
+            self.captured = self._capture()
+        except CaptureError as error:
+            self._do_not_capture(str(error))
+
+    def _capture(self) -> CapturedAlternation:
+        """Gets ready to record alternations as graphs.
+
+        Raises:
+            CaptureError: An alternation cannot be one.
+        """
         reason = self.why_not_captured()
         if reason is not None:
-            self._do_not_capture(reason)
-            return
+            raise CaptureError(reason)
         compiles = self.compiled == "alternation"
         if compiles and not self.has_compiler():
             rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        optimizers = {f"{role}_optimizer": self.optimizer_of(role).optimizer for role in ROLES}
-        self.captured = CapturedAlternation(
-            self.generator,
-            self.discriminator,
-            self.objectives,
-            self.dealer,
-            **optimizers,
-            skipped_steps=self.skipped_steps,
-            compiles=compiles,
-        )
+        return CapturedAlternation(*self._parts(), self.skipped_steps, compiles, rank_zero_info)
+
+    def _parts(self) -> tuple[Any, ...]:
+        """What graphs are recorded of."""
+        optimizers = (self.optimizer_of(role).optimizer for role in ROLES)
+        return self.generator, self.discriminator, self.objectives, self.dealer, *optimizers
 
     def why_not_captured(self) -> str | None:
-        """Why an alternation cannot be one graph, if it cannot."""
-        optimizers = [self.optimizer_of(role).optimizer for role in ROLES]
-        watchers: list[tuple[Any, Any]] = [(callback, Callback) for callback in self.trainer.callbacks]  # type: ignore[attr-defined]
-        watchers.append((self, Engine))  # a subclass
-        watches = any(is_overridden(hook, *watcher) for hook in _HOOKS for watcher in watchers)
-        reasons = {
-            "processes average their gradients within it": self.trainer.world_size > 1,
-            "float16 looks at gradients before each step": self.scaler() is not None,
-            "clip_norm looks at gradients before each step": any(self.clip_norms.values()),
-            "an update is accumulated": set(self.accumulation.values()) != {1},
-            "only Adam and AdamW without amsgrad can be": not all(map(is_plain_adam, optimizers)),
-            "a hook looks at backward passes or at steps of optimizers": watches,
-        }
-        return next((reason for reason, holds in reasons.items() if holds), None)
+        """Why an alternation cannot be one graph, if it cannot; asked in each step."""
+        if self.trainer.world_size > 1:
+            return "processes average their gradients within it"
+        if self.scaler() is not None:
+            return "float16 looks at gradients before each step"
+        if any(self.clip_norms.values()):
+            return "clip_norm looks at gradients before each step"
+        if set(self.accumulation.values()) != {1}:
+            return "an update is accumulated"
+        for role in ROLES:
+            if reason := why_not_in_a_graph(self.optimizer_of(role).optimizer):
+                return reason
+        if not vars(self).keys().isdisjoint(_METHODS):
+            return f"{type(self).__name__} has a method of its own for a part of it"
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if callbacks != self._looked_at[0]:
+            self._looked_at = list(callbacks), self._who_watches()
+        return self._looked_at[1]
+
+    def _who_watches(self) -> str | None:
+        """Which class has code of its own for a part of an alternation, if one has."""
+        package = __name__.partition(".")[0]
+        ours = next(kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] == package)
+        for method in _METHODS:
+            if getattr(type(self), method, None) is not getattr(ours, method, None):
+                return f"{type(self).__name__}.{method} would not be called"
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            for hook in _HOOKS:
+                if is_overridden(hook, callback, Callback):
+                    return f"{type(callback).__name__}.{hook} would not be called"
+        for part in (self.trainer.strategy, self.trainer.precision_plugin):
+            if type(part).__module__.partition(".")[0] not in ("lightning", "pytorch_lightning", package):
+                return f"{type(part).__name__} may look at steps"
+        return None
 
     def _do_not_capture(self, reason: str) -> None:
         rank_zero_info(f"An alternation is not run as one graph: {reason}")
@@ -107,10 +144,13 @@ class GraphEngine(Engine, Reporter):
 
     def run_captured(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> bool:
         """Makes an alternation as a graph, if there can be one for these rounds; see `CapturedAlternation`."""
-        if self.captured is None or not self.captured.fits(rounds):
+        if self.captured is None:
             return False
         seconds = self.captured.seconds
         try:
+            self._look_again()
+            if not self.captured.fits(rounds):
+                return False
             means = self.captured.run(rounds, last, due)
         except CaptureError as error:
             self._do_not_capture(str(error))
@@ -119,6 +159,19 @@ class GraphEngine(Engine, Reporter):
         self.running_means.add(means)
         self.count_alternation()
         return True
+
+    def _look_again(self) -> None:
+        """Begins anew where networks, objectives or optimizers have been replaced.
+
+        Raises:
+            CaptureError: An alternation cannot be a graph any more.
+        """
+        captured = cast(CapturedAlternation, self.captured)
+        if reason := self.why_not_captured():
+            raise CaptureError(reason)
+        parts = self._parts()
+        if not all(map(is_, parts, captured.parts)):
+            captured.begin_anew(*parts)
 
     def count_alternation(self) -> None:
         """Moves the Trainer's clock after an alternation that did not go through `move`."""
@@ -146,4 +199,4 @@ class GraphEngine(Engine, Reporter):
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own graphs: these belong to the places of this module's weights in memory."""
-        return {**super().__getstate__(), "captured": None}
+        return {**super().__getstate__(), "captured": None, "_looked_at": (None, None)}

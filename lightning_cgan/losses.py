@@ -22,9 +22,12 @@ class AdversarialLoss(Rebuildable, ABC):
     Attributes:
         needs_real_logits: Whether the generator's loss looks at the logits of real images too. Relativistic losses
             do; the others save the pass.
+        varying: The names of numbers that may change in every step: where a step is recorded as a graph they are
+            tensors.
     """
 
     needs_real_logits: bool = False
+    varying: tuple[str, ...] = ()
 
     @abstractmethod
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -130,7 +133,12 @@ class AuxiliaryClassifier(Rebuildable):
         weight: The weight of each term.
         classify_fakes: Whether the discriminator learns from generated images too, as in the paper, where a generator
             that makes the wrong class teaches it something wrong.
+
+    Attributes:
+        varying: The names of numbers that may change in every step; see `AdversarialLoss`.
     """
+
+    varying: tuple[str, ...] = ("weight",)
 
     def __init__(self, weight: float, classify_fakes: bool = True) -> None:
         self.weight = weight

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.errors import UsageError, check_positive
-from lightning_cgan.networks.base import Discriminator, judge
+from lightning_cgan.networks.base import Discriminator, is_compiled, judge
 from lightning_cgan.rebuildable import Rebuildable
 
 
@@ -25,9 +25,12 @@ class GradientPenalty(Rebuildable, ABC):
 
     Attributes:
         needs_places: Whether it looks at points between the images, and so needs random numbers.
+        varying: The names of numbers that may change in every step, as an annealed weight does: where a step is
+            recorded as a graph they are tensors.
     """
 
     needs_places: bool = False
+    varying: tuple[str, ...] = ()
 
     def __init__(self, interval: int = 1) -> None:
         check_positive("interval", interval)
@@ -63,6 +66,8 @@ class R1(GradientPenalty):
         gamma: The weight.
         interval: The number of alternations from one computation to the next; the weight grows in proportion.
     """
+
+    varying = ("gamma",)
 
     def __init__(self, gamma: float, interval: int = 1) -> None:
         super().__init__(interval)
@@ -112,6 +117,7 @@ class WassersteinGradientPenalty(GradientPenalty):
     """
 
     needs_places = True
+    varying = ("weight",)
 
     def __init__(self, weight: float, interval: int = 1) -> None:
         super().__init__(interval)
@@ -143,11 +149,10 @@ class WassersteinGradientPenalty(GradientPenalty):
 def image_gradients(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
     """∇D(x) of each image, shape (N, C · H · W), differentiable once more; without autocast and uncompiled."""
     weights = next(discriminator.parameters())
-    is_compiled = discriminator._compiled_call_impl is not None
     with (
         torch.autocast(images.device.type, enabled=False),
         # `torch.compile` cannot differentiate twice.
-        torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(),
+        torch.compiler.set_stance("force_eager") if is_compiled(discriminator) else nullcontext(),
     ):
         images = images.detach().to(weights.dtype).requires_grad_()
         logits = judge(discriminator, images, labels).logits

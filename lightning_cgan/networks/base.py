@@ -119,6 +119,14 @@ def uses_batch_statistics(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
+def is_compiled(network: nn.Module) -> bool:
+    """Whether `torch.compile` has a part in a network: in place, around it, or as its own forward pass."""
+    return any(
+        module._compiled_call_impl is not None or "_orig_mod" in module._modules or "forward" in vars(module)
+        for module in network.modules()
+    )
+
+
 def starting_size(image_size: int, factor: int, network: Network) -> int:
     """The size of the smallest feature map of a generator that magnifies it to the image.
 
