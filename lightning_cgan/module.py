@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -262,14 +262,14 @@ class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
         """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
         average = self.generator_ema
         if average is None:
-            return super()._apply(fn, recurse)
+            return cast(Self, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
         self._modules["generator_ema"] = None
         try:
-            super()._apply(fn, recurse)
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         finally:
             self._modules["generator_ema"] = average
         if recurse:
-            average._apply(in_full_precision(fn))
+            average._apply(in_full_precision(fn))  # type: ignore[no-untyped-call]
         return self
 
     def _seed_of_fit(self) -> int:

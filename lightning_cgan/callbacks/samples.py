@@ -75,7 +75,7 @@ class SampleGrid(Callback):
         self._folder = run / "samples" if run else None
         module = cast(ImageMaker, pl_module)
         names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        self._numbers = self._classes(module, tuple(names or map(str, range(module.num_classes))))
+        self._numbers = list(self._classes(module, tuple(names or map(str, range(module.num_classes)))))
         self._check_size(module)
 
     def _classes(self, module: ImageMaker, names: Sequence[str]) -> Sequence[int]:
