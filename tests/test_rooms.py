@@ -38,10 +38,14 @@ MAY_IMPORT = {
     "pretrained": GROUND | {"networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
-    "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
+    "hooks": GROUND,
+    "dependencies": GROUND | {"hooks"},
+    "adam": GROUND,
+    "recording": GROUND | {"dependencies"},
+    "capture": GROUND | {"adam", "dependencies", "networks", "objectives", "penalties", "recording", "rounds"},
     "machine": GROUND | {"networks"},
     "engine": GROUND | {"distributed", "networks"},
-    "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
+    "graphs": GROUND | {"adam", "capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
     "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
     "module": GROUND
@@ -57,6 +61,7 @@ MAY_IMPORT = {
     "cli": None,  # knows all
 }
 PLAIN_TORCH = GROUND | {"augmentations", "averaging", "capture", "distributed", "losses", "machine", "networks"}
+PLAIN_TORCH |= {"adam", "dependencies", "hooks", "recording"}
 PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling"}
 
 
