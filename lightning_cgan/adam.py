@@ -61,6 +61,10 @@ class GraphAdam:
         except KeyError:
             return False
 
+    def trains(self) -> bool:
+        """Whether any of the named parameters is moved."""
+        return any(group["moments"] for group in self._groups)
+
     def find_moments(self) -> None:
         """Looks up the optimizer's state, and begins it where there is none."""
         self._state = self.optimizer.state

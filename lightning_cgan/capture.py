@@ -6,28 +6,25 @@ they are recorded once and then run as a whole: fused by `torch.compile`, as a C
 
 from __future__ import annotations
 
-import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_cgan.adam import GraphAdam
-from lightning_cgan.dependencies import CaptureError, Dependencies, is_number
+from lightning_cgan.dependencies import Dependencies, is_number
+from lightning_cgan.errors import CaptureError
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.objectives import Means, Objectives, Penalties
+from lightning_cgan.recording import Run, as_tensors, record, without_autocast
 from lightning_cgan.rounds import Dealer, Round
 
-Run = Callable[..., Sequence[Tensor]]
 Tell = Callable[[str], None]
 
 # How often graphs are recorded anew for a change of the same thing, and how many situations keep theirs.
@@ -119,7 +116,7 @@ class CapturedAlternation:
             situation = self._record(situation, rounds, last, due)
             self.sizes |= {_size(rounds)}
         graph, names, _ = situation.graphs[key]
-        with torch.no_grad(), _without_autocast(rounds[0].real.device.type):
+        with torch.no_grad(), without_autocast(rounds[0].real.device.type):
             return dict(zip(names, graph(*situation.lasting_tensors, *_columns(rounds, last)), strict=True))
 
     def _situation(self) -> _Situation:
@@ -175,13 +172,16 @@ class _Situation:
         self.whole, self.pair = whole, whole.pair
         parameters = dict(self.pair.named_parameters())
         self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-        roots = [("generator", self.pair.generator), ("discriminator", self.pair.discriminator)]
+        roots: list[tuple[str, Any]] = [("generator", self.pair.generator), ("discriminator", self.pair.discriminator)]
         roots += [("", whole.objectives), ("", whole.dealer)]
         self.dependencies = Dependencies(roots, parameters, with_varying)
         names = {parameter: name for name, parameter in parameters.items()}
         self.adams = [
             GraphAdam(optimizer, names, whole.skipped_steps[role]) for role, optimizer in whole.optimizers.items()
         ]
+        for role, adam in zip(whole.optimizers, self.adams, strict=True):
+            if not adam.trains():
+                raise CaptureError(f"the {role}'s optimizer trains none of the weights that are there")
         self.tensors = {**parameters, **dict(self.pair.named_buffers())}
         weight = next(iter(parameters.values()))
         number = torch.zeros((), dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
@@ -243,18 +243,7 @@ class _Situation:
             names[:] = means
             return [mean.detach() for mean in means.values()]
 
-        devices = [inputs[0].device] if inputs[0].is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices):
-            with _without_a_trace(self.dependencies):
-                # On copies, since it is done as well.
-                graph: Run = make_fx(alternate)(*(tensor.clone() for tensor in inputs))
-            with _without_autocast(inputs[0].device.type):  # its casts have been recorded
-                if self.whole.compiles:
-                    # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
-                    graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
-                    graph(*(tensor.clone() for tensor in inputs))  # compiles
-                if inputs[0].is_cuda:
-                    graph = _CudaGraph(graph, inputs, len(self.lasting_tensors))
+        graph = record(alternate, inputs, len(self.lasting_tensors), self.dependencies, self.whole.compiles)
         self.graphs[_key(rounds, last, due)] = graph, names, due
 
     @torch.enable_grad()
@@ -279,7 +268,7 @@ class _Situation:
             return {**means, **generator_means}
 
         used = dict(leaves)  # in which PyTorch puts what a network has in their place afterwards
-        with _as_tensors(self.dependencies.varying, numbers):
+        with as_tensors(self.dependencies.varying, numbers):
             means: Means = functional_call(self.pair, used, (alternate,))
         for name, tensor in used.items():
             if tensor is not leaves[name]:
@@ -299,28 +288,6 @@ class _Pair(nn.Module):
         return alternate(self.generator, self.discriminator)
 
 
-class _CudaGraph:
-    """A function of tensors as a CUDA graph: its kernels are launched together."""
-
-    def __init__(self, run: Run, inputs: Sequence[Tensor], lasting: int) -> None:
-        self.passing = [tensor.clone() for tensor in inputs[lasting:]]
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # once on copies, for libraries to make their choices and `compile` to compile
-            run(*(tensor.clone() for tensor in inputs))
-        torch.cuda.current_stream().wait_stream(stream)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.results = run(*inputs[:lasting], *self.passing)
-
-    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        """Runs it; the results are overwritten by the next call."""
-        for place, tensor in zip(self.passing, tensors[-len(self.passing) :], strict=True):
-            place.copy_(tensor)
-        self.graph.replay()
-        return self.results
-
-
 def _key(rounds: Sequence[Round], last: Round | None, due: Penalties) -> Any:
     return _size(rounds), last is None, tuple(map(id, due))
 
@@ -335,44 +302,3 @@ def _columns(rounds: Sequence[Round], last: Round | None) -> list[Tensor]:
 
 def _layout(tensor: Tensor) -> Any:
     return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
-
-
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
-
-
-@contextmanager
-def _as_tensors(places: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Puts tensors in the place of numbers."""
-    numbers = [attributes[name] for attributes, name in places]
-    try:
-        for (attributes, name), tensor in zip(places, tensors, strict=True):
-            attributes[name] = tensor
-        yield
-    finally:
-        for (attributes, name), number in zip(places, numbers, strict=True):
-            attributes[name] = number
-
-
-@contextmanager
-def _without_a_trace(dependencies: Dependencies) -> Iterator[None]:
-    """Takes back what Python changes: a graph would not change it.
-
-    Raises:
-        CaptureError: There is something to take back.
-    """
-    values, chance, chance_of_numpy = dependencies.loose_values(), random.getstate(), np.random.get_state()
-    try:
-        yield
-    finally:
-        changed = None if dependencies.hold() else dependencies.difference()
-        if random.getstate() != chance or repr(np.random.get_state()) != repr(chance_of_numpy):
-            changed = "the state of Python's or NumPy's random numbers"
-            random.setstate(chance)
-            np.random.set_state(chance_of_numpy)
-        if changed is not None:
-            dependencies.restore()
-            for tensor, value in values:
-                tensor.detach().copy_(value)
-    if changed is not None:
-        raise CaptureError(f"{changed} changes in each pass")

@@ -21,32 +21,24 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+
+from lightning_cgan.errors import CaptureError
+from lightning_cgan.hooks import Hooks, settings
 
 # What never changes in place.
-_PLAIN = (type(None), bool, int, float, complex, str, bytes, Enum, slice, range, PurePath, np.generic)
+_PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, Enum, slice, range, PurePath, np.generic)
 _PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format, BuiltinFunctionType, ModuleType)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 # The attributes of every module that hold no part of it, and what an object was built with.
 _NOT_FOLLOWED = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"init_args", "undescribed"}
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "typing_extensions"}
 _LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
-_MODULE_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_TENSOR_HOOKS = ("_backward_hooks", "_post_accumulate_grad_hooks")
-_GLOBAL_HOOKS = tuple(getattr(nn.modules.module, f"_global{kind}") for kind in _MODULE_HOOKS)
 _OF_EVERY_CLASS = ("__annotations__", "__annotate__")
 _MOST = 20_000
 _MISSING = object()
 
 _version = attrgetter("_version")
 _requires_grad = attrgetter("requires_grad")
-_hooks_of_tensor = [attrgetter(kind) for kind in _TENSOR_HOOKS]
-
-
-class CaptureError(Exception):
-    """An alternation does something that no graph can hold; nothing has been changed."""
 
 
 class Dependencies:
@@ -84,26 +76,23 @@ class Dependencies:
         self._loose = [tensor for tensor in self._tensors.values if id(tensor) not in entering]
         self._versions = list(map(_version, self._loose))
         self._trained = list(map(_requires_grad, parameters.values()))
-        self._hooks = [getattr(module, kind) for module in self._modules.values() for kind in _MODULE_HOOKS]
+        self._hooks = Hooks(self._modules, parameters)
+        self._hooks.refuse()
         self._device = next((parameter.device.type for parameter in parameters.values()), "cpu")
-        self._settings = _settings(self._device)
-        self._refuse_hooks()
+        self._settings = settings(self._device)
 
     def hold(self) -> bool:
         """Whether nothing has changed, and there are no hooks."""
-        weights = self.parameters.values()
         try:
             return (
                 all(map(eq, self._live, self._kept))
                 and all(map(is_, self._tensors.found(), self._tensors.values))
                 and all(map(eq, self._items.found(), self._items.values))
                 and all(_without(live, left_out) == kept for _, live, kept, left_out in self._owners)
-                and list(map(_requires_grad, weights)) == self._trained
+                and list(map(_requires_grad, self.parameters.values())) == self._trained
                 and list(map(_version, self._loose)) == self._versions
-                and _settings(self._device) == self._settings
-                and not any(self._hooks)
-                and not any(_GLOBAL_HOOKS)
-                and not any(any(map(hooks, weights)) for hooks in _hooks_of_tensor)
+                and settings(self._device) == self._settings
+                and not self._hooks.are_there()
             )
         except Exception:  # something is gone, or a tensor or an object of others cannot be compared
             return False
@@ -124,7 +113,7 @@ class Dependencies:
                 return f"requires_grad of {name}"
         if list(map(_version, self._loose)) != self._versions:
             return "a tensor that is neither a parameter nor a buffer"
-        return "autocast, or another setting of PyTorch," if _settings(self._device) != self._settings else "a hook"
+        return "autocast, or another setting of PyTorch," if settings(self._device) != self._settings else "a hook"
 
     def restore(self) -> None:
         """Takes back what has changed, but for hooks, settings and the values of tensors."""
@@ -222,32 +211,6 @@ class Dependencies:
                 self._items.add(name, function.__globals__, name, value)
                 self._follow(name, value)
 
-    def _refuse_hooks(self) -> None:
-        """Refuses whatever would be called in a step, but not by a graph.
-
-        Raises:
-            CaptureError: There is such a thing.
-        """
-        found = [
-            f"a {kind[1:-1].replace('_', ' ')} of {path}"
-            for path, module in self._modules.items()
-            for kind in _MODULE_HOOKS
-            if getattr(module, kind)
-        ]
-        found += [
-            f"a hook of {name}"
-            for name, weight in self.parameters.items()
-            if any(hooks(weight) for hooks in _hooks_of_tensor)
-        ]
-        found += ["a hook of all modules"] * any(_GLOBAL_HOOKS)
-        if found:
-            raise CaptureError(f"{found[0]} would not be called")
-        if torch.is_anomaly_enabled():
-            raise CaptureError("detect_anomaly looks at each operation")
-        for mode in (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()):
-            if not isinstance(mode, DeviceContext):
-                raise CaptureError(f"{type(mode).__name__} looks at each operation")
-
 
 class _Items:
     """Values by where they are found."""
@@ -271,20 +234,6 @@ class _Items:
 def is_number(value: Any) -> bool:
     """Whether it is a single number of Python's."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _settings(device: str) -> tuple[Any, ...]:
-    """The settings of PyTorch that decide which operations are recorded, and how they run."""
-    return (
-        torch.is_autocast_enabled(device),
-        torch.get_autocast_dtype(device),
-        torch.get_default_dtype(),
-        torch.get_float32_matmul_precision(),
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_anomaly_enabled(),
-        torch._C._len_torch_function_stack(),
-        torch._C._len_torch_dispatch_stack(),
-    )
 
 
 def _names(code: CodeType) -> set[str]:

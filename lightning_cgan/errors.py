@@ -45,6 +45,10 @@ class TrainingError(RuntimeError):
     """A run that cannot go on, through nobody's mistake; the command line says so in one line, with exit code 1."""
 
 
+class CaptureError(Exception):
+    """An alternation does something that no graph can hold; nothing has been changed."""
+
+
 class MissingExtraError(UsageError, ImportError):
     """A package is not installed that only a part of this one needs."""
 

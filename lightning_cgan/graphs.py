@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Sequence
 from operator import is_
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,9 +16,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_cgan.adam import why_not_in_a_graph
 from lightning_cgan.capture import CapturedAlternation
-from lightning_cgan.dependencies import CaptureError
 from lightning_cgan.engine import ROLES, Engine, Role
-from lightning_cgan.errors import UsageError
+from lightning_cgan.errors import CaptureError, UsageError
 from lightning_cgan.machine import ask_for_gpus_cheaply
 from lightning_cgan.objectives import Objectives, Penalties
 from lightning_cgan.reporting import Reporter
@@ -93,25 +92,29 @@ class GraphEngine(Engine, Reporter):
         if compiles and not self.has_compiler():
             rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        return CapturedAlternation(*self._parts(), self.skipped_steps, compiles, rank_zero_info)
+        run = {"skipped_steps": self.skipped_steps, "compiles": compiles, "tell": rank_zero_info}
+        return CapturedAlternation(*self._parts(), **run)
 
     def _parts(self) -> tuple[Any, ...]:
         """What graphs are recorded of."""
-        optimizers = (self.optimizer_of(role).optimizer for role in ROLES)
-        return self.generator, self.discriminator, self.objectives, self.dealer, *optimizers
+        return self.generator, self.discriminator, self.objectives, self.dealer, *self.trainer.optimizers
 
     def why_not_captured(self) -> str | None:
-        """Why an alternation cannot be one graph, if it cannot; asked in each step."""
+        """Why an alternation cannot be one graph, if it cannot."""
         if self.trainer.world_size > 1:
             return "processes average their gradients within it"
         if self.scaler() is not None:
             return "float16 looks at gradients before each step"
+        return self._why_not_now()
+
+    def _why_not_now(self) -> str | None:
+        """The same, as far as it may change between steps."""
         if any(self.clip_norms.values()):
             return "clip_norm looks at gradients before each step"
         if set(self.accumulation.values()) != {1}:
             return "an update is accumulated"
-        for role in ROLES:
-            if reason := why_not_in_a_graph(self.optimizer_of(role).optimizer):
+        for optimizer in self.trainer.optimizers:
+            if reason := why_not_in_a_graph(optimizer):
                 return reason
         if not vars(self).keys().isdisjoint(_METHODS):
             return f"{type(self).__name__} has a method of its own for a part of it"
@@ -166,20 +169,20 @@ class GraphEngine(Engine, Reporter):
         Raises:
             CaptureError: An alternation cannot be a graph any more.
         """
-        captured = cast(CapturedAlternation, self.captured)
-        if reason := self.why_not_captured():
+        assert self.captured is not None
+        if reason := self._why_not_now():
             raise CaptureError(reason)
         parts = self._parts()
-        if not all(map(is_, parts, captured.parts)):
-            captured.begin_anew(*parts)
+        if not all(map(is_, parts, self.captured.parts)):
+            self.captured.begin_anew(*parts)
 
     def count_alternation(self) -> None:
         """Moves the Trainer's clock after an alternation that did not go through `move`."""
         counted = self.optimizer_of("generator")
         counted._on_before_step()
         counted._on_after_step()
-        for role in ROLES:
-            self.optimizer_of(role).optimizer._opt_called = True  # type: ignore[attr-defined] # as schedules want to see
+        for optimizer in self.trainer.optimizers:
+            optimizer._opt_called = True  # type: ignore[attr-defined] # as schedules want to see
 
     def compile_networks(self) -> None:
         """Compiles the networks in place, which keeps the names of their weights, unless they are already.

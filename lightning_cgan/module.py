@@ -180,7 +180,7 @@ class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
             UsageError: The batch is not of images (N, C, H, W), floats in [-1, 1], and class numbers (N,), or cannot be
                 cut into the parts that are asked for.
         """
-        loader = self.trainer.train_dataloader  # type: ignore[attr-defined]
+        loader = self.trainer.train_dataloader
         images, labels = self._batches.take(batch, batch_idx, loader, self.device, self.trainer.world_size)
         if not len(images):
             return

@@ -47,8 +47,8 @@ class OneLineParser(LightningArgumentParser):
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):
             self._given = given
-            for config in given_configs(given):
-                check_keys(config)
+            for file in given_configs(given):
+                check_keys(file)
             given = with_classes(with_switches(with_shipped(given), self))
         try:
             with read_as_utf8():

@@ -53,10 +53,14 @@ MAY_IMPORT = {
     "batches": GROUND | {"networks"},
     "training_batches": GROUND | {"batches", "distributed", "networks", "rounds"},
     "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
-    "capture": GROUND | {"networks", "objectives", "penalties", "rounds"},
+    "hooks": GROUND,
+    "dependencies": GROUND | {"hooks"},
+    "adam": GROUND,
+    "recording": GROUND | {"dependencies"},
+    "capture": GROUND | {"adam", "dependencies", "networks", "objectives", "penalties", "recording", "rounds"},
     "machine": GROUND | {"networks"},
     "engine": GROUND | {"configured", "distributed", "networks", "manual_optimization"},
-    "graphs": GROUND | {"capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
+    "graphs": GROUND | {"adam", "capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
     "reporting": set(),
     "numerics": GROUND,
     "progress": GROUND,
@@ -89,6 +93,7 @@ PLAIN_TORCH = GROUND | {
     "machine",
     "networks",
 }
+PLAIN_TORCH |= {"adam", "dependencies", "hooks", "recording"}
 PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling", "training_batches"}
 
 
