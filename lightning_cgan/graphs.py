@@ -92,7 +92,7 @@ class GraphEngine(Engine, Reporter):
         if compiles and not self.has_compiler():
             rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        run = {"skipped_steps": self.skipped_steps, "compiles": compiles, "tell": rank_zero_info}
+        run: dict[str, Any] = {"skipped_steps": self.skipped_steps, "compiles": compiles, "tell": rank_zero_info}
         return CapturedAlternation(*self._parts(), **run)
 
     def _parts(self) -> tuple[Any, ...]:
