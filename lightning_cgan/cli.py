@@ -175,9 +175,7 @@ class CLI(LightningCLI):
         check_positive("--trainer.check_val_every_n_epoch", config.trainer.check_val_every_n_epoch)
         refuse_nulls(self._parser(self.subcommand), config)
         self._refuse_options_of_one_optimizer()
-        if self.subcommand == "fit" and config.ckpt_path is not None:
-            self.saved_numerics = saved_numerics(str(config.ckpt_path))
-        choose_precision(config.trainer, self.saved_numerics)
+        self._choose_precision()
         self._count_processes()
         for network in ("generator", "discriminator"):
             for attribute in _LINKED:
@@ -198,6 +196,13 @@ class CLI(LightningCLI):
             f"--ckpt_path last: {found or f'no run in {runs_dir}/{name} has a checkpoint; a new one begins'}"
         )
         return None if found is None else str(found)
+
+    def _choose_precision(self) -> None:
+        """Takes the precision of the checkpoint, or the one that suits the machine; `config.yaml` keeps it."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config.ckpt_path is not None:
+            self.saved_numerics = saved_numerics(str(config.ckpt_path))
+        choose_precision(config.trainer, self.saved_numerics)
 
     def _count_processes(self) -> None:
         """Takes as many processes as torchrun or SLURM have started, unless the user has said how many."""

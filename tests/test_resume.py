@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,24 @@ import pytest
 import torch
 from test_scripts import script
 
-from lightning_cgan import AtomicCheckpointIO
+from lightning_cgan import AtomicCheckpointIO, choosing
 from lightning_cgan.cli import main
 from lightning_cgan.metrics_file import MetricsFile
 
 DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.yaml")
 
 Run = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _as_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Most who use the command line set no number of threads; here, the answer is another whenever a run asks for it."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    answers = cycle((2, 1, 3))
+    monkeypatch.setattr(choosing, "fastest_threads", lambda *_: next(answers))
+    yield
+    torch.set_num_threads(1)
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -41,8 +53,8 @@ def last_of(folder: Path) -> dict[str, Any]:
 def test_it_goes_on_in_its_folder(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "6", "--trainer.check_val_every_n_epoch", "1")
     options += ("--model.discriminator.dropout", "0.3")  # draws from the global generator
-    whole = run("--trainer.max_steps", "30", *options, "--name", "whole")
     part = run("--trainer.max_steps", str(at), *options, "--name", "part")
+    whole = run("--trainer.max_steps", "30", *options, "--name", "whole", "--threads", "2")
     rest = run("--trainer.max_steps", "30", *options, "--name", "part", "--ckpt_path", "last")
     assert rest == part
     assert rows_of(rest) == rows_of(whole)
@@ -90,11 +102,17 @@ def test_a_mistake_in_going_on_leaves_the_run_as_it_was(run: Run, fails: Callabl
     assert (folder / "metrics.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("processes", [("1", "1"), ("2", "1")])
-def test_a_killed_run_goes_on(tmp_path: Path, processes: tuple[str, str]) -> None:
-    first, then = processes
-    options = ("--kills", "1", "--processes", first, "--then", then, "--steps", "30", "--out", str(tmp_path / "out"))
-    shown = script("kill_test.py", *options)
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--processes", "1", "--busy"),
+        ("--processes", "2", "--then", "1"),
+        ("--at", "epoch-end"),
+        ("--at", "early-stopping"),
+    ],
+)
+def test_a_killed_run_goes_on(tmp_path: Path, options: tuple[str, ...]) -> None:
+    shown = script("kill_test.py", "--kills", "1", "--steps", "30", *options, "--out", str(tmp_path / "out"))
     assert shown.strip().splitlines()[-1].startswith("1 of 1 runs ended "), shown
 
 
