@@ -156,7 +156,7 @@ def _check_loops(trainer: Trainer, saved: Any) -> None:
 def _check_state(state: dict[str, Any]) -> None:
     counts = dict.fromkeys(ROLES, 1)
     has_no_seed = "seed" in state and state["seed"] is None  # of a module that was never in a run
-    expected = {
+    expected: dict[str, Any] = {
         "seed": None if has_no_seed else 1,
         "images_seen": 1,
         "skipped_steps": counts,

@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "penalties": GROUND | {"networks"},
     "data": GROUND,
     "parser": GROUND,
-    "sampling": GROUND | {"networks"},
+    "sampling": GROUND | {"averaging", "networks"},
     "pretrained": GROUND | {"networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
     "batches": GROUND | {"networks"},
@@ -47,9 +47,10 @@ MAY_IMPORT = {
     "reporting": set(),
     "resuming": GROUND | {"engine", "graphs", "networks", "reporting", "rounds"},
     "spawning": GROUND | {"engine", "resuming"},
+    "evaluation_steps": GROUND | {"losses", "networks", "sampling", "spawning", "training_batches"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"rounds", "sampling", "spawning", "training_batches"},
+    | {"evaluation_steps", "rounds", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"evaluation", "metrics_file", "run"},
     "generating": GROUND | {"checkpoint_io", "module", "run"},
