@@ -24,7 +24,7 @@ def average_of(network: NetworkT) -> NetworkT:
     In half precision it would stand still: what an update adds to a weight is less than the last digit.
     """
     average = copy.deepcopy(network).requires_grad_(False)
-    average._apply(lambda t: t.float() if t.dtype in _HALVES else t)  # type: ignore[no-untyped-call]
+    average._apply(lambda tensor: tensor.float() if tensor.dtype in _HALVES else tensor)  # type: ignore[no-untyped-call]
     return average
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam
-from typing_extensions import Self
 
 from lightning_cgan.augmentations import Augmentation
-from lightning_cgan.averaging import average_of, decay_of, in_full_precision, update_average
+from lightning_cgan.averaging import average_of, decay_of, update_average
 from lightning_cgan.chance import Distribution, Drawing, generator_at, move_global_generator
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
+from lightning_cgan.evaluation_steps import EvaluationSteps
 from lightning_cgan.graphs import Compiled
 from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.networks.base import (
@@ -24,22 +23,19 @@ from lightning_cgan.networks.base import (
     Generator,
     check_agreement,
     frozen,
-    judge,
     uses_batch_statistics,
 )
 from lightning_cgan.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
 from lightning_cgan.rounds import Dealer, LabelSource, Round
-from lightning_cgan.sampling import SamplingModule
-from lightning_cgan.spawning import Spawnable
 from lightning_cgan.training_batches import TrainingBatches
 
 # The purposes of random numbers, a part of their address.
-_TRAINING, _VALIDATION, _TEST, _PREDICTION, _NETWORKS = range(5)
+_TRAINING, _NETWORKS = 0, 4  # those between are in evaluation_steps.py
 
 
-class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
+class ConditionalGAN(Rebuildable, EvaluationSteps):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -254,24 +250,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
     def _deal(self, real: Tensor, labels: Tensor, *address: int) -> Round:
         return self.dealer.deal(self._generator(*address), real, labels)
 
-    def _generator(self, *address: int) -> torch.Generator:
-        assert self.seed is not None, "the seed is known once a Trainer runs"
-        return generator_at(self.seed, *address, device=self.device)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
-        average = self.generator_ema
-        if average is None:
-            return cast(Self, super()._apply(fn, recurse))  # type: ignore[no-untyped-call]
-        self._modules["generator_ema"] = None
-        try:
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        finally:
-            self._modules["generator_ema"] = average
-        if recurse:
-            average._apply(in_full_precision(fn))  # type: ignore[no-untyped-call]
-        return self
-
     def _seed_of_fit(self) -> int:
         """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
         seed = torch.initial_seed() % 2**63
@@ -296,50 +274,6 @@ class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
 
-    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`.
-
-        Of several loaders, each has losses of its own, whose names end in `/dataloader_idx_0`, and so on.
-        """
-        pair = self._batches.check(batch, "validation", batch_idx)
-        self._report_losses("val", *pair, _VALIDATION, batch_idx, *_unless_first(dataloader_idx))
-
-    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`; see the former."""
-        pair = self._batches.check(batch, "test", batch_idx)
-        self._report_losses("test", *pair, _TEST, batch_idx, *_unless_first(dataloader_idx))
-
-    def _report_losses(self, prefix: str, real: Tensor, labels: Tensor, *address: int) -> None:
-        losses = [torch.zeros((), device=self.device)] * 2  # of a process that has no share of the last, short batch
-        if len(real):
-            latents, fake_labels = self.dealer.draw_fakes(self._generator(*address), labels, alone=True)
-            real_logits = judge(self.discriminator, real, labels).logits
-            fake_logits = judge(self.discriminator, self.generator(latents, fake_labels), fake_labels).logits
-            losses = [self.loss.discriminator(real_logits, fake_logits), self.loss.generator(fake_logits, real_logits)]
-        self.report_losses(prefix, len(real), discriminator_loss=losses[0], generator_loss=losses[1])
-
-    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again, int64.
-
-        Args:
-            batch: Labels with the numbers of the images within their classes, shape (N, 2), which `drawing` draws the
-                latents for; or labels alone, shape (N,), for any latents. Also as the one part of a list.
-            batch_idx: The number of the batch.
-            dataloader_idx: The number of the loader, where there are several.
-
-        Raises:
-            UsageError: The batch is something else.
-        """
-        given = self._batches.check_prediction(batch, batch_idx)
-        labels = given if given.ndim == 1 else given[:, 0]
-        if given.ndim == 1:
-            address = (_PREDICTION, batch_idx, *_unless_first(dataloader_idx))
-            latents = self.dealer.draw_latents(len(given), self._generator(*address))
-        else:
-            latents = self.drawing.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
-        with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
-            return self.generate(labels, latents), labels
-
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def _save_description(self) -> None:
@@ -352,8 +286,3 @@ class ConditionalGAN(Rebuildable, SamplingModule, Spawnable):
                 "lr=1e-3) for an optimizer"
             )
         self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
-
-
-def _unless_first(dataloader_idx: int) -> tuple[int, ...]:
-    """The part of an address that says which of several loaders it is; most runs have one."""
-    return (dataloader_idx,) if dataloader_idx else ()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self
 
+from lightning_cgan.averaging import in_full_precision
 from lightning_cgan.chance import Distribution, draw_latents, generator_at
 from lightning_cgan.errors import UsageError, check_seed
 from lightning_cgan.networks.base import Generator
@@ -94,6 +96,20 @@ class SamplingModule(Sampler):
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
         return cast(Tensor, self.chosen_generator(ema=True)(latents, labels))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
+        average = self._modules.get("generator_ema")
+        if average is None or not recurse:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
+        self._modules["generator_ema"] = None
+        try:
+            super()._apply(fn)  # type: ignore[no-untyped-call]
+        finally:
+            self._modules["generator_ema"] = average
+        average._apply(in_full_precision(fn))
+        return self
 
     def chosen_generator(self, ema: bool) -> Generator:
         """The generator that makes images: with the moving average of the weights, if wanted and where there is one."""

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "class_options": set(),
     "config_files": set(),
     "parser": GROUND | {"class_options", "config_files", "hints", "messages", "options", "shipped", "trainer_messages"},
-    "sampling": GROUND | {"networks"},
+    "sampling": GROUND | {"averaging", "networks"},
     "pretrained": GROUND | {"building", "networks", "sampling"},
     "rounds": GROUND | {"augmentations", "distributed", "networks"},
     "batches": GROUND | {"networks"},
@@ -68,9 +68,10 @@ MAY_IMPORT = {
     | {"building", "configured", "engine", "graphs", "hyperparameters", "networks", "numerics", "progress"}
     | {"reporting", "rounds"},
     "spawning": GROUND | {"engine", "resuming"},
+    "evaluation_steps": GROUND | {"losses", "networks", "sampling", "spawning", "training_batches"},
     "module": GROUND
     | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"rounds", "sampling", "spawning", "training_batches"},
+    | {"evaluation_steps", "rounds", "training_batches"},
     "evaluation": GROUND | {"augmentations", "data", "machine"},
     "callbacks": GROUND | {"data", "evaluation", "metrics_file", "run"},
     "choosing": GROUND | {"checkpoint_io", "machine", "networks", "numerics"},
