@@ -52,7 +52,7 @@ def one_line_errors() -> Iterator[None]:
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
         if cause is not None:
             told, code = message_of_lightning(cause) or str(cause), 1 if isinstance(cause, TrainingError) else 2
-        elif about := message_of_lightning(error):
+        elif about := message_of_lightning(error) or _of_wandb(error):
             told, code = about, 2
         elif about := _of_disk(error):
             told, code = about, 1
@@ -62,6 +62,14 @@ def one_line_errors() -> Iterator[None]:
         if is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
             print(f"error: {' '.join(told.split())}", file=sys.stderr)
         raise SystemExit(code) from error
+
+
+def _of_wandb(error: BaseException) -> str | None:
+    """One line about what Weights & Biases does not take; none if the error is none of its own."""
+    if type(error).__module__.startswith("wandb."):
+        expected = f"expected a run that Weights & Biases takes, got its error ({error})"
+        return f"--wandb: {expected}; mend that, or leave it out by --wandb.mode disabled"
+    return None
 
 
 def _of_disk(error: BaseException) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import errno
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 import lightning_cgan
 from lightning_cgan import Discriminator, Generator, GradientPenalty, LabelledImages
 from lightning_cgan.cli import CLI, main
+from lightning_cgan.console import one_line_errors
 from lightning_cgan.evaluation.fakes import Gafi
 from lightning_cgan.hints import as_typed, plain
 from lightning_cgan.options import parameters_of
@@ -274,6 +277,30 @@ def test_what_lightning_refuses_later_names_its_option() -> None:
 )
 def test_which_option_is_blamed(reason: str, options: dict[str, object], start: str) -> None:
     assert trainer_message(ValueError(reason), options).startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--wandb.mode offline --wandb.project a/b", "Invalid project name 'a/b': cannot contain characters"),
+        ("--wandb.mode offline --wandb.project a#b", "Invalid project name 'a#b': cannot contain characters"),
+    ],
+)
+def test_what_weights_and_biases_refuses(fails: Fails, options: str, reason: str) -> None:
+    line = fails("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *options.split())
+    assert line.startswith(f"error: --wandb: expected a run that Weights & Biases takes, got its error ({reason}")
+    assert line.endswith("); mend that, or leave it out by --wandb.mode disabled")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_run_whose_disk_is_full_ends_in_one_line(capsys: pytest.CaptureFixture[str], number: int) -> None:
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise OSError(number, os.strerror(number), "runs/x.csv")
+    assert ended.value.code == 1
+    said = f"error: runs/x.csv: {os.strerror(number)}; make room, or choose another place\n"
+    assert capsys.readouterr().err == said
+    with pytest.raises(FileNotFoundError), one_line_errors():  # a fault of the program's
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
 
 
 # ---- switches ----------------------------------------------------------------------------------------------------------
