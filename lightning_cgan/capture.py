@@ -70,7 +70,7 @@ class CapturedAlternation:
         self.tell = tell
         self.seconds = 0.0
         self.sizes: set[Any] = set()
-        self._with_varying = True
+        self._with_varying, self._has_told = True, False
         self._changes: Counter[str] = Counter()
         self._take(generator, discriminator, objectives, dealer, generator_optimizer, discriminator_optimizer)
 
@@ -95,8 +95,12 @@ class CapturedAlternation:
         self._take(*parts)
 
     def fits(self, rounds: Sequence[Round]) -> bool:
-        """Whether there are graphs for rounds of this size, or may be: only for the first two."""
-        return len(self.sizes) < _MOST_SIZES or _size(rounds) in self.sizes
+        """Whether there are graphs for batches of this size, or may be: only for the first two."""
+        fits = len(self.sizes) < _MOST_SIZES or _size(rounds) in self.sizes
+        if not fits and not self._has_told:
+            self._has_told = True
+            self.tell(f"Batches of more than {_MOST_SIZES} sizes: alternations of the others are not run as one graph")
+        return fits
 
     def run(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> Means:
         """Makes an alternation, and returns the scalars to log.
@@ -136,7 +140,7 @@ class CapturedAlternation:
         """Tells that graphs are recorded anew, unless that has become too much."""
         self._changes[changed] += 1
         if self._changes[changed] > _MOST_CHANGES:
-            raise CaptureError(f"{changed} has changed {self._changes[changed]} times")
+            raise CaptureError(f"{changed} has changed {self._changes[changed]} times, each of which takes graphs anew")
         self.tell(f"{changed} has changed: alternations are recorded anew as graphs")
 
     def _record(self, situation: _Situation, rounds: Sequence[Round], last: Round | None, due: Penalties) -> _Situation:
@@ -196,7 +200,7 @@ class _Situation:
     def difference(self) -> str:
         """What is no longer as it was."""
         is_adam = self.dependencies.hold()
-        return "a group of an optimizer's parameters" if is_adam else self.dependencies.difference()
+        return "a group of an optimizer" if is_adam else self.dependencies.difference()
 
     def take_up(self) -> None:
         """Looks at what enters: numbers, and where the tensors are that do."""

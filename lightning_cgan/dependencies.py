@@ -173,7 +173,9 @@ class Dependencies:
         if not hasattr(value, "__dict__") or libraries & _LIGHTNING:
             raise CaptureError(f"{path} is a {kind.__name__}, whose changes a graph would not see")
         if isinstance(value, nn.Module):
-            if value._compiled_call_impl is not None or "_orig_mod" in value._modules:
+            own_forward = vars(value).get("forward")
+            is_wrapped = "_orig_mod" in value._modules or hasattr(own_forward, "_torchdynamo_orig_callable")
+            if value._compiled_call_impl is not None or is_wrapped:
                 raise CaptureError(f"{path} is compiled on its own")
             self._modules[path] = value
         self._follow_class(kind)

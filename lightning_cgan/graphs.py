@@ -58,9 +58,11 @@ class GraphEngine(Engine, Reporter):
         """
         if self._compiler_ctx is not None:  # by torch.compile(module), which Lightning takes apart
             to_uncompiled(self)
-            told = "its networks are compiled, one by one, since nothing is compiled across two backward passes"
-            rank_zero_info(f"{type(self).__name__} was compiled as a whole: {told}")
             self.compiled = "networks" if self.compiled == "none" else self.compiled
+            rank_zero_info(
+                f"{type(self).__name__} was compiled as a whole, which stops at each backward pass: it is run as with "
+                f"compile={self.compiled!r} instead"
+            )
         if self.compiled == "networks":
             if not self.has_compiler():
                 raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or choose none")
