@@ -14,7 +14,8 @@ def plain(hint: str) -> str:
     """
     text = re.sub(r"<class '([\w.]+)'>", r"\1", hint)
     text = re.sub(r"(?:typing\.)?Callable\[\[[^\]]*\], (.*)\]", r"\1", text)
-    text = re.sub(r"(?:typing\.)?(?:Union|Optional)\[([^\[\]]*)\]", lambda match: match[1].replace(", ", " or "), text)
+    text = re.sub(r"(?:typing\.)?Optional\[([^\[\]]*)\]", r"\1 or null", text)
+    text = re.sub(r"(?:typing\.)?Union\[([^\[\]]*)\]", lambda match: match[1].replace(", ", " or "), text)
     text = re.sub(r"(?<![\w'])(?:\w+\.)+(\w+)", r"\1", text)  # the last part of a dotted path
     return re.sub(r"\bSequence\b", "list", re.sub(r"\bNone(Type)?\b", "null", text))
 

@@ -121,5 +121,5 @@ def _refuse_nulls_of_classes(name: str, value: Any) -> None:
 
 def _refuse_null(name: str, hint: Any) -> None:
     text = plain(str(hint))
-    if not any(part in text for part in ("null", "Any", "_empty")):
+    if not any(part in text for part in ("null", "Optional", "Any", "_empty")):
         raise UsageError(f"--{name}: expected {text}, got null; leave it out for its default")

@@ -227,5 +227,5 @@ def test_a_mistake_ends_a_command_with_one_line(fails: Callable[..., str]) -> No
     with pytest.raises(ZeroDivisionError), command():  # which is no user's mistake
         1 / 0  # noqa: B018
     assert fails("fit", *SMALL, "--trainer.barebones", "true", "--trainer.profiler", "simple").startswith(
-        "error: --trainer: "
+        "error: --trainer.barebones: expected another value, got true"
     )
