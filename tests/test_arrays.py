@@ -244,7 +244,10 @@ def test_files_that_are_none_of_arrays_are_told(tmp_path: Path, fails: Fails) ->
     assert message == f"error: --data.arrays: no such file: {tmp_path}/digit.npz; did you mean digits.npz?"
     (tmp_path / "uni.npz").symlink_to(tmp_path / "nowhere")
     message = fails(*fit, "--data.arrays", str(tmp_path / "uni.npz"))
-    assert message == f"error: --data.arrays: expected a file, got {tmp_path}/uni.npz, which is a link to nothing; name a file"
+    assert (
+        message
+        == f"error: --data.arrays: expected a file, got {tmp_path}/uni.npz, which is a link to nothing; name a file"
+    )
     np.save(tmp_path / "one.npy", COLOUR)
     for path in (tmp_path / "one.npy", tmp_path):
         message = fails(*fit, "--data.arrays", str(path))

@@ -144,8 +144,14 @@ class PeekingGenerator(MLPGenerator):
     [
         ({"generator_clip_norm": 1.0}, "clip_norm looks at gradients before each step"),
         ({"generator_accumulation": 2}, "an update is accumulated"),
-        ({"generator_optimizer": partial(SGD, lr=0.1)}, "only Adam and AdamW without amsgrad, maximize and differentiable can be"),
-        ({"generator_optimizer": partial(Adam, amsgrad=True)}, "only Adam and AdamW without amsgrad, maximize and differentiable can be"),
+        (
+            {"generator_optimizer": partial(SGD, lr=0.1)},
+            "only Adam and AdamW without amsgrad, maximize and differentiable can be",
+        ),
+        (
+            {"generator_optimizer": partial(Adam, amsgrad=True)},
+            "only Adam and AdamW without amsgrad, maximize and differentiable can be",
+        ),
         ({}, "It appears that you're trying to get value out of a tracing tensor"),
     ],
 )
