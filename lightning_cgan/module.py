@@ -263,7 +263,7 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         Raises:
             UsageError: They disagree on classes, channels or image size, or the strategy is not supported.
         """
-        # One that goes on from a checkpoint takes its seed from there, next; a second fit of a Trainer goes on with its own.
+        # A resumed run takes its seed from the checkpoint, next; a second fit of a Trainer goes on with its own.
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
             self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
         self._prepare_batches()
