@@ -50,13 +50,13 @@ class Hooks:
         for name, weight in self.parameters.items():
             if any(kind(weight) for kind in _OF_TENSORS):
                 raise CaptureError(f"a hook of {name} would not be called")
-        if any(_OF_ALL_MODULES):
-            raise CaptureError("a hook of all modules would not be called")
         if torch.is_anomaly_enabled():
             raise CaptureError("detect_anomaly looks at each operation")
         for mode in (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()):
             if not isinstance(mode, DeviceContext):
                 raise CaptureError(f"{type(mode).__name__} looks at each operation")
+        if any(_OF_ALL_MODULES):
+            raise CaptureError("a hook of all modules would not be called")
 
 
 def settings(device: str) -> tuple[Any, ...]:

@@ -246,7 +246,7 @@ def scaled() -> dict[str, Any]:
 
 
 def sure() -> dict[str, Any]:
-    return {"networks": lambda: (Sure(), networks()[1])}
+    return {"networks": lambda: (networks()[1], Sure())[::-1]}
 
 
 def add_group(module: ConditionalGAN, step: int) -> None:
@@ -488,7 +488,10 @@ def tell(module: ConditionalGAN, step: int) -> None:
 
 REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
     "count": (lambda: {"loss": Counting()}, "loss.calls changes in each pass"),
-    "buffer": (lambda: {"networks": lambda: (Remembering(), networks()[1])}, "generator.mean is replaced in each pass"),
+    "buffer": (
+        lambda: {"networks": lambda: (networks()[1], Remembering())[::-1]},
+        "generator.mean is replaced in each pass",
+    ),
 }
 
 
