@@ -12,7 +12,6 @@ from quiet import quiet_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating, capture, reporting
-from lightning_cgan.capture import CapturedAlternation
 
 
 class Clock(Callback):
@@ -77,13 +76,13 @@ def test_speed_of_a_second_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_speed_leaves_out_the_making_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = CapturedAlternation._record
+    record = capture._Situation.record
 
-    def slow(self: CapturedAlternation, *arguments: Any) -> Any:
+    def slow(self: capture._Situation, *arguments: Any) -> Any:
         reporting.time.now += 500.0  # type: ignore[attr-defined]
         return record(self, *arguments)
 
-    monkeypatch.setattr(CapturedAlternation, "_record", slow)
+    monkeypatch.setattr(capture._Situation, "record", slow)
     monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
     assert speeds(monkeypatch, gan(compile="alternation")) == [8.0] * 4
 
