@@ -109,8 +109,14 @@ class Resumable(GraphEngine, Reporter):
         module.strict_loading = was_strict if strict is None else strict
         module.on_load_checkpoint(checkpoint)
         weights = checkpoint["state_dict"]
-        module.load_state_dict(weights, strict=module.strict_loading)
+        unlike = module.load_state_dict(weights, strict=module.strict_loading)
         module.strict_loading = was_strict
+        for verb, names, owner in (
+            ("left out", unlike.unexpected_keys, "which this model has not"),
+            ("kept", unlike.missing_keys, "which the checkpoint has not"),
+        ):
+            if names:
+                rank_zero_warn(f"the checkpoint: {verb} {shorten(', '.join(names), 200, placeholder=' …')}, {owner}")
         return module.to(next((value.device for value in weights.values()), torch.device("cpu")))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

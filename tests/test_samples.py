@@ -149,8 +149,8 @@ def test_of_many_classes_a_hundred_are_shown(
     assert film[-1].size == (56 + 4, 100 * rows * 58 + 2)
     told = f"Samples show 100 of {classes:,} classes, evenly chosen; --samples.labels chooses others"
     assert [record.getMessage() for record in caplog.records].count(told) == int(classes > 100)
-    assert SampleGrid()._classes(_Fake(classes))[:2] == [0, {100: 1, 1300: 13, 4000: 40}[classes]]  # type: ignore[arg-type]
-    assert SampleGrid()._classes(_Fake(classes))[-1] == classes - 1  # type: ignore[arg-type]
+    assert SampleGrid()._classes(_Fake(classes), ())[:2] == [0, {100: 1, 1300: 13, 4000: 40}[classes]]  # type: ignore[arg-type]
+    assert SampleGrid()._classes(_Fake(classes), ())[-1] == classes - 1  # type: ignore[arg-type]
 
 
 class _Fake:
@@ -159,6 +159,10 @@ class _Fake:
     def __init__(self, num_classes: int, image_size: int = 8) -> None:
         self.num_classes = num_classes
         self.generator = SimpleNamespace(image_size=image_size)
+
+
+def _set_up(samples: SampleGrid, module: _Fake) -> None:
+    samples.setup(SimpleNamespace(log_dir=None, fast_dev_run=False), module, "fit")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +177,7 @@ def test_pictures_that_nobody_can_open_are_refused_before_training(
     options: dict[str, Any], most: str, rows: str
 ) -> None:
     with pytest.raises(UsageError) as raised:
-        SampleGrid(**options)._check_size(_Fake(2000))  # type: ignore[arg-type]
+        _set_up(SampleGrid(**options), _Fake(2000))
     assert str(raised.value) == (
         f"--samples.rows: expected a picture of {most} images, got {rows} rows; name fewer --samples.labels, or choose "
         "smaller --samples.rows and --samples.columns"
@@ -181,9 +185,9 @@ def test_pictures_that_nobody_can_open_are_refused_before_training(
 
 
 def test_large_images_have_fewer_classes() -> None:
-    assert len(SampleGrid()._classes(_Fake(1000, 512))) == 80_000_000 // (10 * 514) // 514  # type: ignore[arg-type]
-    assert SampleGrid(rows=16)._classes(_Fake(1000, 512)) == [999]  # type: ignore[arg-type]
-    SampleGrid(rows=30)._check_size(_Fake(1000, 512))  # type: ignore[arg-type]
+    assert len(SampleGrid()._classes(_Fake(1000, 512), ())) == 80_000_000 // (10 * 514) // 514  # type: ignore[arg-type]
+    assert SampleGrid(rows=16)._classes(_Fake(1000, 512), ()) == [999]  # type: ignore[arg-type]
+    _set_up(SampleGrid(rows=30), _Fake(1000, 512))
 
 
 def test_a_film_of_large_grids_has_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,9 @@ def test_a_run_whose_names_are_no_latin(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_config_in_another_encoding(fails: Callable[..., str]) -> None:
     Path("latin.yaml").write_bytes("name: Zoë\n".encode("latin-1"))
-    assert fails("fit", "--config", "latin.yaml").startswith("error: --config: not a readable YAML file ('utf-8' codec")
+    assert fails("fit", "--config", "latin.yaml").startswith(
+        "error: --config: not a readable YAML file in latin.yaml ('utf-8' codec"
+    )
 
 
 @pytest.mark.parametrize("given", ["~", "~/a b", "~root/x"])
