@@ -172,7 +172,7 @@ def test_folders_whose_names_are_no_text_or_orders_to_a_terminal(fails: Fails) -
     os.rename(b"images/caf\xe9", b"images/\x1b[2Jcat")
     message = fit(b"\x1b[2Jcat")
     assert "\x1b" not in message
-    assert r"expected names or numbers among \x1b[2Jcat, dog, got 'cat'" in message
+    assert r"expected names or numbers of classes, got cat; did you mean \x1b[2Jcat?" in message
 
 
 def test_a_terminal_is_given_no_orders(fails: Fails) -> None:
