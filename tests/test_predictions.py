@@ -142,7 +142,9 @@ def test_nothing_stays_of_a_predict_that_ends_early(common: list[str], monkeypat
 
     monkeypatch.setattr("lightning_cgan.callbacks.predictions.save_png", fail)
     data.predictions_per_class = 170
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(
+        UsageError, match=r"^--predictions.folder: expected a place to write to, got made \(disk full\)"
+    ):
         trainer(writer).predict(module, data)
     assert (module.drawing, data.makes_up, data.already_made) == (Drawing(), False, ())
 
