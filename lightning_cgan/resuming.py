@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from textwrap import shorten
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.cloud_io import _load
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.core.saving import _default_map_location
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
@@ -17,14 +16,23 @@ from torch.optim import Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.building import build_module
+from lightning_cgan.checkpoint_checks import (
+    check_classes,
+    check_entry,
+    check_form,
+    check_loops,
+    check_progress,
+    check_states,
+    compare_data,
+    entry_of,
+)
 from lightning_cgan.configured import Part, check_configuration, check_same_classes, configuration
 from lightning_cgan.engine import ROLES
-from lightning_cgan.errors import UsageError, printable
+from lightning_cgan.errors import UsageError
 from lightning_cgan.graphs import GraphEngine
 from lightning_cgan.hyperparameters import take_up
-from lightning_cgan.kinds import check_kinds
 from lightning_cgan.networks.base import check_same_shapes
-from lightning_cgan.numerics import Numerics, check_numerics, numerics_of, warn_of_differences
+from lightning_cgan.numerics import Numerics, numerics_of, warn_of_differences
 from lightning_cgan.progress import KeepsPlace, Place
 from lightning_cgan.reporting import Reporter
 from lightning_cgan.rounds import Dealer
@@ -101,8 +109,7 @@ class Resumable(GraphEngine, Reporter):
         Raises:
             UsageError: It is another file's, or names what must not be built.
         """
-        if not isinstance(checkpoint, dict) or "lightning_cgan" not in checkpoint:
-            raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
+        entry_of(checkpoint)  # before anything is built
         module = build_module(cls, checkpoint.get("hyper_parameters", {}), kwargs, "the checkpoint")
         module.configure_model()
         was_strict = module.strict_loading
@@ -140,9 +147,7 @@ class Resumable(GraphEngine, Reporter):
             UsageError: The checkpoint is of another kind of model, of other networks, of another version of the
                 package, or, but for a fit, of other classes than the data.
         """
-        state = checkpoint.get("lightning_cgan")
-        if not isinstance(state, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-            raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
+        state = entry_of(checkpoint)
         if state.get("format") != _FORMAT:
             raise UsageError(
                 f"the checkpoint: expected format {_FORMAT}, got {state.get('format')}; use the version of "
@@ -151,19 +156,19 @@ class Resumable(GraphEngine, Reporter):
         check_same_shapes(self, checkpoint["state_dict"], self.strict_loading)
         if not self.strict_loading:
             self._begin_average(checkpoint["state_dict"])
-        _check_state(state)
+        check_entry(state)
         if self._trainer is not None and checkpoint.get("loops") is not None:
-            _check_loops(self._trainer, checkpoint["loops"])
+            check_loops(self._trainer, checkpoint["loops"])
         if self._is_fitting():
-            _check_progress(checkpoint)
+            check_progress(checkpoint)
             self._resumed_from = checkpoint
             if checkpoint["global_step"]:  # of a search for a batch size, it has seen none
-                _compare_data(state.get("data") or {}, self._about_data() or {})
+                compare_data(state.get("data") or {}, self._about_data() or {})
             self.place.load(checkpoint)
             self.numerics = self._saved_numerics = state.get("numerics")
         elif self._trainer is not None:
             data = getattr(self._trainer, "datamodule", None)
-            _check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
+            check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
         self.seed = self.seed if state["seed"] is None else state["seed"]
         self.images_seen = state["images_seen"]
         self.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
@@ -195,9 +200,9 @@ class Resumable(GraphEngine, Reporter):
             check_configuration(before, "lightning_cgan.configured")
             check_same_classes(before, self.configured, self._option_of_number)
         expected = [_state_after_a_step(optimizer) for optimizer in optimizers]
-        _check_form(checkpoint, expected, len(configs), others)
+        check_form(checkpoint, expected, len(configs), others)
         changes = take_up(checkpoint, before, optimizers, configs, self._option_of_number)
-        _check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
+        check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
         for change in changes:
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")
 
@@ -249,85 +254,3 @@ def _state_after_a_step(optimizer: Optimizer) -> dict[str, Any]:
     except Exception:  # such as one that keeps more than PyTorch copies
         return {**optimizer.state_dict(), "state": None}
     return trial.state_dict()
-
-
-def _check_progress(checkpoint: dict[str, Any]) -> None:
-    """Refuses a checkpoint that no fit can go on from."""
-    if "optimizer_states" not in checkpoint and "lr_schedulers" not in checkpoint:
-        raise UsageError(
-            "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); "
-            "name another, or begin a run with these weights: load_from_checkpoint, then fit without ckpt_path"
-        )
-    check_kinds({"epoch": 1, "global_step": 1}, checkpoint, "its content")
-
-
-def _check_form(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: int, remedy: str) -> None:
-    """Looks whether there are as many optimizers, parameter groups and schedulers as are expected."""
-    groups = [{"param_groups": [{"params": of["params"]} for of in state["param_groups"]]} for state in expected]
-    check_kinds(groups, checkpoint.get("optimizer_states"), "optimizer_states", exact=False, remedy=remedy)
-    check_kinds([{}] * schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", remedy=remedy)
-    if len(checkpoint["lr_schedulers"]) > schedulers:
-        raise UsageError(f"the checkpoint: expected no lr_schedulers, got {len(checkpoint['lr_schedulers'])}; {remedy}")
-
-
-def _check_states(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: Any, remedy: str) -> None:
-    """Looks at what PyTorch takes up without a look."""
-    check_kinds(schedulers, checkpoint["lr_schedulers"], "lr_schedulers", exact=False, remedy=remedy)
-    for number, state in enumerate(expected):
-        saved, name = checkpoint["optimizer_states"][number], f"optimizer_states.{number}"
-        check_kinds({}, saved.get("state"), f"{name}.state")
-        if state["state"] is None:
-            continue
-        check_kinds(state["param_groups"], saved["param_groups"], f"{name}.param_groups", False, remedy)
-        for place, values in saved["state"].items():  # a parameter that never had a gradient has none
-            check_kinds(state["state"].get(place, "nothing"), values, f"{name}.state.{place}", False, remedy)
-
-
-def _check_loops(trainer: Trainer, saved: Any) -> None:
-    """Looks at the counts that Lightning takes up for whatever it does next."""
-    check_kinds({"fit_loop": {}}, saved, "loops")
-    for name in saved.keys() & {"fit_loop", "validate_loop", "test_loop", "predict_loop"}:
-        expected, found = getattr(trainer, name).state_dict(), saved[name]
-        counts = found.get("state_dict") if isinstance(found, dict) else None
-        if isinstance(counts, dict) and "combined_loader" not in counts:  # saved before there was a loader
-            expected["state_dict"].pop("combined_loader", None)
-        check_kinds(expected, found, f"loops.{name}")
-
-
-def _check_state(state: dict[str, Any]) -> None:
-    counts = dict.fromkeys(ROLES, 1)
-    has_no_seed = "seed" in state and state["seed"] is None  # of a module that was never in a run
-    expected: dict[str, Any] = {
-        "seed": None if has_no_seed else 1,
-        "images_seen": 1,
-        "skipped_steps": counts,
-        "running_means": {"sums": {}, "counts": {}},
-    }
-    check_kinds(expected, state, "lightning_cgan")
-    check_kinds({}, state.get("data") or {}, "lightning_cgan.data")
-    if state.get("numerics") is not None:
-        check_numerics(state["numerics"])
-    means = state["running_means"]
-    check_kinds(dict.fromkeys(means["sums"], 1), means["counts"], "lightning_cgan.running_means.counts")
-    for name, sums in means["sums"].items():
-        shape = sums.shape if isinstance(sums, Tensor) and sums.ndim < 2 else (1,)
-        check_kinds(torch.zeros(shape), sums, f"lightning_cgan.running_means.sums.{name}")
-
-
-def _check_classes(saved: Any, now: Sequence[str] | None) -> None:
-    """Refuses data whose labels mean other classes than the model's; older checkpoints do not name theirs."""
-    if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or now is None:
-        return
-    if saved != list(now):
-        expected, got = (shorten(", ".join(names), 200, placeholder=" …") for names in (saved, now))
-        raise UsageError(
-            f"--data.classes: expected those of the checkpoint, {expected}, got {got}; name the former, in that order"
-        )
-
-
-def _compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warns of a run that goes on with other data: no mistake where somebody wants that, and hard to see elsewhere."""
-    differing = [f"{name} {saved[name]}, got {now[name]}" for name in saved if name in now and saved[name] != now[name]]
-    if differing:
-        found = printable("; ".join(differing), 500)
-        rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; going on anyway")

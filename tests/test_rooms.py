@@ -64,8 +64,19 @@ MAY_IMPORT = {
     "reporting": set(),
     "numerics": GROUND,
     "progress": GROUND,
+    "checkpoint_checks": GROUND | {"engine", "numerics"},
     "resuming": GROUND
-    | {"building", "configured", "engine", "graphs", "hyperparameters", "networks", "numerics", "progress"}
+    | {
+        "building",
+        "checkpoint_checks",
+        "configured",
+        "engine",
+        "graphs",
+        "hyperparameters",
+        "networks",
+        "numerics",
+        "progress",
+    }
     | {"reporting", "rounds"},
     "spawning": GROUND | {"engine", "resuming"},
     "evaluation_steps": GROUND | {"losses", "networks", "sampling", "spawning", "training_batches"},

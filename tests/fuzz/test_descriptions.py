@@ -78,56 +78,21 @@ LISTED = {cls for cls in LISTED if isinstance(cls, type) and issubclass(cls, _BA
 LISTED -= {ConditionalGAN, lightning_cgan.PretrainedGenerator, nn.DataParallel}
 LISTED |= {Taking, Network, nn.Module, optim.Optimizer, lr_scheduler.LRScheduler, swa_utils.SWALR}
 
-HOSTILE = ["os.system", "posix.system", "subprocess.Popen", "builtins.print", "builtins.eval", "builtins.exec", "spy"]
-HOSTILE += [
-    "spy.Loss",
-    "spy.inner.Loss",
-    "importlib.import_module",
-    "functools.partial",
-    "pickle.loads",
-    "pathlib.Path",
+# fmt: off
+HOSTILE = [
+    "os.system", "posix.system", "subprocess.Popen", "builtins.print", "builtins.eval", "builtins.exec", "spy",
+    "spy.Loss", "spy.inner.Loss", "importlib.import_module", "functools.partial", "pickle.loads", "pathlib.Path",
+    "torch.load", "torch.hub.load", "torch.jit.ScriptModule", "torch.nn.DataParallel", "torch.nn.init.normal_",
+    "torch.nn.quantized.Linear", "torch.nn.Module.__subclasses__", "torch.optim._functional.adam", "torch.nn.os",
+    "torch.optim.swa_utils.AveragedModel", "torch.distributed.optim.ZeroRedundancyOptimizer", "webbrowser.open",
+    "lightning_cgan.pretrained.build", "lightning_cgan.building._call", "lightning_cgan.building.functools.partial",
+    "lightning_cgan.cli.main", "lightning_cgan.ConditionalGAN", "lightning_cgan.ArrayData", "lightning_cgan.spy",
+    "lightning_cgan.Hinge.__class__", "lightning_cgan.Hinge.__init__.__globals__", "lightning_cgan.Hinge.__new__",
+    "lightning_cgan.rebuildable.Rebuildable", "lightning_cgan.PretrainedGenerator", "lightning_cgan.Checkpoints",
+    "test_descriptions._Hidden", "test_descriptions.Handing", "test_descriptions.Path", "__main__.os", "Hinge", "",
+    ".", "..", "a..b", " lightning_cgan.Hinge", "lightning_cgan.Hinge\n", "lightning_cgan.hinge", "1.2", "é.é",
 ]
-HOSTILE += ["torch.load", "torch.hub.load", "torch.jit.ScriptModule", "torch.nn.DataParallel", "torch.nn.init.normal_"]
-HOSTILE += [
-    "torch.nn.quantized.Linear",
-    "torch.nn.Module.__subclasses__",
-    "torch.optim._functional.adam",
-    "torch.nn.os",
-]
-HOSTILE += ["torch.optim.swa_utils.AveragedModel", "torch.distributed.optim.ZeroRedundancyOptimizer", "webbrowser.open"]
-HOSTILE += [
-    "lightning_cgan.pretrained.build",
-    "lightning_cgan.building._call",
-    "lightning_cgan.building.functools.partial",
-]
-HOSTILE += [
-    "lightning_cgan.cli.main",
-    "lightning_cgan.ConditionalGAN",
-    "lightning_cgan.ArrayData",
-    "lightning_cgan.spy",
-]
-HOSTILE += [
-    "lightning_cgan.Hinge.__class__",
-    "lightning_cgan.Hinge.__init__.__globals__",
-    "lightning_cgan.Hinge.__new__",
-]
-HOSTILE += [
-    "lightning_cgan.rebuildable.Rebuildable",
-    "lightning_cgan.PretrainedGenerator",
-    "lightning_cgan.Checkpoints",
-]
-HOSTILE += ["test_descriptions._Hidden", "test_descriptions.Handing", "test_descriptions.Path", "__main__.os", "Hinge"]
-HOSTILE += [
-    "",
-    ".",
-    "..",
-    "a..b",
-    " lightning_cgan.Hinge",
-    "lightning_cgan.Hinge\n",
-    "lightning_cgan.hinge",
-    "1.2",
-    "é.é",
-]
+# fmt: on
 HOSTILE += ["lightning_cgan/Hinge", "lightning_cgan:Hinge", "x" * 5000, "\x1b[2J.x", "spy\x00.Loss", "\udcff.Loss"]
 KNOWN = ["lightning_cgan.Hinge", "lightning_cgan.losses.Hinge", "lightning_cgan.R1", "lightning_cgan.MLPGenerator"]
 KNOWN += [
