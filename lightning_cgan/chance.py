@@ -19,6 +19,9 @@ from torch import Tensor
 
 Distribution = Literal["normal", "uniform"]
 
+# The purposes of a module's random numbers, a part of their address
+TRAINING, VALIDATION, TEST, PREDICTION, NETWORKS = range(5)
+
 # As many numbered images share a generator: to make one for each would take longer than to draw. Seeds have 32 bits,
 # and blocks that happen to share one have the same latents: the fewer blocks, the less likely that is.
 _BLOCK = 1024

@@ -7,15 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cgan.chance import Drawing, generator_at
+from lightning_cgan.chance import PREDICTION, TEST, VALIDATION, Drawing, generator_at
 from lightning_cgan.losses import AdversarialLoss
 from lightning_cgan.networks.base import judge
 from lightning_cgan.sampling import SamplingModule
 from lightning_cgan.spawning import Spawnable
 from lightning_cgan.training_batches import TrainingBatches
-
-# The purposes of random numbers, a part of their address.
-_VALIDATION, _TEST, _PREDICTION = 1, 2, 3  # the others are in module.py
 
 
 class EvaluationSteps(SamplingModule, Spawnable):
@@ -36,12 +33,12 @@ class EvaluationSteps(SamplingModule, Spawnable):
         Of several loaders, each has losses of its own, whose names end in `/dataloader_idx_0`, and so on.
         """
         pair = self._batches.check(batch, "validation", batch_idx)
-        self._report_losses("val", *pair, _VALIDATION, batch_idx, *_unless_first(dataloader_idx))
+        self._report_losses("val", *pair, VALIDATION, batch_idx, *_unless_first(dataloader_idx))
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`; see the former."""
         pair = self._batches.check(batch, "test", batch_idx)
-        self._report_losses("test", *pair, _TEST, batch_idx, *_unless_first(dataloader_idx))
+        self._report_losses("test", *pair, TEST, batch_idx, *_unless_first(dataloader_idx))
 
     def _report_losses(self, prefix: str, real: Tensor, labels: Tensor, *address: int) -> None:
         losses = [torch.zeros((), device=self.device)] * 2  # of a process that has no share of the last, short batch
@@ -67,7 +64,7 @@ class EvaluationSteps(SamplingModule, Spawnable):
         given = self._batches.check_prediction(batch, batch_idx)
         labels = given if given.ndim == 1 else given[:, 0]
         if given.ndim == 1:
-            address = (_PREDICTION, batch_idx, *_unless_first(dataloader_idx))
+            address = (PREDICTION, batch_idx, *_unless_first(dataloader_idx))
             latents = self.dealer.draw_latents(len(given), self._generator(*address))
         else:
             latents = self.drawing.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)

@@ -12,7 +12,7 @@ from torch.optim import Adam
 
 from lightning_cgan.augmentations import Augmentation
 from lightning_cgan.averaging import average_of, decay_of, update_average
-from lightning_cgan.chance import Distribution, Drawing, generator_at, move_global_generator
+from lightning_cgan.chance import NETWORKS, TRAINING, Distribution, Drawing, generator_at, move_global_generator
 from lightning_cgan.engine import ROLES
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation_steps import EvaluationSteps
@@ -30,9 +30,6 @@ from lightning_cgan.penalties import GradientPenalty
 from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
 from lightning_cgan.rounds import Dealer, LabelSource, Round
 from lightning_cgan.training_batches import TrainingBatches
-
-# The purposes of random numbers, a part of their address.
-_TRAINING, _NETWORKS = 0, 4  # those between are in evaluation_steps.py
 
 
 class ConditionalGAN(Rebuildable, EvaluationSteps):
@@ -181,7 +178,7 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         if not len(images):
             return
         assert self.seed is not None, "setup has fixed it"
-        address = (self.seed, _NETWORKS, self.global_step, self.trainer.global_rank)
+        address = (self.seed, NETWORKS, self.global_step, self.trainer.global_rank)
         move_global_generator(*address, device=self.device)  # for dropout, and whatever else a network draws
         rounds, last = self._deal_alternation(images, labels)
         due = self.objectives.due(self.global_step)
@@ -203,11 +200,11 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""
         step, count = self.global_step, self.discriminator_steps
         parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
-        rounds = [self._deal(*part, _TRAINING, step, number) for number, part in enumerate(parts)]
+        rounds = [self._deal(*part, TRAINING, step, number) for number, part in enumerate(parts)]
         if self.share_fakes:
             return rounds, None
         # An address of its own: fresh latents, as if one more part of the batch had come.
-        return rounds, self._deal(*parts[-1], _TRAINING, step, count)
+        return rounds, self._deal(*parts[-1], TRAINING, step, count)
 
     def _alternate(self, rounds: list[Round], last: Round | None, due: Penalties) -> None:
         fake = None
