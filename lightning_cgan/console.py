@@ -114,6 +114,8 @@ def quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Total length of `.*` across ranks is zero")
         # a GPU machine's libraries on a machine without a GPU
         warnings.filterwarnings("ignore", message="No CUDA runtime is found|CUDA initialization: ")
+        # a login node's program; where a run is alone, though SLURM gives it more, a line of ours says so
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
         with ExitStack() as filtered:
             for name in _TALKATIVE:
                 logger = logging.getLogger(name)

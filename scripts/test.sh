@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Runs the tests, from nothing but Python and pip. Options are handed on to pytest.
+# Runs the tests, two at a time, from nothing but Python and pip. Options are handed on to pytest.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare dev
 cd "$root"
-python -m pytest "$@"
+python -m pytest --numprocesses 2 --dist worksteal "$@"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import struct
 import sys
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_cgan import options
 from lightning_cgan.cli import CLI, main
 
 # A shell's background job ignores it, and so would the programs that tests start and interrupt.
@@ -35,8 +37,9 @@ def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
 
 
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for judges, which all tests of a session share."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
+    """A folder for judges, which all tests of a session share, of both workers."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cache"
     folder.mkdir(exist_ok=True)
     return folder
 
@@ -53,8 +56,11 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def fails(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+def fails(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Runs a command line that must fail with exit code 2, and returns its one line of stderr."""
+    leaves = options._leaves
+    # as for a user, in whose process no test has defined classes
+    monkeypatch.setattr(options, "_leaves", lambda base: (cls for cls in leaves(base) if _is_installed(cls)))
 
     def run(*args: str) -> str:
         with pytest.raises(SystemExit) as ended:
@@ -65,6 +71,10 @@ def fails(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return lines[0]
 
     return run
+
+
+def _is_installed(cls: type) -> bool:
+    return cls.__module__.partition(".")[0] in ("lightning_cgan", "lightning", "torch", "torchvision", "torchmetrics")
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from test_resume import last_of, rows_of
 
 ROOT = Path(__file__).parent.parent.parent
@@ -66,14 +68,15 @@ def cluster(tmp_path: Path, environment: dict[str, str]) -> Iterator[Callable[..
     folder = tmp_path / "slurm"
     environment["SLURM_CONF"] = str(folder / "slurm.conf")
     environment["MASTER_ADDR"] = "127.0.0.1"  # the nodes have names that nobody can look up
-    subprocess.run([SLURM, "start", folder], check=True, env=environment, timeout=60)
 
     def command(*arguments: str) -> str:
         done = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout.strip()
 
-    yield command
-    subprocess.run([SLURM, "stop", folder], check=True, env=environment, timeout=60)
+    with FileLock(Path(tempfile.gettempdir()) / "lightning_cgan_slurm.lock"):  # its ports are there once
+        subprocess.run([SLURM, "start", folder], check=True, env=environment, timeout=60)
+        yield command
+        subprocess.run([SLURM, "stop", folder], check=True, env=environment, timeout=60)
 
 
 def submit(cluster: Callable[..., str], name: str, limit: str, *options: str) -> str:
