@@ -18,7 +18,7 @@ from lightning_cgan.chance import Drawing
 from lightning_cgan.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.errors import UsageError, check_positive, check_seed, check_truncation, no_such_file, writing
-from lightning_cgan.images import bytes_from_signed, grid, save_gif, save_png
+from lightning_cgan.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
 from lightning_cgan.keeping import folders_of_classes, write_whole, write_whole_folder
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.names import check_names
@@ -81,6 +81,7 @@ def generate(
     module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
     chosen, drawing = parse_labels(labels, class_names), Drawing(seed, truncation)
     if walk is not None:
+        _check_film(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)
         pictures = list(_walk(module, chosen, count, drawing, ema, walk, frames))
         with writing("--out", place):
             _write_gif(pictures, place)
@@ -209,6 +210,14 @@ def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
     if (walk is not None) != (place.suffix.lower() == ".gif") and place.name:
         raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
     check_place(place, place.suffix.lower() not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files")
+
+
+def _check_film(rows: int, columns: int, image_size: int) -> None:
+    most = LARGEST_SIDE // cell_size(image_size)
+    for option, number, things in (("--labels", rows, "classes"), ("--count", columns, "images of each class")):
+        if number > most:
+            expected = f"expected at most {most:,} {things} in a walk, since a GIF has no more pixels, got {number:,}"
+            raise UsageError(f"{option}: {expected}; choose fewer")
 
 
 def _is_class_folder(place: Path) -> bool:

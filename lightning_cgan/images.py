@@ -39,6 +39,7 @@ def unit_from_signed(images: Tensor) -> Tensor:
 
 
 _PADDING = 2
+LARGEST_SIDE = 65_500  # pixels; a GIF has no more
 
 
 def cell_size(image_size: int, smallest_cell: int = 56) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import struct
@@ -34,6 +35,8 @@ def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
     torch.manual_seed(0)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
     torch.set_num_threads(1)  # more would only wait for one another where other programs run too
+    # what Lightning says reaches caplog: its first 2.6 keeps it to itself
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
 
 
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -119,6 +119,14 @@ def test_walks_go_round(walk: str, frames: int) -> None:
     assert 0 < max(steps) < abs(shown[0] - shown[frames // 2]).mean()  # small steps, also that to the beginning
 
 
+@pytest.mark.parametrize("walk", ["latents", "classes"])
+def test_walk_larger_than_a_gif(fails: Callable[..., str], tmp_path: Path, walk: str) -> None:
+    line = fails("generate", OLD, "--walk", walk, "--frames", "1", "--count", "1130", "--out", "walk.gif")
+    expected = "expected at most 1,129 images of each class in a walk, since a GIF has no more pixels, got 1,130"
+    assert line == f"error: --count: {expected}; choose fewer"
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_labels_by_name_number_and_range() -> None:
     assert parse_labels(None, CLOTHES) == [0, 1, 2]
     assert parse_labels("Bag, T-shirt/top,1", CLOTHES) == [2, 0, 1]

@@ -18,14 +18,14 @@ from lightning_cgan.callbacks.base import run_folder, training_goes_on
 from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation.fakes import ImageMaker
-from lightning_cgan.images import cell_size, grid, save_gif, save_png
+from lightning_cgan.images import LARGEST_SIDE, cell_size, grid, save_gif, save_png
 from lightning_cgan.keeping import write_whole
 
 T = TypeVar("T")
 
 _FRAMES, _MOST_PIXELS_OF_FILM = 60, 200_000_000  # 60 grids of a hundred classes, as Pillow has them in memory at once
 _MOST_CLASSES = 100  # that are shown where nobody chose: nobody looks at more
-_LARGEST_SIDE, _MOST_PIXELS = 65_500, 80_000_000  # a GIF has no more; Pillow would warn when it opens the grid
+_MOST_PIXELS = 80_000_000  # Pillow would warn when it opens the grid
 _SECONDS, _SECONDS_OF_LAST = 0.2, 2.0
 
 
@@ -88,7 +88,7 @@ class SampleGrid(Callback):
         """The number of rows that a picture can have."""
         cell = cell_size(getattr(getattr(module, "generator", None), "image_size", 1))
         width = self.columns * cell
-        return min(_LARGEST_SIDE, _MOST_PIXELS // width) // cell if width <= _LARGEST_SIDE else 0
+        return min(LARGEST_SIDE, _MOST_PIXELS // width) // cell if width <= LARGEST_SIDE else 0
 
     def _check_size(self, module: ImageMaker) -> None:
         most, rows = self._most_rows(module), len(self._numbers) * self.rows
