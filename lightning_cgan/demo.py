@@ -8,7 +8,8 @@ import signal
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,24 @@ def _import_gradio(folder: str) -> Any:
     """Imports Gradio once it is told to send nothing, and to keep its files in a folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-    with extra("demo"):
+    with extra("demo"), _interrupts_wait():
         import gradio
     return gradio
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Puts off what Ctrl-C and SIGTERM do to the end of a block, whose compiled parts would make a crash of it."""
+    seen: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda *which: seen.append(which[0])) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    if seen:
+        raise KeyboardInterrupt
 
 
 def _free_port(host: str, port: int) -> int:

@@ -241,7 +241,7 @@ def wandb_logger(
         mode=mode,
         log_model=False,
         id=_wandb_id(folder),
-        resume="allow",
+        resume=None if mode == "offline" else "allow",  # which W&B would warn of
         # Offline it would say again and again how to go online; else its links stay, but no tips and no summary.
         settings={"silent": True} if mode == "offline" else {"quiet": True},
     )

@@ -148,8 +148,11 @@ def test_options_of_lightning_take_the_place_of_ours(
     "message", ["TPU available: False, using: 0 TPU cores", "💡 Tip: litlogger", "No CUDA runtime"]
 )
 @pytest.mark.parametrize("name", ["lightning.pytorch.utilities.rank_zero", "torch.utils.cpp_extension"])
-def test_what_is_kept_back(caplog: pytest.LogCaptureFixture, message: str, name: str) -> None:
+def test_what_is_kept_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, message: str, name: str
+) -> None:
     logger = logging.getLogger(name)
+    monkeypatch.setattr(logging.getLogger("torch"), "propagate", True)  # to caplog
     text = f"{message} is found, using CUDA_HOME='/usr/local/cuda'"
     caplog.set_level(logging.INFO, name)
     with quiet():

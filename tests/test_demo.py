@@ -138,7 +138,7 @@ def test_a_signal_before_it_has_started(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("TMPDIR", str(tmp_path / "folders"))
     command = [sys.executable, "-m", "lightning_cgan", "demo", OLD, "--port", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        while not list((tmp_path / "folders").iterdir()):
+        while not list((tmp_path / "folders").glob("lightning_cgan-*")):
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)

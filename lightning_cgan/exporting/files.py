@@ -24,7 +24,7 @@ Make = Callable[[Tensor, Tensor], Tensor]  # labels (N,) int64 and latents (N, l
 
 TOLERANCE = 1e-4
 _FACTS = "lightning_cgan.json"
-_BATCH = {0: Dim("batch")}
+_BATCH = {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails at the largest number that there is
 
 
 class _LabelsFirst(nn.Module):
