@@ -22,7 +22,7 @@ def script(name: str, *arguments: str, **variables: str) -> str:
     command = [sys.executable, str(SCRIPTS / name), *arguments]
     environment = {**os.environ, "WANDB_MODE": "disabled", **variables}
     environment.pop("OMP_NUM_THREADS", None)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
