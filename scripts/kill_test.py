@@ -51,10 +51,11 @@ WITHOUT_ROUNDING = [  # no batch statistics, no dropout, no division by roots
 ]
 
 
-# Another program, which wants a core now and then.
+# Another program, which wants a core now and then, for as long as this one lives.
 BUSY = """
-import random, time
-while True:
+import os, random, time
+parent = os.getppid()
+while os.getppid() == parent:
     end = time.monotonic() + random.random() * 2
     while time.monotonic() < end:
         pass
