@@ -98,8 +98,8 @@ def _interrupts_wait() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if seen:
-        raise KeyboardInterrupt
+    for caught in seen:
+        signal.raise_signal(caught)
 
 
 def _free_port(host: str, port: int) -> int:

@@ -115,7 +115,7 @@ def test_memory_stays_flat(monkeypatch: pytest.MonkeyPatch, compile: str) -> Non
                 # not the stand-ins that compilers leave behind
                 tensors = [thing for thing in gc.get_objects() if type(thing) in (torch.Tensor, nn.Parameter)]
                 tensors = [tensor for tensor in tensors if all(isinstance(size, int) for size in tensor.shape)]
-                counts.append((len(tensors), sum(tensor.numel() for tensor in tensors)))
+                counts.append((len(tensors), sum(tensor.numel() * tensor.dtype.itemsize for tensor in tensors)))
 
     adam = {f"{role}_optimizer": torch.optim.Adam for role in ("generator", "discriminator")}
     torch.manual_seed(0)

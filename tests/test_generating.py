@@ -33,7 +33,7 @@ from lightning_cgan import (
 )
 from lightning_cgan.chance import Drawing
 from lightning_cgan.cli import main
-from lightning_cgan.generating import between, parse_labels
+from lightning_cgan.generating import _check_film, between, parse_labels
 from lightning_cgan.images import bytes_from_signed
 from lightning_cgan.keeping import folders_of_classes
 
@@ -125,6 +125,12 @@ def test_walk_larger_than_a_gif(fails: Callable[..., str], tmp_path: Path, walk:
     expected = "expected at most 1,129 images of each class in a walk, since a GIF has no more pixels, got 1,130"
     assert line == f"error: --count: {expected}; choose fewer"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_walk_of_more_classes_than_a_gif_has_rows() -> None:
+    with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes in a walk, .* got 1,130; choose"):
+        _check_film(1130, 1, 8)
+    _check_film(1129, 1129, 8)
 
 
 def test_labels_by_name_number_and_range() -> None:
