@@ -8,7 +8,7 @@ from typing import Any
 
 # Imported when they are first asked for: `import lightning_cgan` alone does not wait for PyTorch.
 _HOMES = {
-    "lightning_cgan.augmentations": ("Augmentation", "Color", "Cutout", "Translation"),
+    "lightning_cgan.objectives.augmentations": ("Augmentation", "Color", "Cutout", "Translation"),
     "lightning_cgan.callbacks": (
         "BestCheckpoint",
         "Checkpoints",
@@ -20,7 +20,7 @@ _HOMES = {
         "SampleGrid",
         "Scores",
     ),
-    "lightning_cgan.checkpoint_io": ("AtomicCheckpointIO",),
+    "lightning_cgan.runs.checkpoint_io": ("AtomicCheckpointIO",),
     "lightning_cgan.data": (
         "ArrayData",
         "DigitsData",
@@ -30,8 +30,8 @@ _HOMES = {
         "LabelledImages",
         "MNISTData",
     ),
-    "lightning_cgan.errors": ("UsageError",),
-    "lightning_cgan.losses": (
+    "lightning_cgan.core.errors": ("UsageError",),
+    "lightning_cgan.objectives.losses": (
         "AdversarialLoss",
         "AuxiliaryClassifier",
         "Hinge",
@@ -57,10 +57,16 @@ _HOMES = {
         "ResNetGenerator",
         "judge",
     ),
-    "lightning_cgan.objectives": ("Objectives",),
-    "lightning_cgan.penalties": ("GradientPenalty", "R1", "R2", "WassersteinGradientPenalty", "image_gradients"),
-    "lightning_cgan.pretrained": ("PretrainedGenerator",),
-    "lightning_cgan.rounds": ("Round",),
+    "lightning_cgan.objectives.objectives": ("Objectives",),
+    "lightning_cgan.objectives.penalties": (
+        "GradientPenalty",
+        "R1",
+        "R2",
+        "WassersteinGradientPenalty",
+        "image_gradients",
+    ),
+    "lightning_cgan.export.pretrained": ("PretrainedGenerator",),
+    "lightning_cgan.objectives.inputs": ("Round",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

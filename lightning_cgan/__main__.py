@@ -84,7 +84,7 @@ def main() -> None:
     """Runs the command line; who stops it, or what reads its output, gets no traceback.
 
     Raises:
-        SystemExit: As `lightning_cgan.cli.main`; with code 141 where nobody reads what is printed, as `| head` does.
+        SystemExit: As `cli.main.main`; with code 141 where nobody reads what is printed, as `| head` does.
     """
     try:
         _main()
@@ -110,7 +110,7 @@ def _main() -> None:
             with suppress(OSError):  # nor a folder for temporary files
                 _have_a_home()
             _have_a_backend()
-            from lightning_cgan.cli import main as command_line
+            from lightning_cgan.cli.main import main as command_line
         command_line()
 
 

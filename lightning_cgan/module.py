@@ -10,14 +10,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Adam
 
-from lightning_cgan.augmentations import Augmentation
-from lightning_cgan.averaging import average_of, decay_of, update_average
-from lightning_cgan.chance import NETWORKS, TRAINING, Distribution, Drawing, generator_at, move_global_generator
-from lightning_cgan.engine import ROLES
-from lightning_cgan.errors import UsageError, check_positive
-from lightning_cgan.evaluation_steps import EvaluationSteps
-from lightning_cgan.graphs import Compiled
-from lightning_cgan.losses import AdversarialLoss, AuxiliaryClassifier
+from lightning_cgan.core.errors import UsageError, check_positive
+from lightning_cgan.core.rng import NETWORKS, TRAINING, generator_at, move_global_generator
+from lightning_cgan.core.serialization import INSTANTIATOR, Rebuildable
 from lightning_cgan.networks.base import (
     Discriminator,
     Generator,
@@ -25,11 +20,17 @@ from lightning_cgan.networks.base import (
     frozen,
     uses_batch_statistics,
 )
-from lightning_cgan.objectives import Objectives, Penalties, check_classifier
-from lightning_cgan.penalties import GradientPenalty
-from lightning_cgan.rebuildable import INSTANTIATOR, Rebuildable
-from lightning_cgan.rounds import Dealer, LabelSource, Round
-from lightning_cgan.training_batches import TrainingBatches
+from lightning_cgan.networks.latents import Distribution, Drawing
+from lightning_cgan.objectives.augmentations import Augmentation
+from lightning_cgan.objectives.inputs import Dealer, LabelSource, Round
+from lightning_cgan.objectives.losses import AdversarialLoss, AuxiliaryClassifier
+from lightning_cgan.objectives.objectives import Objectives, Penalties, check_classifier
+from lightning_cgan.objectives.penalties import GradientPenalty
+from lightning_cgan.training.batches import TrainingBatches
+from lightning_cgan.training.compilation import Compiled
+from lightning_cgan.training.ema import average_of, decay_of, update_average
+from lightning_cgan.training.evaluation_steps import EvaluationSteps
+from lightning_cgan.training.optimization import ROLES
 
 
 class ConditionalGAN(Rebuildable, EvaluationSteps):
@@ -46,7 +47,7 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
     equal parts is left out, and one with too few images is no step.
 
     Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
-    (see `lightning_cgan.chance`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins;
+    (see `core/rng.py`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins;
     a fit that goes on by `ckpt_path` has the one of its checkpoint. A module that was trained before, in a fit or in
     the run whose checkpoint it was loaded from, makes another seed of it, by the number of images that it has seen.
 
@@ -95,6 +96,7 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
     """
 
     objectives_class: type[Objectives] = Objectives
+    is_part = False
 
     def __init__(
         self,

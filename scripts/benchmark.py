@@ -157,7 +157,7 @@ def main() -> None:
     start = {
         "import lightning_cgan": seconds_of("-c", "import lightning_cgan") - bare_python,
         "--help": seconds_of("-m", "lightning_cgan", "--help"),
-        "import lightning_cgan.cli": seconds_of("-c", "import lightning_cgan.cli") - bare_python,
+        "import lightning_cgan.cli.main": seconds_of("-c", "import lightning_cgan.cli.main") - bare_python,
     }
     seconds = "\n".join(f"- `{what}`: {taken:.2f} s" for what, taken in start.items())
     (arguments.out / "benchmark.json").write_text(json.dumps({"configs": results, "start": start}, indent=1))

@@ -27,7 +27,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim import Adam
 
-import lightning_cgan.engine
+import lightning_cgan.training.optimization
 from lightning_cgan import (
     ConditionalGAN,
     DCGANDiscriminator,
@@ -72,7 +72,7 @@ def speed(way: str, pair: str) -> float:
     """Alternations per second of one short training, after a few to warm up."""
     count, generator, discriminator, generator_options, discriminator_options = PAIRS[pair]
     torch.manual_seed(0)
-    average = lightning_cgan.engine.average_gradients
+    average = lightning_cgan.training.optimization.average_gradients
     adam = partial(Adam, fused=True)
     module = (LeftToReducer if way == "reducer" else ConditionalGAN)(
         generator(10, 1, 28, **generator_options),
@@ -82,14 +82,14 @@ def speed(way: str, pair: str) -> float:
         discriminator_optimizer=adam,
     )
     if way == "reducer":
-        lightning_cgan.engine.average_gradients = lambda _: None
+        lightning_cgan.training.optimization.average_gradients = lambda _: None
     try:
         world_size = int(os.environ["LOCAL_WORLD_SIZE"])
         strategies = {"module": DDPStrategy(), "reducer": DDPStrategy(find_unused_parameters=True)}
         strategy = strategies.get(way, Unwrapped())
         return fit_speed(module, BATCH_SIZE // world_size, count, devices=world_size, strategy=strategy)
     finally:
-        lightning_cgan.engine.average_gradients = average
+        lightning_cgan.training.optimization.average_gradients = average
 
 
 def main() -> None:

@@ -23,8 +23,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lightning_cgan.core.files import write_whole
 from lightning_cgan.evaluation.protocol import differences
-from lightning_cgan.keeping import write_whole
 
 _COLUMNS = {
     "GAN-test, %": lambda report: 100 * report["scores"]["gan_test"],

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from lightning_cgan.images import save_gif
-from lightning_cgan.keeping import write_whole
+from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.images import save_gif
 
 _BYTES = 300_000
 # From the best to the smallest: what the size of a grid, which magnifies pixels, is divided by, and the shades.

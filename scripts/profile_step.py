@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from torch.profiler import ProfilerActivity, profile
 
-from lightning_cgan.cli import CLI
+from lightning_cgan.cli.main import CLI
 
 FIRST, LAST = 24, 64  # alternations; the ones before warm up
 KINDS = {

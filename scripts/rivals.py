@@ -12,13 +12,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from lightning_cgan.averaging import decay_of, update_average
-from lightning_cgan.capture import CapturedAlternation
-from lightning_cgan.chance import draw_latents, generator_at
-from lightning_cgan.engine import ROLES
-from lightning_cgan.images import signed_from_bytes
+from lightning_cgan.core.images import signed_from_bytes
+from lightning_cgan.core.rng import generator_at
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import frozen, judge
+from lightning_cgan.networks.latents import draw_latents
+from lightning_cgan.training.ema import decay_of, update_average
+from lightning_cgan.training.fused_step import CapturedAlternation
+from lightning_cgan.training.optimization import ROLES
 
 Step = Callable[[], None]
 

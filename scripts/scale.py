@@ -28,7 +28,7 @@ from torch.optim import Adam
 
 from lightning_cgan import ConditionalGAN, DCGANDiscriminator, DCGANGenerator, NonSaturating
 from lightning_cgan.data import ShufflingLoader
-from lightning_cgan.machine import flops_of_alternation
+from lightning_cgan.training.threads import flops_of_alternation
 
 ROUNDS = 5
 # Assumed for the model of many GPUs, not measured: what small convolutions reach of a large GPU in bfloat16, the time

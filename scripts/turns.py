@@ -16,9 +16,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from rivals import Step, bare_loop, from_files, from_memory, plain_loop, to
 
 from lightning_cgan.callbacks import Checkpoints, Curves, SampleGrid
-from lightning_cgan.cli import CLI, run
-from lightning_cgan.machine import flops_of_alternation
+from lightning_cgan.cli.main import CLI, run
 from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.training.threads import flops_of_alternation
 
 RIVALS = ("bare", "eager", "naive")
 # Only decides how many alternations a turn has.

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_cgan import options
-from lightning_cgan.cli import CLI, main
+from lightning_cgan.cli import options
+from lightning_cgan.cli.main import CLI, main
 
 # A shell's background job ignores it, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)

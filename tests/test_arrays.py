@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lightning_cgan import ArrayData, ConditionalGAN, UsageError
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
 
 Run = Callable[..., Path]
 Fails = Callable[..., str]

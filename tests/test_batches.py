@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_cgan import ConditionalGAN, Generator, MLPDiscriminator, MLPGenerator, NonSaturating, UsageError
-from lightning_cgan.batches import BatchChecker
+from lightning_cgan.training.batch_checks import BatchChecker
 
 IMAGES = torch.linspace(-1, 1, 6 * 2 * 8 * 8).reshape(6, 2, 8, 8)
 LABELS = torch.tensor([0, 1, 2, 2, 1, 0])

@@ -29,8 +29,8 @@ from lightning_cgan import (
     MLPGenerator,
     UsageError,
 )
-from lightning_cgan.building import build
-from lightning_cgan.rebuildable import describe
+from lightning_cgan.core.building import build
+from lightning_cgan.core.serialization import describe
 
 SIZES = {"num_classes": 10, "image_channels": 1, "image_size": 8}
 

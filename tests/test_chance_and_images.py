@@ -8,8 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_cgan.chance import draw_latents, generator_at
-from lightning_cgan.images import (
+from lightning_cgan.core.images import (
     bytes_from_signed,
     grid,
     save_png,
@@ -17,6 +16,8 @@ from lightning_cgan.images import (
     signed_from_unit,
     unit_from_signed,
 )
+from lightning_cgan.core.rng import generator_at
+from lightning_cgan.networks.latents import draw_latents
 
 
 def test_an_address_is_a_stream_of_its_own() -> None:

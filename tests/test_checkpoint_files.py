@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from lightning_cgan import AtomicCheckpointIO, ConditionalGAN
-from lightning_cgan.errors import UsageError
-from lightning_cgan.keeping import previous_of, write_whole
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.files import previous_of, write_whole
 
 Run = Callable[..., Path]
 OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
@@ -137,8 +137,14 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         ({"loss": {"class_path": "builtins.eval"}}, f"{OTHERS}, got builtins.eval"),
         ({"loss": {"class_path": "Hinge"}}, f"{OTHERS}, got Hinge"),
         # what nobody has made public, or is there by accident
-        ({"generator": {"class_path": "lightning_cgan.pretrained.build"}}, "got lightning_cgan.pretrained.build"),
-        ({"loss": {"class_path": "lightning_cgan.losses.Rebuildable"}}, f"{OTHERS}, got lightning_cgan.losses.Reb"),
+        (
+            {"generator": {"class_path": "lightning_cgan.export.pretrained.build"}},
+            "got lightning_cgan.export.pretrained.build",
+        ),
+        (
+            {"loss": {"class_path": "lightning_cgan.objectives.losses.Rebuildable"}},
+            f"{OTHERS}, got lightning_cgan.objectives.losses.Reb",
+        ),
         ({"loss": {"class_path": "lightning_cgan.ConditionalGAN"}}, f"{OTHERS}, got lightning_cgan.ConditionalGAN"),
         ({"loss": {"class_path": "torch.nn.DataParallel"}}, f"{OTHERS}, got torch.nn.DataParallel"),
         ({"loss": {"class_path": "torch.nn.quantized.Linear"}}, f"{OTHERS}, got torch.nn.quantized.Linear"),

@@ -32,7 +32,7 @@ from lightning_cgan import (
     NonSaturating,
     UsageError,
 )
-from lightning_cgan.kinds import check_kinds
+from lightning_cgan.core.schema import check_kinds
 
 Run = Callable[..., Path]
 

@@ -28,11 +28,11 @@ from lightning_cgan import (
     SampleGrid,
     UsageError,
 )
-from lightning_cgan.cli import main
+from lightning_cgan.cli.generate import parse_labels
+from lightning_cgan.cli.main import main
+from lightning_cgan.cli.parser import OneLineParser
 from lightning_cgan.data.base import Split
 from lightning_cgan.data.classes import find_classes
-from lightning_cgan.generating import parse_labels
-from lightning_cgan.parser import OneLineParser
 
 # To YAML all of these are something else, or nothing.
 ODD = ["yes", "no", "on", "null", "~", "1e3", "0x10", "1_000", "2020-01-01", "2020-02-30", "12:30", "007", "08", "0.5"]
@@ -203,7 +203,7 @@ def test_samples_show_the_classes_that_are_named() -> None:
 
 def test_generate_takes_names_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    monkeypatch.setattr("lightning_cgan.generating.generate", _recording(seen))
+    monkeypatch.setattr("lightning_cgan.cli.generate.generate", _recording(seen))
     for typed in ("null", "0-3,7", "[007, on]", "00014", "{a}", "k: v", "#h"):
         main(["generate", "x.ckpt", f"--labels={typed}"])
     names = (*ODD, "00014")

@@ -18,7 +18,7 @@ from conftest import CONFIGS, DIGITS
 from PIL import Image
 
 from lightning_cgan import DigitsData
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
 
 Run = Callable[..., Path]
 

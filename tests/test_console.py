@@ -19,9 +19,9 @@ import torch
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 
 from lightning_cgan.__main__ import _have_a_backend, _have_a_home
-from lightning_cgan.cli import main
-from lightning_cgan.console import as_it_was, command, encodable, quiet
-from lightning_cgan.run import ended_wandb_run
+from lightning_cgan.cli.console import as_it_was, command, encodable, quiet
+from lightning_cgan.cli.main import main
+from lightning_cgan.runs.loggers import ended_wandb_run
 
 SMALL = ("--config", "digits", "--data.image_size", "8", "--scores.images", "0", "--trainer.accelerator", "cpu")
 SHORT = ("fit", *SMALL, "--trainer.max_steps", "2", "--trainer.enable_progress_bar", "false")
@@ -134,8 +134,8 @@ def test_options_of_lightning_take_the_place_of_ours(
     monkeypatch: pytest.MonkeyPatch, options: list[str], bars: list[str], checkpoint: bool
 ) -> None:
     seen: list[Any] = []
-    real = sys.modules["lightning_cgan.cli"].last_words  # type: ignore[attr-defined]
-    monkeypatch.setattr("lightning_cgan.cli.last_words", lambda *given: (seen.append(given[0]), real(*given)))
+    real = sys.modules["lightning_cgan.cli.main"].last_words  # type: ignore[attr-defined]
+    monkeypatch.setattr("lightning_cgan.cli.main.last_words", lambda *given: (seen.append(given[0]), real(*given)))
     main(["fit", *SMALL, "--trainer.max_steps", "2", *options])
     (trainer,) = seen
     assert trainer.global_step == 2

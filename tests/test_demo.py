@@ -22,9 +22,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_cgan.cli import main
-from lightning_cgan.demo import Studio, build_page
-from lightning_cgan.exporting.opening import open_source
+from lightning_cgan.cli.demo import Studio, build_page
+from lightning_cgan.cli.main import main
+from lightning_cgan.export.source import open_source
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 

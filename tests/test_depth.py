@@ -14,8 +14,8 @@ from pictures import opened_flat
 from PIL import Image
 
 from lightning_cgan import UsageError
-from lightning_cgan.data.depth import bits_for
-from lightning_cgan.data.files import ImageFiles
+from lightning_cgan.data.bit_depth import bits_for
+from lightning_cgan.data.image_files import ImageFiles
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.judge import fingerprint_of
 

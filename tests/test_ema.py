@@ -17,7 +17,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
-from lightning_cgan.averaging import decay_of
+from lightning_cgan.training.ema import decay_of
 
 
 class Reference(Callback):

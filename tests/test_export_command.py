@@ -20,15 +20,15 @@ from torchvision.transforms.functional import pil_to_tensor
 from lightning_cgan import (
     ConditionalGAN,
 )
-from lightning_cgan.chance import Drawing
-from lightning_cgan.cli import main
+from lightning_cgan.cli import export as command_module
+from lightning_cgan.cli.main import main
+from lightning_cgan.core.files import write_whole_folder
+from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.evaluation import gan_train as gan_train_module
-from lightning_cgan.exporting import command as command_module
-from lightning_cgan.exporting.facts import Facts
-from lightning_cgan.exporting.files import Make, read_program
-from lightning_cgan.exporting.opening import open_source
-from lightning_cgan.images import bytes_from_signed
-from lightning_cgan.keeping import write_whole_folder
+from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.onnx_and_pt2 import Make, read_program
+from lightning_cgan.export.source import open_source
+from lightning_cgan.networks.latents import Drawing
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 
@@ -203,7 +203,7 @@ def test_what_is_no_checkpoint(fails: Fails) -> None:
 )
 def test_missing_extras(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str, package: str, extra: str) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    for module in ("lightning_cgan.pretrained", "lightning_cgan.exporting.folder"):
+    for module in ("lightning_cgan.export.pretrained", "lightning_cgan.export.hub_folder"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     assert fails("export", OLD, "--out", out) == (
         f'error: {package}: expected it to be installed, got no such package; pip install "lightning_cgan[{extra}]"'
@@ -229,7 +229,7 @@ def test_a_disk_that_takes_no_more(fails: Fails, monkeypatch: pytest.MonkeyPatch
 
     for ending in command_module._FILES:
         monkeypatch.setitem(command_module._FILES, ending, fail)
-    monkeypatch.setattr("lightning_cgan.exporting.folder.write_folder", fail)
+    monkeypatch.setattr("lightning_cgan.export.hub_folder.write_folder", fail)
     reason = getattr(error, "strerror", None) or error
     assert fails("export", OLD, "--out", out, "--overwrite") == (
         f"error: --out: expected a place to write to, got {out} ({reason}); make room, or name another"

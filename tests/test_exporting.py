@@ -25,9 +25,9 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.exporting.facts import Facts
-from lightning_cgan.exporting.files import check_images, write_onnx, write_program
-from lightning_cgan.rebuildable import describe
+from lightning_cgan.core.serialization import describe
+from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.onnx_and_pt2 import check_images, write_onnx, write_program
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 NAMES = ("cat", "T-shirt/top", "Ä")

@@ -15,9 +15,9 @@ from torch.optim import SGD
 
 from lightning_cgan import R1, ConditionalGAN, DigitsData, NonSaturating
 from lightning_cgan.networks.base import judge
-from lightning_cgan.objectives import Objectives
-from lightning_cgan.reporting import RunningMeans
-from lightning_cgan.rounds import Round
+from lightning_cgan.objectives.inputs import Round
+from lightning_cgan.objectives.objectives import Objectives
+from lightning_cgan.training.scalars import RunningMeans
 
 
 def some_round(count: int = 6) -> Round:

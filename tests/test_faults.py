@@ -17,8 +17,8 @@ from torch.optim import SGD, Adam, RMSprop
 from torch.utils.data import DataLoader
 
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
-from lightning_cgan.cli import main
-from lightning_cgan.gradients import are_finite, leave_out_unless_finite, take_back
+from lightning_cgan.cli.main import main
+from lightning_cgan.training.gradients import are_finite, leave_out_unless_finite, take_back
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adam": partial(Adam, lr=0.01),

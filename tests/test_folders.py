@@ -15,7 +15,7 @@ from pictures import opened_flat, reds, write_numbered
 from PIL import Image
 
 from lightning_cgan import ImageFolderData, UsageError
-from lightning_cgan.data.files import ImageFiles
+from lightning_cgan.data.image_files import ImageFiles
 
 
 def every_red(folder: Path) -> list[int]:

@@ -31,11 +31,11 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.chance import Drawing
-from lightning_cgan.cli import main
-from lightning_cgan.generating import _check_film, between, parse_labels
-from lightning_cgan.images import bytes_from_signed
-from lightning_cgan.keeping import folders_of_classes
+from lightning_cgan.cli.generate import _check_film, parse_labels
+from lightning_cgan.cli.main import main
+from lightning_cgan.core.images import bytes_from_signed
+from lightning_cgan.core.output_paths import folders_of_classes
+from lightning_cgan.networks.latents import Drawing, between
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 CLOTHES = ("T-shirt/top", "Trouser", "Bag")

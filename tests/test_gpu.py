@@ -24,7 +24,7 @@ from lightning_cgan import (
     RelativisticPairing,
     Translation,
 )
-from lightning_cgan.graphs import Compiled
+from lightning_cgan.training.compilation import Compiled
 
 pytestmark = [
     pytest.mark.gpu,

@@ -15,8 +15,9 @@ from lightning.fabric.plugins.environments.mpi import MPIEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 
-from lightning_cgan import UsageError, launchers
-from lightning_cgan.launchers import check_processes, started_processes, with_cluster
+from lightning_cgan import UsageError
+from lightning_cgan.cli import cluster as launchers
+from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
 
 BATCH = {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"}
 BATCH |= {"SLURM_NNODES": "1", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}

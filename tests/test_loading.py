@@ -18,7 +18,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, NonSaturating, UsageError
-from lightning_cgan.rebuildable import describe
+from lightning_cgan.core.serialization import describe
 
 Run = Callable[..., Path]
 

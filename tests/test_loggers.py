@@ -14,8 +14,8 @@ from lightning.fabric.loggers import tensorboard as fabric
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 
-from lightning_cgan.cli import main
-from lightning_cgan.run import loggers
+from lightning_cgan.cli.main import main
+from lightning_cgan.runs.loggers import loggers
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 

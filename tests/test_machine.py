@@ -11,7 +11,8 @@ import torch
 import yaml
 from conftest import DIGITS
 
-from lightning_cgan import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator, machine
+from lightning_cgan import DCGANDiscriminator, DCGANGenerator, MLPDiscriminator, MLPGenerator
+from lightning_cgan.core import hardware as machine
 
 Run = Callable[..., Path]
 

@@ -16,13 +16,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 import lightning_cgan
 from lightning_cgan import Discriminator, Generator, GradientPenalty, LabelledImages
-from lightning_cgan.cli import CLI, main
-from lightning_cgan.console import one_line_errors
+from lightning_cgan.cli.console import one_line_errors
+from lightning_cgan.cli.hints import as_typed, plain
+from lightning_cgan.cli.main import CLI, main
+from lightning_cgan.cli.options import parameters_of
+from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser
+from lightning_cgan.cli.trainer_messages import message_of_lightning, trainer_message
 from lightning_cgan.evaluation.fakes import Gafi
-from lightning_cgan.hints import as_typed, plain
-from lightning_cgan.options import parameters_of
-from lightning_cgan.parser import FUNCTIONS, OneLineParser
-from lightning_cgan.trainer_messages import message_of_lightning, trainer_message
 
 Fails = Callable[..., str]
 PACKAGE = Path(lightning_cgan.__file__).parent

@@ -16,13 +16,13 @@ import torch
 from PIL import Image
 
 from lightning_cgan import PretrainedGenerator, UsageError
-from lightning_cgan.cli import main
-from lightning_cgan.demo import Studio, build_page
-from lightning_cgan.errors import printable
+from lightning_cgan.cli.demo import Studio, build_page
+from lightning_cgan.cli.main import main
+from lightning_cgan.core.class_names import check_names, in_markdown
+from lightning_cgan.core.errors import printable
+from lightning_cgan.core.output_paths import folders_of_classes
 from lightning_cgan.evaluation import picture
-from lightning_cgan.exporting.opening import open_source
-from lightning_cgan.keeping import folders_of_classes
-from lightning_cgan.names import check_names, in_markdown
+from lightning_cgan.export.source import open_source
 
 OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
 CLEAR = "\x1b[2J\x1b]0;owned\x07"

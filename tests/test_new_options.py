@@ -16,9 +16,9 @@ from torch.optim import SGD, Adam, Optimizer
 from torch.optim import lr_scheduler as schedules
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, MultiStepLR, PolynomialLR
 
-from lightning_cgan.configured import check_configuration, check_same_classes, configuration
-from lightning_cgan.errors import UsageError
-from lightning_cgan.hyperparameters import take_up
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.training.configured import check_configuration, check_same_classes, configuration
+from lightning_cgan.training.hyperparameters import take_up
 
 Schedule = Callable[[Optimizer], Any]
 STEPS = 7

@@ -14,8 +14,9 @@ import yaml
 from conftest import DIGITS
 from lightning.pytorch import Trainer
 
-from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating, choosing
-from lightning_cgan.numerics import warn_of_differences
+from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
+from lightning_cgan.cli import choices as choosing
+from lightning_cgan.training.numerics import warn_of_differences
 
 Run = Callable[..., Path]
 SMALL = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator", "--scores.images", "0")

@@ -13,10 +13,10 @@ import onnx
 import pytest
 
 from lightning_cgan import ConditionalGAN, MLPGenerator, PretrainedGenerator, UsageError
-from lightning_cgan.cli import main
-from lightning_cgan.exporting.facts import Facts
-from lightning_cgan.exporting.files import write_onnx
-from lightning_cgan.exporting.opening import open_source
+from lightning_cgan.cli.main import main
+from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.onnx_and_pt2 import write_onnx
+from lightning_cgan.export.source import open_source
 
 OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 
@@ -60,10 +60,10 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         inner = {**config["generator"]["init_args"], "hidden": text}
         assert "expected Sequence for hidden, got " in read({**config["generator"], "init_args": inner})
     popen = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}}
-    built = {"class_path": "lightning_cgan.pretrained.build", "init_args": {"description": popen}}
+    built = {"class_path": "lightning_cgan.export.pretrained.build", "init_args": {"description": popen}}
     nested = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hidden": popen}}
     for other in (popen, built, nested, {"class_path": "os.system"}, {"class_path": "builtins.eval"}):
-        named = r"got (subprocess.Popen|lightning_cgan.pretrained.build|os.system|builtins.eval); others are not built"
+        named = r"got (subprocess.Popen|lightning_cgan.export.pretrained.build|os.system|builtins.eval); others are not built"
         assert re.search(named, read(other))
     misspelt = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hiden": [8]}}
     message = "config.json: expected options of MLPGenerator, got hiden; did you mean hidden?"

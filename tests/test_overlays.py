@@ -18,7 +18,7 @@ from test_configs import FILES
 from test_wandb import written_records
 
 from lightning_cgan import Checkpoints, ProgressBar
-from lightning_cgan.cli import CLI, main
+from lightning_cgan.cli.main import CLI, main
 
 Run = Callable[..., Path]
 OVERLAYS = sorted((CONFIGS / "with").glob("*.yaml"))

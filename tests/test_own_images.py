@@ -14,10 +14,10 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from lightning_cgan import ConditionalGAN, ImageFolderData, UsageError
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
+from lightning_cgan.core.images import signed_from_bytes
 from lightning_cgan.data import OrderedLoader, ShufflingLoader
-from lightning_cgan.data.files import ImageFiles
-from lightning_cgan.images import signed_from_bytes
+from lightning_cgan.data.image_files import ImageFiles
 
 Fails = Callable[..., str]
 

@@ -19,9 +19,9 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_cgan import ConditionalGAN, DigitsData, PredictionWriter, UsageError
-from lightning_cgan.chance import Drawing
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
 from lightning_cgan.evaluation.judge import appoint
+from lightning_cgan.networks.latents import Drawing
 
 Run = Callable[..., Path]
 Fails = Callable[..., str]

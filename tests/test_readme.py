@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 import lightning_cgan
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, ImageFolderData, MNISTData, UsageError
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
+from lightning_cgan.core.images import save_png
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import gan_train as gan_train_module
 from lightning_cgan.evaluation.classifiers import Student, accuracy
@@ -25,7 +26,6 @@ from lightning_cgan.evaluation.judge import appoint
 from lightning_cgan.evaluation.picture import _samples, draw_report
 from lightning_cgan.evaluation.protocol import QUICK, Evidence, Examination, differences
 from lightning_cgan.evaluation.scores import look_at
-from lightning_cgan.images import save_png
 
 Run = Callable[..., Path]
 CPU = torch.device("cpu")

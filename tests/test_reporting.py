@@ -11,7 +11,9 @@ from lightning.pytorch import Callback, Trainer
 from quiet import quiet_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating, capture, reporting
+from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
+from lightning_cgan.training import fused_step as capture
+from lightning_cgan.training import scalars as reporting
 
 
 class Clock(Callback):

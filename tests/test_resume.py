@@ -19,9 +19,10 @@ import pytest
 import torch
 from test_scripts import script
 
-from lightning_cgan import AtomicCheckpointIO, choosing
-from lightning_cgan.cli import main
-from lightning_cgan.metrics_file import MetricsFile
+from lightning_cgan import AtomicCheckpointIO
+from lightning_cgan.cli import choices as choosing
+from lightning_cgan.cli.main import main
+from lightning_cgan.runs.csv_logger import MetricsFile
 
 DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.yaml")
 

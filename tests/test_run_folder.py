@@ -16,9 +16,9 @@ from jsonargparse import Namespace
 from lightning.pytorch.callbacks import device_stats_monitor
 
 from lightning_cgan import UsageError
-from lightning_cgan import run as run_module
-from lightning_cgan.cli import CLI, main
-from lightning_cgan.run import RunFolder, folder_of_run, new_run_folder
+from lightning_cgan.cli.main import CLI, main
+from lightning_cgan.runs import folder as run_module
+from lightning_cgan.runs.folder import RunFolder, folder_of_run, new_run_folder
 
 SMALL = ("--data.image_size", "8", "--scores.images", "0", "--trainer.accelerator", "cpu")
 

@@ -15,13 +15,13 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from lightning_cgan import DigitsData
+from lightning_cgan.core.images import signed_from_bytes
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import choose
 from lightning_cgan.evaluation.judge import SHIPPED, appoint
 from lightning_cgan.evaluation.neighbours import mean_distance, nearest_of, support_scores
 from lightning_cgan.evaluation.parzen import log_likelihoods, parzen_window
 from lightning_cgan.evaluation.scores import Seen, all_scores, frechet_distance, kernel_distance, look_at, quick_scores
-from lightning_cgan.images import signed_from_bytes
 
 
 def features(count: int, shift: float, seed: int, width: int = 6) -> Tensor:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 CONFIGS = SCRIPTS.parent / "configs"
@@ -47,7 +47,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
     )
     assert config["gflop"] == pytest.approx(0.148, abs=1e-3)  # counted by hand in test_machine.py
     assert set(config["events_ms"]) == {"report", "validation", "SampleGrid", "Checkpoints", "last.ckpt", "Curves"}
-    assert set(found["start"]) == {"import lightning_cgan", "--help", "import lightning_cgan.cli"}
+    assert set(found["start"]) == {"import lightning_cgan", "--help", "import lightning_cgan.cli.main"}
 
 
 def test_benchmark_tells_a_mistake_in_one_line(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_cgan import ArrayData, UsageError
 from lightning_cgan.data.base import Split
-from lightning_cgan.data.held_out import hold_out_for_validation
+from lightning_cgan.data.splits import hold_out_for_validation
 
 # The order in which eight images are held out, by the fixed seed of the validation split.
 ORDER = [4, 5, 0, 3, 1, 6, 2, 7]

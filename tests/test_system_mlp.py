@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_cgan.cli import CLI, main
+from lightning_cgan.cli.main import CLI, main
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 

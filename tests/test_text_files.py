@@ -15,9 +15,9 @@ from jsonargparse import Namespace
 
 import lightning_cgan
 from lightning_cgan import DigitsData, ImageFolderData, UsageError
-from lightning_cgan.cli import main
-from lightning_cgan.config_files import expand_homes
-from lightning_cgan.keeping import cache_folder
+from lightning_cgan.cli.config_files import expand_homes
+from lightning_cgan.cli.main import main
+from lightning_cgan.core.files import cache_folder
 
 PACKAGE = Path(lightning_cgan.__file__).parent
 SMALL = ("--data.image_size", "8", "--scores.images", "0", "--trainer.accelerator", "cpu", "--trainer.max_steps", "4")

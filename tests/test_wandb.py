@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from lightning_cgan.run import _mode_of_environment, wandb_logger
+from lightning_cgan.runs.folder import _mode_of_environment
+from lightning_cgan.runs.loggers import wandb_logger
 
 wandb = pytest.importorskip("wandb")
 

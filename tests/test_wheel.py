@@ -69,7 +69,7 @@ def test_it_trains_and_generates(wheel: Path, tmp_path: Path) -> None:
         return done.stdout
 
     places = python(
-        "-c", "import lightning_cgan, lightning_cgan.shipped as p; print(lightning_cgan.__file__, p.SHIPPED)"
+        "-c", "import lightning_cgan, lightning_cgan.cli.shipped as p; print(lightning_cgan.__file__, p.SHIPPED)"
     )
     assert str(ROOT) not in places
     assert str(library) in places

@@ -13,7 +13,7 @@ from pictures import SHAPES, write_shapes
 from PIL import Image
 
 from lightning_cgan.callbacks import report
-from lightning_cgan.cli import main
+from lightning_cgan.cli.main import main
 from lightning_cgan.evaluation import judge
 from lightning_cgan.evaluation.protocol import ScoringProtocol
 

@@ -1,13 +1,13 @@
 """What watches a run and leaves something for people to see."""
 
 from lightning_cgan.callbacks.checkpoints import Checkpoints
-from lightning_cgan.callbacks.config import SaveConfig
 from lightning_cgan.callbacks.curves import Curves, draw_curves
 from lightning_cgan.callbacks.monitor import Monitor
 from lightning_cgan.callbacks.predictions import PredictionWriter
 from lightning_cgan.callbacks.progress import ProgressBar
 from lightning_cgan.callbacks.report import Report
 from lightning_cgan.callbacks.samples import SampleGrid
+from lightning_cgan.callbacks.save_config import SaveConfig
 from lightning_cgan.callbacks.scores import BestCheckpoint, Scores
 from lightning_cgan.callbacks.summary import Summary
 

@@ -12,8 +12,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
-from lightning_cgan.errors import check_positive
-from lightning_cgan.metrics_file import MetricsFile
+from lightning_cgan.core.errors import check_positive
+from lightning_cgan.runs.csv_logger import MetricsFile
 
 _SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
 _AGREE_EVERY = 10  # alternations: what processes tell one another each time costs as much as a small network's update

@@ -10,8 +10,8 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_cgan.callbacks.base import run_folder, training_goes_on
-from lightning_cgan.errors import check_positive
+from lightning_cgan.callbacks.shared import run_folder, training_goes_on
+from lightning_cgan.core.errors import check_positive
 
 _PANELS = {
     "loss": ("discriminator_loss", "generator_loss", "val_discriminator_loss", "val_generator_loss"),

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cgan.errors import TrainingError, check_positive
+from lightning_cgan.core.errors import TrainingError, check_positive
 
 _REMEDIES = {
     "loss": (

@@ -13,17 +13,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_cgan.callbacks.base import appoint_once, splits_of
-from lightning_cgan.chance import Drawing
-from lightning_cgan.errors import UsageError, check_seed, check_truncation, writing
+from lightning_cgan.callbacks.shared import appoint_once, splits_of
+from lightning_cgan.core.errors import UsageError, check_seed, check_truncation, writing
+from lightning_cgan.core.files import remove_unfinished, write_whole
+from lightning_cgan.core.images import bytes_from_signed, is_whole_png, save_png, signed_from_bytes
+from lightning_cgan.core.output_paths import check_writable, folders_of_classes
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import check_selection
 from lightning_cgan.evaluation.judge import fingerprint_of
 from lightning_cgan.evaluation.protocol import LabelledSplits
 from lightning_cgan.evaluation.scores import look_at
-from lightning_cgan.images import bytes_from_signed, is_whole_png, save_png, signed_from_bytes
-from lightning_cgan.keeping import folders_of_classes, remove_unfinished, write_whole
-from lightning_cgan.run import check_writable
+from lightning_cgan.networks.latents import Drawing
 
 _FACTS = "predictions.json"
 _ATTEMPTS = 8

@@ -12,12 +12,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_cgan.callbacks.base import splits_of
-from lightning_cgan.errors import UsageError, writing
+from lightning_cgan.callbacks.shared import splits_of
+from lightning_cgan.core.errors import UsageError, writing
+from lightning_cgan.core.files import write_whole
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
 from lightning_cgan.evaluation.picture import draw_report
 from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, LabelledSplits
-from lightning_cgan.keeping import report_folder, write_whole
+from lightning_cgan.runs.folder import report_folder
 
 _PROTOCOLS = {"full": FULL, "quick": QUICK}
 

@@ -14,12 +14,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cgan.callbacks.base import run_folder, training_goes_on
+from lightning_cgan.callbacks.shared import run_folder, training_goes_on
+from lightning_cgan.core.errors import UsageError, check_positive
+from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.images import LARGEST_SIDE, cell_size, grid, save_gif, save_png
 from lightning_cgan.data.classes import Classes, find_classes
-from lightning_cgan.errors import UsageError, check_positive
 from lightning_cgan.evaluation.fakes import ImageMaker
-from lightning_cgan.images import LARGEST_SIDE, cell_size, grid, save_gif, save_png
-from lightning_cgan.keeping import write_whole
 
 T = TypeVar("T")
 

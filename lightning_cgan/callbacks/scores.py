@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lightning_cgan.callbacks.base import splits_of
-from lightning_cgan.errors import UsageError
+from lightning_cgan.callbacks.shared import splits_of
+from lightning_cgan.core.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import ImageMaker, at_most, make_fakes
 from lightning_cgan.evaluation.judge import appoint

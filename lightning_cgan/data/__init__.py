@@ -3,9 +3,9 @@
 from lightning_cgan.data.arrays import ArrayData
 from lightning_cgan.data.base import LabelledImages
 from lightning_cgan.data.digits import DigitsData
-from lightning_cgan.data.folder import ImageFolderData
+from lightning_cgan.data.image_folder import ImageFolderData
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
-from lightning_cgan.data.mnist import FashionMNISTData, KMNISTData, MNISTData
+from lightning_cgan.data.torchvision_sets import FashionMNISTData, KMNISTData, MNISTData
 
 __all__ = [
     "ArrayData",

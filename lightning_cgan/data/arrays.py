@@ -15,12 +15,12 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_cgan.core.errors import UsageError, no_such_file
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+from lightning_cgan.data.bit_depth import bits_for
 from lightning_cgan.data.classes import Classes
-from lightning_cgan.data.depth import bits_for
-from lightning_cgan.data.files import check_square
-from lightning_cgan.data.held_out import check_test_fraction, hold_out
-from lightning_cgan.errors import UsageError, no_such_file
+from lightning_cgan.data.image_files import check_square
+from lightning_cgan.data.splits import check_test_fraction, hold_out
 
 _REQUIRED = ("images", "labels")
 _OF_TEST = ("test_images", "test_labels")

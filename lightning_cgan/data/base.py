@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
+from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.data.classes import Classes, class_numbers
-from lightning_cgan.data.files import ImageFiles, squared
-from lightning_cgan.data.held_out import hold_out_for_validation
+from lightning_cgan.data.image_files import ImageFiles, squared
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
-from lightning_cgan.errors import UsageError, check_positive
+from lightning_cgan.data.splits import hold_out_for_validation
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")

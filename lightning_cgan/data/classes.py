@@ -9,7 +9,7 @@ from unicodedata import normalize
 
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cgan.errors import UsageError, did_you_mean
+from lightning_cgan.core.errors import UsageError, did_you_mean
 
 # A list of names and numbers, or a text with commas between them. Text comes first: jsonargparse would turn '007' to 7.
 Classes = list[str | int] | str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.core.errors import UsageError
 
 ENDINGS: tuple[str, ...] = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # the last two are JPEG files, too
 _OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and Macs leave in folders and archives

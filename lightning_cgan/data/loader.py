@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_cgan.chance import generator_at
-from lightning_cgan.data.files import ImageFiles
-from lightning_cgan.errors import UsageError
-from lightning_cgan.images import signed_from_bytes
-from lightning_cgan.kinds import check_kinds
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import signed_from_bytes
+from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.data.image_files import ImageFiles
 
 
 class OrderedLoader:

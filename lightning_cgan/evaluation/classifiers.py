@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_cgan.errors import UsageError
-from lightning_cgan.machine import fastest_precision
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.hardware import fastest_precision
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -9,12 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lightning_cgan.chance import generator_at
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import bytes_from_signed
+from lightning_cgan.core.rng import generator_at
 from lightning_cgan.data.loader import OrderedLoader
-from lightning_cgan.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.scores import look_at
-from lightning_cgan.images import bytes_from_signed
 
 _BATCH_SIZE = 500
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from lightning_cgan.augmentations import Translation
-from lightning_cgan.chance import generator_at
+from lightning_cgan.core.files import cache_folder, keep_in_cache, write_whole
+from lightning_cgan.core.rng import generator_at
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_chance, learn
-from lightning_cgan.keeping import cache_folder, keep_in_cache, write_whole
+from lightning_cgan.objectives.augmentations import Translation
 
 SHIPPED = Path(__file__).parent / "judges"
 _KIND = "judge-1"  # of the network and of how it learns: another kind's weights and scores do not compare

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from lightning_cgan.errors import printable
+from lightning_cgan.core.errors import printable
+from lightning_cgan.core.images import grid, signed_from_bytes
 from lightning_cgan.evaluation.protocol import Evidence
-from lightning_cgan.images import grid, signed_from_bytes
 
 _COLUMNS = 10
 _MOST_ROWS = 20

@@ -23,6 +23,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lightning_cgan.core.files import cache_folder, keep_in_cache
+from lightning_cgan.core.images import unit_from_signed
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker, at_most, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train
@@ -30,8 +32,6 @@ from lightning_cgan.evaluation.judge import Appointment, appoint, fingerprint_of
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, look_at, quick_scores
-from lightning_cgan.images import unit_from_signed
-from lightning_cgan.keeping import cache_folder, keep_in_cache
 
 FORMAT = 1
 

@@ -1,8 +1,8 @@
 """Generators and discriminators, in plain PyTorch."""
 
 from lightning_cgan.networks.base import Discriminator, Generator, Judgement, judge
+from lightning_cgan.networks.conditioning import ConditionalDiscriminator
 from lightning_cgan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
-from lightning_cgan.networks.discriminator import ConditionalDiscriminator
 from lightning_cgan.networks.mlp import MLPDiscriminator, MLPGenerator
 from lightning_cgan.networks.r3gan import R3GANDiscriminator, R3GANGenerator
 from lightning_cgan.networks.resnet import ResNetDiscriminator, ResNetGenerator

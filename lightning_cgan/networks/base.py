@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from lightning_cgan.errors import UsageError
-from lightning_cgan.rebuildable import Rebuildable
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.serialization import Rebuildable
 
 
 class Network(Rebuildable, nn.Module):

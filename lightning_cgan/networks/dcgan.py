@@ -9,10 +9,15 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import Generator, normalize_spectrally, put_channels_innermost, starting_size
-from lightning_cgan.networks.conditioning import Conditioning, LabelInput, batch_norm, normalize
-from lightning_cgan.networks.discriminator import ConditionalDiscriminator
+from lightning_cgan.networks.conditioning import (
+    ConditionalDiscriminator,
+    Conditioning,
+    LabelInput,
+    batch_norm,
+    normalize,
+)
 
 
 class DCGANGenerator(Generator):

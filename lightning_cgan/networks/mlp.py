@@ -7,10 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lightning_cgan.images import signed_from_unit, unit_from_signed
+from lightning_cgan.core.images import signed_from_unit, unit_from_signed
 from lightning_cgan.networks.base import Generator, normalize_spectrally
-from lightning_cgan.networks.conditioning import Conditioning, LabelInput
-from lightning_cgan.networks.discriminator import ConditionalDiscriminator
+from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Conditioning, LabelInput
 
 
 class MLPGenerator(Generator):

@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
-from lightning_cgan.errors import UsageError
+from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import Generator, at_least_single, put_channels_innermost, starting_size
-from lightning_cgan.networks.conditioning import Conditioning, LabelInput
-from lightning_cgan.networks.discriminator import ConditionalDiscriminator
+from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Conditioning, LabelInput
 
 _SLOPE = 0.2
 

@@ -37,15 +37,15 @@ from lightning_cgan import (
     ConditionalGAN,
     MLPGenerator,
     UsageError,
-    building,
 )
-from lightning_cgan.augmentations import Augmentation
-from lightning_cgan.cli import main
-from lightning_cgan.exporting.opening import open_source
-from lightning_cgan.generating import load
-from lightning_cgan.losses import AdversarialLoss
+from lightning_cgan.cli.main import main
+from lightning_cgan.core import building
+from lightning_cgan.export.load import load
+from lightning_cgan.export.source import open_source
 from lightning_cgan.networks.base import Network
-from lightning_cgan.penalties import GradientPenalty
+from lightning_cgan.objectives.augmentations import Augmentation
+from lightning_cgan.objectives.losses import AdversarialLoss
+from lightning_cgan.objectives.penalties import GradientPenalty
 
 OLD = Path(__file__).parent.parent / "checkpoints" / "format_3.ckpt"
 
@@ -85,16 +85,21 @@ HOSTILE = [
     "torch.load", "torch.hub.load", "torch.jit.ScriptModule", "torch.nn.DataParallel", "torch.nn.init.normal_",
     "torch.nn.quantized.Linear", "torch.nn.Module.__subclasses__", "torch.optim._functional.adam", "torch.nn.os",
     "torch.optim.swa_utils.AveragedModel", "torch.distributed.optim.ZeroRedundancyOptimizer", "webbrowser.open",
-    "lightning_cgan.pretrained.build", "lightning_cgan.building._call", "lightning_cgan.building.functools.partial",
-    "lightning_cgan.cli.main", "lightning_cgan.ConditionalGAN", "lightning_cgan.ArrayData", "lightning_cgan.spy",
+    "lightning_cgan.export.pretrained.build", "lightning_cgan.core.building._call", "lightning_cgan.core.building.functools.partial",
+    "lightning_cgan.cli.main.main", "lightning_cgan.ConditionalGAN", "lightning_cgan.ArrayData", "lightning_cgan.spy",
     "lightning_cgan.Hinge.__class__", "lightning_cgan.Hinge.__init__.__globals__", "lightning_cgan.Hinge.__new__",
-    "lightning_cgan.rebuildable.Rebuildable", "lightning_cgan.PretrainedGenerator", "lightning_cgan.Checkpoints",
+    "lightning_cgan.core.serialization.Rebuildable", "lightning_cgan.PretrainedGenerator", "lightning_cgan.Checkpoints",
     "test_descriptions._Hidden", "test_descriptions.Handing", "test_descriptions.Path", "__main__.os", "Hinge", "",
     ".", "..", "a..b", " lightning_cgan.Hinge", "lightning_cgan.Hinge\n", "lightning_cgan.hinge", "1.2", "é.é",
 ]
 # fmt: on
 HOSTILE += ["lightning_cgan/Hinge", "lightning_cgan:Hinge", "x" * 5000, "\x1b[2J.x", "spy\x00.Loss", "\udcff.Loss"]
-KNOWN = ["lightning_cgan.Hinge", "lightning_cgan.losses.Hinge", "lightning_cgan.R1", "lightning_cgan.MLPGenerator"]
+KNOWN = [
+    "lightning_cgan.Hinge",
+    "lightning_cgan.objectives.losses.Hinge",
+    "lightning_cgan.R1",
+    "lightning_cgan.MLPGenerator",
+]
 KNOWN += [
     "lightning_cgan.AuxiliaryClassifier",
     "lightning_cgan.Translation",

@@ -35,8 +35,8 @@ from lightning_cgan import (
     MNISTData,
     UsageError,
 )
-from lightning_cgan.cli import main
-from lightning_cgan.metrics_file import MetricsFile
+from lightning_cgan.cli.main import main
+from lightning_cgan.runs.csv_logger import MetricsFile
 
 OLD = Path(__file__).parent.parent / "checkpoints" / "format_3.ckpt"
 SMALL = ["--model.generator", "MLPGenerator", "--model.generator.latent_dim", "4", "--model.generator.hidden", "[8]"]

@@ -15,8 +15,8 @@ from test_fuzz import check_reader, fuzz
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, OneCycleLR
 
-from lightning_cgan.configured import check_configuration, check_same_classes, configuration
-from lightning_cgan.hyperparameters import take_up
+from lightning_cgan.training.configured import check_configuration, check_same_classes, configuration
+from lightning_cgan.training.hyperparameters import take_up
 
 SCHEDULES = [
     partial(MultiStepLR, milestones=[1, 2]),

@@ -1,0 +1,44 @@
+"""The config of a run, beside its results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.files import write_whole
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes `config.yaml` into the folder of a fit, and hands the config to the loggers that keep one.
+
+    Lightning's own writes it in the encoding of the system, which may lack the letters of a name.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves, in a fit; one that goes on in its folder writes `config_2.yaml` and so on beside the first."""
+        if stage == "fit" and trainer.loggers and not self.already_saved:
+            folder = Path(trainer.log_dir or "")  # all processes must ask
+            if trainer.is_global_zero:
+                self._write(folder)
+                self.save_config(trainer, pl_module, stage)
+            self.already_saved = True
+
+    def _write(self, folder: Path) -> None:
+        written = len(list(folder.glob("config*.yaml")))
+        file = folder / (f"config_{written + 1}.yaml" if written else "config.yaml")
+        content = self.parser.dump(self.config, skip_none=False).encode()
+        try:
+            write_whole(file, lambda unfinished: unfinished.write_bytes(content))
+        except OSError as error:
+            expected = f"expected a folder to write to, got {folder}, where {file.name} cannot be written"
+            raise UsageError(f"--runs_dir: {expected} ({error.strerror}); name another") from error
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hands the config to the loggers."""
+        config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config)

@@ -1,0 +1,147 @@
+"""What torchrun, SLURM and others have started, so that a command line need not say it again."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.mpi import MPIEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_cgan.core.errors import UsageError
+
+_STEPS_OF_SLURM_ITSELF = 0xFFFFFFF0  # the numbers of the batch script's step, and of the shell of `salloc`, are above
+
+
+def started_processes() -> tuple[int, int] | None:
+    """The number of nodes, and that of processes on each; none if this process was started alone.
+
+    torchrun may start another number of them after a restart, so no config could hold it.
+
+    Raises:
+        UsageError: The variables of the launcher are not all there, or do not fit together.
+    """
+    if TorchElasticEnvironment.detect():
+        return _number("GROUP_WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
+    if _is_mpi():
+        processes, each = _number("OMPI_COMM_WORLD_SIZE"), _number("OMPI_COMM_WORLD_LOCAL_SIZE")
+        return _nodes("mpirun", processes, processes // each), each
+    if _is_step_of_slurm():
+        processes = _number("SLURM_NTASKS")
+        nodes = _nodes("srun", processes, int(os.environ.get("SLURM_NNODES", "1")))
+        return nodes, processes // nodes
+    return None
+
+
+def with_cluster(plugins: list[Any]) -> list[Any]:
+    """Adds to the plugins of a Trainer what it needs to know of who has started the process.
+
+    Within a job of SLURM, Lightning would take every process for one of several. And it would requeue the job itself,
+    from inside a handler of the signal, wherever the run is at that moment, and with a checkpoint that is found before
+    all others for ever after. The batch script does it here, once the run ended.
+
+    Args:
+        plugins: Those that are given; one of a cluster among them stays the only one.
+
+    Raises:
+        UsageError: SLURM was told the number of processes in a way that Lightning cannot use, or the processes of MPI
+            cannot find one another.
+    """
+    if TorchElasticEnvironment.detect() or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
+        return plugins
+    if _is_mpi():
+        if not MPIEnvironment.detect():
+            expected = "expected mpi4py to be installed, by which processes find one another, got no such package"
+            raise UsageError(f"mpirun: {expected}; pip install mpi4py, or start them with torchrun")
+        return [*plugins, MPIEnvironment()]
+    if not _is_step_of_slurm():
+        if not _is_job_of_slurm():
+            return plugins
+        tasks = os.environ["SLURM_NTASKS"]
+        if tasks != "1":
+            rank_zero_info(f"SLURM: srun has not started this, and so the run is alone; `srun python …` starts {tasks}")
+        return [*plugins, LightningEnvironment()]
+    try:
+        return [*plugins, SLURMEnvironment(auto_requeue=False)]
+    except RuntimeError as error:  # about `--ntasks` without `--ntasks-per-node`
+        raise UsageError(f"srun: {error}") from error
+
+
+def check_processes(environment: ClusterEnvironment, nodes: int, devices: int) -> None:
+    """Refuses to wait for processes that nobody starts.
+
+    Args:
+        environment: What the Trainer knows of who has started this process.
+        nodes: The number of nodes that the Trainer counts on.
+        devices: The number of processes on each.
+
+    Raises:
+        UsageError: There are more, or fewer, than have been started.
+    """
+    if type(environment) is LightningEnvironment:
+        _check_own_processes(nodes, devices)
+    elif environment.creates_processes_externally:
+        try:
+            started = environment.world_size()
+        except (KeyError, ValueError) as error:
+            raise UsageError(
+                f"{error}: expected the variables of a launcher, got none; start it with torchrun"
+            ) from error
+        if started != nodes * devices:
+            expected = f"expected {started} processes, as many as were started, got {nodes} × {devices}"
+            raise UsageError(f"--trainer.num_nodes, --trainer.devices: {expected}; leave both out")
+
+
+def _check_own_processes(nodes: int, devices: int) -> None:
+    """Refuses to wait for processes that Lightning would start, but for a variable that is, or is not, there."""
+    there = os.environ.keys()
+    lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in there]
+    if lacking == ["NODE_RANK"] and "GROUP_RANK" in there:
+        lacking = []
+    if nodes > 1 and lacking:
+        expected = f"expected {', '.join(lacking)} in the environment of each of {nodes} nodes, got none"
+        raise UsageError(f"--trainer.num_nodes: {expected}; start it with srun or torchrun, or leave it out")
+    if nodes * devices > 1 and "LOCAL_RANK" in there and "MASTER_PORT" in lacking:
+        expected = f"expected one of {devices} processes that a launcher has started, got no MASTER_PORT"
+        raise UsageError(f"LOCAL_RANK={os.environ['LOCAL_RANK']}: {expected}; unset LOCAL_RANK, or use torchrun")
+
+
+def is_first_of_machine() -> bool:
+    """Whether a message of all processes of a machine is this one's to tell."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
+
+
+def _is_mpi() -> bool:
+    # Open MPI's own processes on other nodes are steps of SLURM; those of `mpirun` are not.
+    return os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
+
+
+def _is_step_of_slurm() -> bool:
+    # In the batch script, too, SLURM_NTASKS is the number of all processes, though it is alone.
+    step = os.environ.get("SLURM_STEP_ID", "")
+    return _is_job_of_slurm() and step.isdecimal() and int(step) < _STEPS_OF_SLURM_ITSELF
+
+
+def _is_job_of_slurm() -> bool:
+    # Lightning's own question warns wherever SLURM is installed, and not used.
+    is_interactive = SLURMEnvironment.job_name() in ("bash", "interactive")
+    return not TorchElasticEnvironment.detect() and "SLURM_NTASKS" in os.environ and not is_interactive
+
+
+def _nodes(launcher: str, processes: int, nodes: int) -> int:
+    if processes % nodes:
+        expected = f"expected as many processes on each of {nodes} nodes, got {processes} in all"
+        raise UsageError(f"{launcher}: {expected}; give a number for each node, as --ntasks-per-node does")
+    return nodes
+
+
+def _number(variable: str) -> int:
+    value = os.environ.get(variable, "")
+    if not value.isdecimal() or int(value) < 1:
+        expected = "expected the number of processes that a launcher has started"
+        raise UsageError(f"{variable}: {expected}, got {value or 'nothing'}; start it with torchrun or srun")
+    return int(value)

@@ -1,0 +1,257 @@
+"""The command `demo`: a page on which to choose a class and see images of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_cgan.core.class_names import in_markdown
+from lightning_cgan.core.errors import UsageError, extra, printable
+from lightning_cgan.core.images import bytes_from_signed, grid, save_png
+from lightning_cgan.export.source import Source, open_source
+from lightning_cgan.networks.latents import Drawing, between
+
+_NO_TRUNCATION = 3.0  # of a normal distribution, hardly anything lies beyond
+_COLUMNS = 10
+_IN_A_WALK = 8
+_STYLE = """
+.gradio-container main { width: 100%; max-width: 1080px; margin: 0 auto; }
+#images img, #walk img { image-rendering: pixelated; }
+#images, #images .gallery-container, #images .grid-wrap { height: auto !important; min-height: 0; max-height: none; }
+#images .grid-wrap { overflow: visible !important; }
+footer { display: none !important; }
+"""
+
+
+def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | None = None) -> None:
+    """Shows a page in the browser: choose a class and see images of it, or walk from one image to another.
+
+    It is served until Ctrl-C, to this machine alone unless a host says otherwise, and fetches nothing from elsewhere.
+
+    Args:
+        source: A checkpoint of a run, or what `export` wrote: a folder, or an ONNX file.
+        host: The address that it listens to: `0.0.0.0` is every network that the machine is in.
+        port: The port that it listens to; 0 is any that is free.
+        imports: Modules to import first, with commas between them: those with networks of your own.
+
+    Raises:
+        UsageError: There is no such source or module, the address is taken, or a package is missing that an extra
+            brings.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which else would leave the folder
+    with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
+        page = None
+        try:
+            gradio = _import_gradio(folder)
+            port = _free_port(host, port)
+            page = build_page(Studio(open_source(source, imports.split(",") if imports else ()), Path(folder)), source)
+            print(f"Demo of {source}: {_launch(page, gradio, host, port, folder)} (Ctrl-C ends it)", flush=True)
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)  # a second one would disturb what the first has begun
+            print()
+            if page is not None:
+                page.close(verbose=False)
+
+
+def _launch(page: Any, gradio: Any, host: str, port: int, folder: str) -> str:
+    """Serves the page, and returns its address."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
+    server = {"server_name": f"[{host}]" if ":" in host else host, "server_port": port, "allowed_paths": [folder]}
+    _, address, _ = page.launch(**look, **server, share=False, quiet=True, prevent_thread_lock=True)
+    return str(address)
+
+
+def _import_gradio(folder: str) -> Any:
+    """Imports Gradio once it is told to send nothing, and to keep its files in a folder."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("GRADIO_TEMP_DIR", folder)
+    with extra("demo"), _interrupts_wait():
+        import gradio
+    return gradio
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Puts off what Ctrl-C and SIGTERM do to the end of a block, whose compiled parts would make a crash of it."""
+    seen: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {number: signal.signal(number, lambda *which: seen.append(which[0])) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    for caught in seen:
+        signal.raise_signal(caught)
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port, where it can be listened to; for 0 any that is free."""
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
+            free: int = server.getsockname()[1]
+            return free
+    except (OSError, OverflowError, UnicodeError) as error:
+        number = getattr(error, "errno", None) or 0
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)  # below 0: no such host
+        other = "port" if isinstance(error, OverflowError) or number in (errno.EADDRINUSE, errno.EACCES) else "host"
+        expected = "expected an address of this machine that is free"
+        raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another {other}") from error
+
+
+class Studio:
+    """What stands behind the page.
+
+    Args:
+        source: Makes the images.
+        folder: Where sheets go that are to be downloaded.
+    """
+
+    def __init__(self, source: Source, folder: Path) -> None:
+        self.source = source
+        self.folder = folder
+        self.facts = source.facts
+
+    def images(
+        self, label: int, seed: float | None, count: float | None, truncation: float | None
+    ) -> tuple[list[Image.Image], str]:
+        """Makes images of a class, those of `generate` with the same seed. An empty field is its least value.
+
+        Args:
+            label: The number of the class.
+            seed: Chooses other images.
+            count: How many.
+            truncation: The farthest that latents are from 0; the largest that the page offers is no bound.
+
+        Returns:
+            The images, and the file of a sheet with all of them.
+        """
+        seed, count = int(seed or 0), int(count or 1)
+        bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
+        latents = self.facts.draw(label, count, Drawing(seed, bound))
+        made = self.source.make(torch.full((len(latents),), label), latents)
+        name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
+        sheet = self.folder / f"{name}.png"
+        save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
+        return [to_pil_image(image) for image in bytes_from_signed(made)], str(sheet)
+
+    def walk(
+        self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
+    ) -> Image.Image:
+        """A row of images on the way from one class and seed to another. An empty field is 0.
+
+        Args:
+            first: The number of the class where it begins.
+            last: That where it ends; of no effect where a source cannot mix classes.
+            first_seed: The seed where it begins.
+            last_seed: That where it ends.
+            part: How far it has gone, from 0 to 1.
+        """
+        last, part = last if self.source.mixes else first, part or 0
+        start, end = (
+            self.facts.draw(label, _IN_A_WALK, Drawing(int(seed or 0)))
+            for label, seed in ((first, first_seed), (last, last_seed))
+        )
+        latents = between(start, end, part)
+        made = self.source.make(self._between_classes(first, last, part), latents)
+        picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
+        return picture
+
+    def _between_classes(self, first: int, last: int, part: float) -> Tensor:
+        if first == last:
+            return torch.full((_IN_A_WALK,), first)
+        codes = torch.eye(len(self.facts.class_names))
+        return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
+
+
+def build_page(studio: Studio, name: str) -> Any:
+    """Builds the page, a `gradio.Blocks`.
+
+    Args:
+        studio: Makes what it shows.
+        name: What it is of.
+    """
+    import gradio
+
+    facts = studio.facts
+    with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
+        size, kind = facts.image_size, "gray" if facts.image_channels == 1 else "colour"
+        gradio.Markdown("# Choose a class, get an image of it")
+        gradio.Markdown(f"{in_markdown(name)}: {len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
+        with gradio.Tab("Images"):
+            _add_images(page, studio)
+        with gradio.Tab("Walk"):
+            _add_walk(page, studio)
+    return page
+
+
+def _add_images(page: Any, studio: Studio) -> None:
+    import gradio
+
+    with gradio.Row():
+        with gradio.Column(scale=1, min_width=280):
+            label = _class_chooser(studio.facts.class_names, "Class", 0, elem_id="class")
+            seed = _seed_chooser("Seed", 0)
+            count = gradio.Number(10, label="Images", precision=0, minimum=1, maximum=100)
+            hint = "Smaller: more typical, less varied. The largest is no bound."
+            bound = gradio.Slider(0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint)
+            make = gradio.Button("Generate", variant="primary", elem_id="generate")
+            make_others = gradio.Button("Others: the next seed")
+            sheet = gradio.DownloadButton("Download the sheet", elem_id="download")
+        with gradio.Column(scale=3):
+            options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"], "height": "auto"}
+            gallery = gradio.Gallery(columns=5, object_fit="contain", interactive=False, elem_id="images", **options)
+    how = {"fn": studio.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
+    make.click(**how)
+    make_others.click(lambda now: (now or 0) + 1, [seed], [seed]).then(**how)
+    label.input(**how)
+    page.load(**how)
+
+
+def _add_walk(page: Any, studio: Studio) -> None:
+    import gradio
+
+    names = studio.facts.class_names
+    with gradio.Row():
+        first = _class_chooser(names, "From class" if studio.source.mixes else "Class", 0)
+        first_seed = _seed_chooser("From seed", 0)
+        last = _class_chooser(
+            names, "To class", len(names) - 1 if studio.source.mixes else 0, visible=studio.source.mixes
+        )
+        last_seed = _seed_chooser("To seed", 1)
+    part = gradio.Slider(0, 1, value=0, step=0.01, label="Way from the one to the other", elem_id="way")
+    options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"]}
+    picture = gradio.Image(interactive=False, elem_id="walk", **options)
+    how = {"fn": studio.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
+    for part_of_page in (first, first_seed, last, last_seed, part):
+        part_of_page.change(**how, show_progress="hidden", trigger_mode="always_last")
+    page.load(**how)
+
+
+def _class_chooser(names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
+    import gradio
+
+    choices = [(printable(name, 80), number) for number, name in enumerate(names)]
+    return gradio.Dropdown(choices, value=chosen, label=title, **options)
+
+
+def _seed_chooser(title: str, value: int) -> Any:
+    import gradio
+
+    return gradio.Number(value, label=title, precision=0, minimum=0, maximum=2**53 - 1)

@@ -1,0 +1,190 @@
+"""The command `generate`: images of chosen classes from a checkpoint."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
+from lightning_cgan.core.files import write_whole, write_whole_folder
+from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
+from lightning_cgan.core.output_paths import check_place, folders_of_classes
+from lightning_cgan.data.classes import Classes, find_classes
+from lightning_cgan.export.load import load
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.networks.latents import Drawing, between
+
+Walk = Literal["latents", "classes"]
+
+_SUFFIXES = (".png", ".npz", ".gif")
+_BATCH = 256
+_STOPS = 4  # of a walk through the latents, from one set to the next and back to the first
+_FRAMES_PER_SECOND = 24
+
+
+def generate(
+    checkpoint: str,
+    labels: Classes | None = None,
+    count: int = 8,
+    out: str = "generated.png",
+    seed: int = 0,
+    ema: bool = True,
+    truncation: float | None = None,
+    walk: Walk | None = None,
+    frames: int = 24,
+    overwrite: bool = False,
+    imports: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Makes images of chosen classes.
+
+    An image depends on the seed, its class and its number within the class alone: it is the same whatever else is made.
+
+    Args:
+        checkpoint: A checkpoint of a run.
+        labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`; also as a list, `["Bag", 7]`; all if
+            not given.
+        count: How many images of each class.
+        out: Where they go. A name in `.png` is a sheet with a row for each class, one in `.npz` holds arrays (`images`,
+            uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk; any other is a
+            folder with a folder of PNG files for each class, as torchvision's `ImageFolder` reads them.
+        seed: Chooses other images.
+        ema: Whether the moving average of the generator's weights makes them, where there is one; `--no_ema` if not.
+        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones (Brock et
+            al. 2019, arXiv:1809.11096, section 3.1).
+        walk: Moves through the latents, with a row for each class, or from class to class with the same latents.
+        frames: The number of pictures of a walk from one stop to the next, of which 24 are shown in a second.
+        overwrite: Whether what is there already may be replaced, as by `--overwrite`.
+        imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
+            names. A checkpoint alone imports nothing, since that would run code.
+        device: Where the generator runs: `cpu`, `cuda`, …, or `auto`.
+
+    Raises:
+        UsageError: There is no such checkpoint, class, module or device, or the place is taken.
+    """
+    for option, number in (("--count", count), ("--frames", frames)):
+        check_positive(option, number)
+    check_truncation("--truncation", truncation)
+    check_seed("--seed", seed)
+    place = Path(out)
+    _check_place(place, walk, overwrite)
+    module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
+    chosen, drawing = parse_labels(labels, class_names), Drawing(seed, truncation)
+    if walk is not None:
+        _check_film(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)
+        pictures = list(_walk(module, chosen, count, drawing, ema, walk, frames))
+        with writing("--out", place):
+            _write_gif(pictures, place)
+    else:
+        images = [_make(module, label, _draw(module, [label], count, drawing), ema) for label in chosen]
+        with writing("--out", place):
+            _write(images, chosen, class_names, place)
+    print(f"{count * len(chosen):,} images of {len(chosen)} classes: {place}")
+
+
+def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
+    """The numbers of classes that are given by name, by number or as a range, each once; see `find_classes`.
+
+    Raises:
+        UsageError: There is no such class.
+    """
+    return list(dict.fromkeys(find_classes(labels, class_names, "--labels")))
+
+
+def _draw(module: ConditionalGAN, chosen: Sequence[int], count: int, drawing: Drawing, variant: int = 0) -> Tensor:
+    """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
+    return drawing.first(chosen, count, module.generator.latent_dim, module.latents, variant)
+
+
+def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:
+    """Images (N, C, H, W) in [-1, 1], on the CPU, of one class, of labels (N,) or of mixtures (N, num_classes)."""
+    given = torch.full((len(latents),), labels) if isinstance(labels, int) else labels
+    parts = zip(given.split(_BATCH), latents.split(_BATCH), strict=True)
+    return torch.cat([module.generate(*part, ema=ema).float().cpu() for part in parts])
+
+
+def _walk(
+    module: ConditionalGAN,
+    chosen: Sequence[int],
+    count: int,
+    drawing: Drawing,
+    ema: bool,
+    walk: Walk,
+    frames: int,
+) -> Iterator[Tensor]:
+    """The pictures of a walk that ends where it began, uint8, (3, H, W)."""
+    if walk == "latents":
+        stops = [_draw(module, chosen, count, drawing, stop) for stop in range(_STOPS)]
+        labels = torch.tensor(chosen).repeat_interleave(count)
+        places = ((labels, between(*pair, part)) for pair, part in _steps(stops, frames))
+    else:
+        latents = _draw(module, chosen[:1], count, drawing)
+        codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
+        places = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
+    for label, latent in places:
+        yield grid(_make(module, label, latent, ema), columns=count)
+
+
+def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
+    for place, stop in enumerate(stops):
+        for frame in range(frames):
+            yield (stop, stops[(place + 1) % len(stops)]), frame / frames
+
+
+def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
+    if (walk is not None) != (place.suffix.lower() == ".gif") and place.name:
+        raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
+    check_place(place, place.suffix.lower() not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files")
+
+
+def _check_film(rows: int, columns: int, image_size: int) -> None:
+    most = LARGEST_SIDE // cell_size(image_size)
+    for option, number, things in (("--labels", rows, "classes"), ("--count", columns, "images of each class")):
+        if number > most:
+            expected = f"expected at most {most:,} {things} in a walk, since a GIF has no more pixels, got {number:,}"
+            raise UsageError(f"{option}: {expected}; choose fewer")
+
+
+def _is_class_folder(place: Path) -> bool:
+    return place.is_dir() and all(re.fullmatch(r"\d+\.png", file.name) for file in place.iterdir())
+
+
+def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], place: Path) -> None:
+    if place.suffix.lower() == ".png":
+        sheet = grid(torch.cat(list(images)), columns=len(images[0]))
+        write_whole(place, lambda file: save_png(sheet, file))
+    elif place.suffix.lower() == ".npz":
+        pixels = bytes_from_signed(torch.cat(list(images))).permute(0, 2, 3, 1).numpy()
+        arrays = {
+            "images": pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
+            "labels": np.repeat(np.array(chosen), [len(part) for part in images]),
+            "class_names": np.array(class_names),
+        }
+        write_whole(place, lambda file: _save_arrays(arrays, file))
+    else:
+        write_whole_folder(place, lambda folder: _fill(folder, images, chosen, class_names))
+
+
+def _fill(folder: Path, images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str]) -> None:
+    places = folders_of_classes(folder, class_names)
+    for label, part in zip(chosen, images, strict=True):
+        for number, image in enumerate(bytes_from_signed(part)):
+            save_png(image, places[label] / f"{number:05d}.png")
+
+
+def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
+    with file.open("wb") as stream:  # by its name, NumPy would add an ending
+        np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
+
+
+def _write_gif(pictures: Sequence[Tensor], place: Path) -> None:
+    frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
+    write_whole(place, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))

@@ -1,0 +1,313 @@
+"""The command line: Lightning's own, with the networks sized by the data and a run in one folder.
+
+The only file that imports every room, *so that* short class names such as `--data MNISTData` resolve.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
+from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_cgan.callbacks import (
+    BestCheckpoint,
+    Checkpoints,
+    Curves,
+    Monitor,
+    PredictionWriter,
+    ProgressBar,
+    Report,
+    SampleGrid,
+    SaveConfig,
+    Scores,
+    Summary,
+)
+from lightning_cgan.cli.choices import choose_precision, choose_threads, saved_numerics
+from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
+from lightning_cgan.cli.console import command, last_words, refused_by_callback, resume_words
+from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
+from lightning_cgan.cli.trainer_messages import trainer_message
+from lightning_cgan.core.errors import UsageError, check_name, check_positive, no_such_file
+from lightning_cgan.data import LabelledImages
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO, fails_to_restore
+from lightning_cgan.runs.folder import RunFolder, folder_of_run, name_of, newest_checkpoint
+from lightning_cgan.runs.loggers import ended_wandb_run, loggers, wandb_logger
+from lightning_cgan.training.numerics import Numerics
+
+# The options of each; the order is that in which they are called.
+_CALLBACKS = {
+    "progress_bar": ProgressBar,
+    "samples": SampleGrid,
+    "curves": Curves,
+    "scores": Scores,
+    "monitor": Monitor,
+    "best_checkpoint": BestCheckpoint,
+    "checkpoints": Checkpoints,  # behind the best one, whose score they keep
+    "report": Report,
+    "predictions": PredictionWriter,
+}
+_MOST_THREADS = 1024  # of many more, PyTorch crashes
+_LINKED = ("num_classes", "image_channels", "image_size")
+
+
+def main(args: ArgsType = None) -> None:
+    """Runs the command line.
+
+    Args:
+        args: What would stand behind the program's name; taken from `sys.argv` if not given.
+
+    Raises:
+        SystemExit: With code 2 after a mistake of the user's, which is told in one line on stderr; with code 130 after
+            Ctrl-C, 143 after SIGTERM and 138 after SIGUSR1.
+    """
+    arguments = sys.argv[1:] if args is None else args
+    if isinstance(arguments, list) and arguments and arguments[0] in FUNCTIONS:
+        with command():
+            call_function(arguments[0], arguments[1:])
+    else:
+        run(args, CLI)
+
+
+def run(args: ArgsType, cli: type[CLI]) -> CLI:
+    """Runs a command line as `main` does: quietly, with errors in one line, and leaving the process as it was.
+
+    Args:
+        args: What would stand behind the program's name.
+        cli: The command line's class.
+    """
+    with command():
+        return cli(args)
+
+
+class CLI(LightningCLI):
+    """Lightning's command line for a `ConditionalGAN` on `LabelledImages`."""
+
+    run_folder: RunFolder | None = None  # of a fit, in the first process
+    saved_numerics: Numerics | None = None  # of the checkpoint that the run resumes from
+
+    def __init__(self, args: ArgsType = None) -> None:
+        super().__init__(
+            ConditionalGAN,
+            LabelledImages,
+            subclass_mode_data=True,
+            parser_class=OneLineParser,
+            parser_kwargs={"prog": "python -m lightning_cgan"},
+            save_config_callback=SaveConfig,
+            trainer_defaults={"num_sanity_val_steps": 0},
+            seed_everything_default=0,
+            # The module has optimizers of its own: Lightning's `--optimizer` would replace both.
+            auto_configure_optimizers=False,
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the options of a run beside those of the model, the data and the Trainer."""
+        parser.add_argument("--name", type=str | None, default=None, help="The run's name; the config's if not given.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="The folder that holds the folders of runs.")
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            default=None,
+            help="The CPU threads of each process; those of the checkpoint, else as many as pay, if not given.",
+        )
+        help = "Whether a run leaves files for TensorBoard too, in tensorboard/ in its folder."
+        parser.add_argument("--tensorboard", type=bool, default=False, help=help)
+        for group, callback in _CALLBACKS.items():
+            parser.add_lightning_class_args(callback, group)
+        parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
+        for network in ("generator", "discriminator"):
+            for attribute in _LINKED:
+                target = f"model.{network}.init_args.{attribute}"
+                parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Refuses a seed that NumPy's random numbers, which Lightning seeds too, do not take."""
+        super().parse_arguments(parser, args)
+        seed = self.config[self.config.subcommand].seed_everything if self.config.subcommand else 0
+        if not 0 <= seed < 2**32:
+            raise UsageError(f"--seed_everything: expected a number from 0 to {2**32 - 1}, got {seed}; give another")
+
+    def _parse_ckpt_path(self) -> None:
+        """The config says what is built, also beside a checkpoint; Lightning would let the checkpoint overrule it."""
+
+    def before_instantiate_classes(self) -> None:
+        """Gives the run a name, and refuses sizes of networks, which the data decides."""
+        config = self.config[self.subcommand]
+        if config.name is None:
+            config.name = name_of(map(str, config.config or ()))
+        check_name("--name", config.name)
+        if config.ckpt_path == "last":
+            config.ckpt_path = self._last_of_its_name(config.runs_dir, config.name)
+        if config.ckpt_path is None and self.subcommand != "fit":
+            raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
+        _check_file("--ckpt_path", config.ckpt_path)
+        if self.subcommand == "predict":
+            config.return_predictions = False  # they are written
+        for group in (*_CALLBACKS, "trainer", "wandb"):
+            if not isinstance(given := config.get(group), Namespace) and group != "progress_bar":  # it has no options
+                said = "null" if given is None else repr(given)
+                raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
+        check_positive("--threads", config.threads)
+        if (config.threads or 1) > _MOST_THREADS:
+            raise UsageError(f"--threads: expected at most {_MOST_THREADS}, got {config.threads}; leave it out")
+        check_positive("--trainer.check_val_every_n_epoch", config.trainer.check_val_every_n_epoch)
+        refuse_nulls(self._parser(self.subcommand), config)
+        self._refuse_options_of_one_optimizer()
+        self._choose_precision()
+        self._count_processes()
+        for network in ("generator", "discriminator"):
+            for attribute in _LINKED:
+                given = config.get(f"model.{network}.init_args.{attribute}")
+                if given is not None:
+                    raise UsageError(
+                        f"--model.{network}.{attribute}: expected to be left out, got {given}; the data decides it "
+                        "(--data.image_size and --data.classes change it)"
+                    )
+
+    def _last_of_its_name(self, runs_dir: str, name: str) -> str | None:
+        found = newest_checkpoint(runs_dir, name)
+        if found is None and self.subcommand != "fit":
+            raise UsageError(
+                f"--ckpt_path: expected a run with a checkpoint in {runs_dir}/{name}, got none; name a file"
+            )
+        rank_zero_info(
+            f"--ckpt_path last: {found or f'no run in {runs_dir}/{name} has a checkpoint; a new one begins'}"
+        )
+        return None if found is None else str(found)
+
+    def _choose_precision(self) -> None:
+        """Takes the precision of the checkpoint, or the one that suits the machine; `config.yaml` keeps it."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit" and config.ckpt_path is not None:
+            self.saved_numerics = saved_numerics(str(config.ckpt_path))
+        choose_precision(config.trainer, self.saved_numerics)
+
+    def _count_processes(self) -> None:
+        """Takes as many processes as torchrun or SLURM have started, unless the user has said how many."""
+        trainer, started = self.config[self.subcommand].trainer, started_processes()
+        if started and trainer.devices == "auto":
+            trainer.num_nodes, trainer.devices = started
+
+    def _choose_threads(self) -> None:
+        """Takes as many CPU threads as are of use; `config.yaml` keeps the number."""
+        config = self.config[self.subcommand]
+        networks, batch_size = (self.model.generator, self.model.discriminator), self.datamodule.batch_size
+        config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
+
+    def _refuse_options_of_one_optimizer(self) -> None:
+        trainer = self.config[self.subcommand].trainer
+        # Lightning's option, its value that changes nothing, and the end of the names of ours
+        options = (("gradient_clip_val", 0, "clip_norm"), ("accumulate_grad_batches", 1, "accumulation"))
+        for option, neutral, ours in options:
+            if trainer[option] not in (None, neutral):
+                raise UsageError(
+                    f"--trainer.{option}: expected to be left out, got {trainer[option]}; each network has an "
+                    f"option of its own, --model.generator_{ours} and --model.discriminator_{ours}"
+                )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Builds the Trainer; the loggers of a `fit` come when it begins."""
+        config = self.config_init[self.subcommand]
+        if self.subcommand != "fit" or isinstance(config.trainer.logger, (bool, type(None))):
+            kwargs.setdefault("logger", False)
+        plugins = config.trainer.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins = [*plugins, AtomicCheckpointIO()]
+        kwargs["plugins"] = with_cluster(plugins)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (TypeError, ValueError, ImportError, MisconfigurationException) as error:  # Lightning about its options
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(trainer_message(error, self.config[self.subcommand].trainer)) from error
+        environment = trainer._accelerator_connector.cluster_environment
+        check_processes(environment, trainer.num_nodes, trainer.num_devices)
+        return trainer
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Builds the Trainer with those of our callbacks that its options and the user's own leave room for."""
+        given = config.get("callbacks") or []
+        given = given if isinstance(given, list) else [given]
+        if config.get("enable_progress_bar") is False or any(isinstance(one, AnyProgressBar) for one in given):
+            callbacks = [one for one in callbacks if not isinstance(one, AnyProgressBar)]
+        if config.get("enable_checkpointing") is False:
+            callbacks = [one for one in callbacks if not isinstance(one, ModelCheckpoint)]
+        if config.get("barebones"):
+            callbacks, config["log_every_n_steps"] = [], None
+        elif config.get("enable_model_summary") is not False and not any(isinstance(c, ModelSummary) for c in given):
+            callbacks, config["enable_model_summary"] = [*callbacks, Summary()], False
+        return super()._instantiate_trainer(config, callbacks)
+
+    def before_fit(self) -> None:
+        """Gives the run its folder, and the loggers that write there."""
+        config, trainer = self.config_init[self.subcommand], self.trainer
+        if config.trainer.logger is False or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
+            return
+        place = Path(config.runs_dir) / config.name  # nothing is written to it by other processes than the first
+        if trainer.is_global_zero:
+            # Without checkpoints nobody would know which rows of its table an earlier run has to take back.
+            checkpoint = config.ckpt_path if self._checkpoints() else None
+            self.run_folder = folder_of_run(checkpoint, config.runs_dir, config.name)
+            place = self.run_folder.path
+        trainer.loggers = loggers(place, config.name, trainer.loggers, config.wandb, config.tensorboard)
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            with ended_wandb_run():
+                super()._run_subcommand(subcommand)
+        except BaseException as error:
+            self._discard_empty_run()
+            if isinstance(error, UsageError) or not isinstance(error, Exception):
+                raise
+            if said := refused_by_callback(error):
+                raise UsageError(f"--trainer.callbacks: {said}; change its options, or leave it out") from error
+            if not fails_to_restore(error):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            given = self.config[subcommand].ckpt_path
+            message = f"expected a checkpoint of this run, got {given}, which is none ({reason}); name another"
+            raise UsageError(f"--ckpt_path: {message}") from error
+        if subcommand == "fit" and self.trainer.is_global_zero:
+            last_words(self.trainer, self.run_folder)
+
+    def fit(self, **kwargs: Any) -> None:
+        """Trains; after a signal, it says how to go on."""
+        try:
+            self._choose_threads()
+            self.trainer.fit(**kwargs)
+        except SystemExit:  # Lightning's answer to Ctrl-C
+            if self.trainer.is_global_zero:
+                resume_words(self.trainer, self.run_folder)
+            raise SystemExit(128 + (getattr(self._checkpoints(), "stopped_by", None) or signal.SIGINT)) from None
+
+    def _checkpoints(self) -> Checkpoints | None:
+        return next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
+
+    def _discard_empty_run(self) -> None:
+        """Leaves no folder of a run that has not made an alternation."""
+        if self.run_folder is None:
+            return
+        checkpoints = self._checkpoints()
+        has_begun = self.trainer.global_step > 0 if checkpoints is None else checkpoints.has_begun
+        # In processes that the Trainer has spawned, the callbacks are others.
+        has_files = any(self.run_folder.path.glob("checkpoints/*")) or (self.run_folder.path / "metrics.csv").exists()
+        if not has_begun and not has_files:
+            self.run_folder.discard()
+
+
+def _check_file(option: str, path: str | None) -> None:
+    """Refuses what is no file; Lightning's `best` means the best of a run that the same process has made."""
+    if path is not None and "://" not in path and not Path(path).is_file():
+        raise UsageError(no_such_file(option, path))

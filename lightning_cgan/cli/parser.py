@@ -1,0 +1,125 @@
+"""The argument parser: Lightning's, whose errors are one line that names the nearest thing that exists."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any, NoReturn
+
+from jsonargparse import Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_cgan.cli.class_options import MODE, with_classes
+from lightning_cgan.cli.config_files import expand_homes, read_as_utf8
+from lightning_cgan.cli.hints import plain
+from lightning_cgan.cli.messages import one_line
+from lightning_cgan.cli.options import signature_of, with_switches
+from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped
+from lightning_cgan.cli.trainer_messages import broken_logger
+from lightning_cgan.core.errors import UsageError
+
+# The commands beside Lightning's, each a function whose arguments are its options; imported when it is called.
+FUNCTIONS = {
+    "generate": "lightning_cgan.cli.generate",
+    "export": "lightning_cgan.cli.export",
+    "demo": "lightning_cgan.cli.demo",
+}
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser of command lines and config files, with an error of one line on stderr and exit code 2."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
+        super().__init__(*args, **{"allow_abbrev": False, "parser_mode": MODE, **kwargs})
+        self._given: Sequence[str] = ()
+
+    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
+        """Parses as Lightning's parser does; `--config mnist` means the shipped one, if there is no file of that name.
+
+        A switch is typed as one: `--overwrite`, `--no_ema`. A config that is no text is the user's mistake.
+
+        Raises:
+            UsageError: A config says an option twice.
+        """
+        given = sys.argv[1:] if args is None else args
+        if isinstance(given, list):
+            self._given = given
+            for file in given_configs(given):
+                check_keys(file)
+            given = with_classes(with_switches(with_shipped(given), self))
+        try:
+            with read_as_utf8():
+                config = super().parse_args(given, *others, **kwargs)
+            expand_homes(config)
+            return config
+        except UnicodeDecodeError as error:
+            self.error(f"Problems parsing config: {error}", error)
+
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
+        """Makes what has been parsed; a logger that cannot be made is the user's mistake."""
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except ValueError as error:
+            if "Subtypes: [<class 'lightning.pytorch.loggers." not in str(error):
+                raise
+            raise UsageError(broken_logger(str(error))) from error
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Prints what is wrong, and ends the program."""
+        if not self.exit_on_error:
+            super().error(message, ex)  # a parser inside another, which tells it in turn
+        parser = getattr(ex, "subcommand_parser", None) or self
+        sys.stderr.write(f"error: {one_line(message, parser, getattr(parser, '_given', ()))}\n")
+        raise SystemExit(2)
+
+
+def call_function(command: str, args: Sequence[str]) -> None:
+    """Calls the function behind a command of `FUNCTIONS`: arguments without a default go by place, the others by name.
+
+    Args:
+        command: Its name.
+        args: What stands behind the name on the command line.
+    """
+    function = getattr(import_module(FUNCTIONS[command]), command)
+    parser = OneLineParser(prog=f"python -m lightning_cgan {command}", description=None)
+    parser.add_function_arguments(function, as_positional=True)
+    function(**parser.instantiate_classes(parser.parse_args(list(args))).as_dict())
+
+
+def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
+    """Refuses null for what must have a value: jsonargparse lets it through, and a class would stumble over it.
+
+    Args:
+        parser: The parser of a command.
+        config: What it has parsed.
+
+    Raises:
+        UsageError: An option is null whose type does not say that it may be; the message names the first.
+    """
+    for action in parser._actions:
+        hint, name = getattr(action, "_typehint", None), action.dest
+        if hint is not None and name in config:
+            if config[name] is None and action.default is not None:
+                _refuse_null(name, hint)
+            _refuse_nulls_of_classes(name, config[name])
+
+
+def _refuse_nulls_of_classes(name: str, value: Any) -> None:
+    for place, part in enumerate(value) if isinstance(value, list) else ():
+        _refuse_nulls_of_classes(f"{name}.{place}", part)
+    if isinstance(value, Namespace) and "class_path" in value and value.get("init_args"):
+        parameters = signature_of(value.class_path)
+        for key, given in value.init_args.items():
+            # What has no default is linked to the data, and not known yet.
+            if given is None and key in parameters and parameters[key].default not in (None, inspect.Parameter.empty):
+                _refuse_null(f"{name}.{key}", parameters[key].annotation)
+            _refuse_nulls_of_classes(f"{name}.{key}", given)
+
+
+def _refuse_null(name: str, hint: Any) -> None:
+    text = plain(str(hint))
+    if not any(part in text for part in ("null", "Optional", "Any", "_empty")):
+        raise UsageError(f"--{name}: expected {text}, got null; leave it out for its default")

@@ -1,0 +1,91 @@
+"""What Lightning says of its own options, with the option that it is about."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+import lightning
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
+
+from lightning_cgan.cli.hints import as_typed
+
+_DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
+# What a message has in the place of an option, or of its value
+_ALIASES = {"max_time": "Timer", "tpu": "xla"}
+_CLASS = re.compile(r"class_path='(?:\w+\.)*(\w+)'")
+
+
+def trainer_message(error: Exception, options: Mapping[str, Any]) -> str:
+    """One line about an option that the Trainer does not take.
+
+    Args:
+        error: What Lightning has raised.
+        options: The options of the Trainer.
+    """
+    reason = _sentence(error)
+    changed = [name for name, value in options.items() if value is not None and value != _DEFAULTS.get(name)]
+    name = _named(reason, changed) or _valued(reason, {name: options[name] for name in changed})
+    if name is None:
+        return f"--trainer: {reason}"
+    got = ", ".join(_CLASS.findall(str(options[name]))) or as_typed(str(options[name]))
+    return f"--trainer.{name}: expected another value, got {got} ({reason}); change it, or leave it out"
+
+
+def message_of_lightning(error: BaseException) -> str | None:
+    """One line about what Lightning refuses later on; none if the error is none of its own, or about no option.
+
+    Args:
+        error: Any error.
+    """
+    frames, own = extract_tb(error.__traceback__), str(Path(lightning.__file__).parent)
+    is_own = bool(frames) and frames[-1].filename.startswith(own)
+    if not isinstance(error, ValueError | ImportError | MisconfigurationException) or not is_own:
+        return None
+    reason = _sentence(error)
+    name = _named(reason, [name for name in _DEFAULTS if re.search(rf"`{name}\b|\b{name}=", reason)])
+    if isinstance(error, ValueError) and name is None:
+        return None  # it may be about anything
+    return f"--trainer.{name}: {reason}" if name else f"--trainer: {reason}"
+
+
+def _sentence(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _named(reason: str, names: list[str]) -> str | None:
+    """The option that is named first."""
+    places = {}
+    for name in names:
+        if found := re.search(rf"(?<![\w.])({name}|{_ALIASES.get(name, name)})(?!\w)", reason):
+            places[name] = found.start()
+    return min(places, key=lambda name: places[name], default=None)
+
+
+def _valued(reason: str, options: Mapping[str, Any]) -> str | None:
+    """The option whose value is mentioned: such as a strategy, or the class of a callback."""
+    for name, value in options.items():
+        words = [value] if isinstance(value, str) else _CLASS.findall(str(value))
+        for word in words:
+            first = re.split("[_-]", word.lower())[0]
+            if len(first) > 2 and _ALIASES.get(first, first) in reason.lower():
+                return name
+    return None
+
+
+def broken_logger(message: str) -> str:
+    """What the constructor of a logger says, among what jsonargparse has tried beside it.
+
+    Args:
+        message: The message of jsonargparse.
+    """
+    tried, _, given = message.partition("\nErrors:")[2].partition("\nGiven value type:")
+    reasons = [part for part in tried.split("\n  - ")[1:] if not re.match("Expected a |Not a valid subclass", part)]
+    reason = re.sub(r"^Problem with given class_path '[\w.]+':", "", reasons[0] if reasons else tried)
+    names = ", ".join(re.findall(r"class_path='([\w.]+)'", given))
+    return f"--trainer.logger: cannot make {names}: {' '.join(reason.split())}; mend that, or leave it out"

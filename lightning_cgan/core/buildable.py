@@ -1,0 +1,91 @@
+"""Which classes a file may name, and be built.
+
+The public networks, losses, penalties, augmentations and auxiliary classifiers, the package's and others' that are
+imported already; PyTorch's layers, optimizers and schedulers by their public names; and optimizers and schedulers of
+others that are imported.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer, lr_scheduler, swa_utils
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_cgan.core.errors import UsageError, printable
+from lightning_cgan.core.serialization import Rebuildable, attribute
+
+FACTORIES = (Optimizer, LRScheduler)  # which want weights first: what is built is a function of those
+_OF_TORCH = ((nn, nn.Module), (torch.optim, Optimizer), (lr_scheduler, LRScheduler), (swa_utils, LRScheduler))
+
+
+def kinds() -> tuple[type, ...]:
+    """The classes of what a module is put together from, such as networks and losses, and of factories."""
+    return *(kind for kind in Rebuildable.__subclasses__() if kind.is_part), *FACTORIES
+
+
+def find_class(path: str, file: str) -> type:
+    """Finds the class that a path means. It is compared with the names of those that there are, and leads nowhere.
+
+    Args:
+        path: Text of a file's.
+        file: The file, as messages call it.
+
+    Raises:
+        UsageError: It means none that may be built.
+    """
+    name = path.rpartition(".")[2]
+    for cls in _buildable():
+        if cls.__name__ == name and path in _paths(cls):
+            return cls
+    module = path.rpartition(".")[0]
+    if module and module not in sys.modules and all(part.isidentifier() for part in path.split(".")):
+        remedy = "import its module first, if you trust it"
+        raise UsageError(f"{file}: expected classes of imported modules, got {printable(path, 80)}; {remedy}")
+    expected = "expected networks, losses, penalties, optimizers and their like"
+    raise UsageError(f"{file}: {expected}, got {printable(path, 80)}; others are not built")
+
+
+def _buildable() -> Iterator[type]:
+    for module, base in _OF_TORCH:
+        for name, found in vars(module).items():
+            # Wrappers such as `DataParallel` are no layers.
+            is_there = isinstance(found, type) and issubclass(found, base) and not name.startswith("_")
+            if is_there and found.__module__.startswith(("torch.nn.modules.", "torch.optim.")):
+                yield found
+    for kind in kinds():
+        for cls in _subclasses(kind):
+            is_public = not any(part.startswith("_") for part in cls.__qualname__.split("."))
+            if is_public and not is_of_torch(cls):
+                yield cls
+
+
+def _subclasses(base: type) -> Iterator[type]:
+    yield base
+    derived: list[type] = type.__subclasses__(base)
+    for cls in derived:
+        yield from _subclasses(cls)
+
+
+def is_of_torch(cls: type) -> bool:
+    """Whether a class is PyTorch's own."""
+    return cls.__module__.partition(".")[0] == "torch"
+
+
+def _paths(cls: type) -> Iterator[str]:
+    """The paths by which a class can be imported: from its module, and from the packages around that."""
+    found: Any = sys.modules.get(cls.__module__)
+    for name in cls.__qualname__.split("."):
+        found = None if found is None else vars(found).get(name)
+    if found is not cls:  # a class within a function, or of a module that is there no longer
+        return
+    yield f"{cls.__module__}.{cls.__qualname__}"
+    package = cls.__module__.rpartition(".")[0]
+    while package:
+        if package in sys.modules and attribute(sys.modules[package], cls.__name__) is cls:
+            yield f"{package}.{cls.__name__}"
+        package = package.rpartition(".")[0]

@@ -1,0 +1,286 @@
+"""Builds what files describe in plain values, and nothing else.
+
+Whoever builds an object runs the code of its class, so a file must not choose that code. What it holds is never read as
+text: a description is a mapping with `class_path` and, if there are any, `init_args`, as `describe` writes it. Its path
+is compared with the names of the classes that may be built (`core/buildable.py`), and leads nowhere by itself.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import functools
+import inspect
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import torch
+from torch import nn
+
+from lightning_cgan.core.buildable import FACTORIES, find_class, is_of_torch, kinds
+from lightning_cgan.core.errors import UsageError, did_you_mean, printable
+
+T = TypeVar("T")
+
+# Of values, and steps from the outside in: a file can hold itself, and so be endless.
+_LARGEST, _DEEPEST = 100_000, 50
+_SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+_SCALARS = (bool, int, float, str)
+_DAMAGED = "take another file, or write this one anew"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in which file a value stands, for messages."""
+
+    file: str
+    names: tuple[str, ...] = ()
+
+    def inner(self, name: object) -> _Place:
+        return _Place(self.file, (*self.names, _shown(name, 40)))
+
+    def refusal(self, expected: str, got: str, remedy: str = _DAMAGED) -> UsageError:
+        at = f" for {'.'.join(self.names)}" if self.names else ""
+        return UsageError(f"{self.file}: expected {expected}{at}, got {got}; {remedy}")
+
+
+def build(description: Any, kind: type[T], file: str) -> T:
+    """Builds one object.
+
+    Args:
+        description: What a file says, whatever that is.
+        kind: The class of the object, or one of those above it.
+        file: The file, as messages call it.
+
+    Raises:
+        UsageError: It describes no such object, or one that must not or cannot be built.
+    """
+    place = _Place(file)
+    _check_plain(description, place)
+    built: T = _fit(description, kind, place)
+    return built
+
+
+def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: str) -> T:
+    """Builds a module from its arguments.
+
+    Args:
+        cls: Its class.
+        described: Its arguments by their names, as the file says. What the class does not take is passed over.
+        given: Arguments that are there already, and count more.
+        file: The file, as messages call it.
+
+    Raises:
+        UsageError: An argument cannot be built, or the module cannot be built from them.
+    """
+    place = _Place(file)
+    if not isinstance(described, Mapping) or not all(isinstance(name, str) for name in described):
+        raise place.refusal("the arguments of a module by their names", _shown(described))
+    hints, takes_others = _parameters(cls)
+    arguments = dict(given)
+    for name, value in described.items():
+        is_known = name in hints or (takes_others and not name.startswith("_"))  # Lightning's own begin like that
+        if is_known and name not in given:
+            _check_plain(value, place.inner(name))
+            arguments[name] = _fit(value, hints.get(name, Any), place.inner(name))
+    return _call(cls, arguments, place)
+
+
+# ---- values and what they are for ------------------------------------------------------------------------------------
+
+
+def _check_plain(value: Any, place: _Place) -> None:
+    """Refuses what is no plain value, and what is endless."""
+    waiting, count = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        count += 1
+        if isinstance(item, Mapping):
+            waiting += [(inner, depth + 1) for pair in item.items() for inner in pair]
+        elif isinstance(item, (list, tuple)):
+            waiting += [(inner, depth + 1) for inner in item]
+        elif item is not None and not isinstance(item, _SCALARS):
+            raise place.refusal("plain values", f"a {type(item).__name__}")
+        if count + len(waiting) > _LARGEST or depth > _DEEPEST:
+            raise place.refusal(f"at most {_LARGEST:,} values, {_DEEPEST} deep", "more")
+
+
+def _fit(value: Any, hint: Any, place: _Place, plain: bool = False) -> Any:
+    """A value as the argument that a type hint describes; descriptions in it are built, unless all must be plain."""
+    options = list(_options(hint))
+    if isinstance(value, Mapping) and "class_path" in value:
+        if plain:
+            raise place.refusal("a plain value", "the description of an object")
+        return _build(value, options, place)
+    refusal = place.refusal(_named(options), _shown(value))
+    for option in options:
+        if _has_kind(value, option):
+            try:
+                return _inner(value, option, place, plain)
+            except UsageError as error:
+                refusal = error
+    raise refusal
+
+
+def _options(hint: Any) -> Iterator[Any]:
+    """The types of a union, and what stands for any type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        for part in get_args(hint):
+            yield from _options(part)
+    elif get_origin(hint) is Annotated:
+        yield from _options(get_args(hint)[0])
+    else:
+        yield Any if hint is object or isinstance(hint, (str, TypeVar)) else hint
+
+
+def _has_kind(value: Any, option: Any) -> bool:
+    """Whether a plain value is one of a type, without a look at what is within; what is unknown here takes anything."""
+    origin = get_origin(option) or option
+    if origin is Literal:
+        return any(type(value) is type(one) and value == one for one in get_args(option))
+    if origin in _SEQUENCES or origin in _MAPPINGS:
+        return isinstance(value, (list, tuple) if origin in _SEQUENCES else Mapping)
+    if origin in (None, type(None)):
+        return value is None
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin in _SCALARS:
+        return type(value) is origin
+    is_class = isinstance(origin, type) and issubclass(origin, (nn.Module, torch.Tensor, *kinds()))
+    return not is_class and origin not in (type, collections.abc.Callable)
+
+
+def _inner(value: Any, option: Any, place: _Place, plain: bool) -> Any:
+    """The same value, with all that is within it fitted; tuples become tuples again."""
+    origin, hints = get_origin(option) or option, get_args(option)
+    if isinstance(value, Mapping):
+        hint = hints[1] if origin in _MAPPINGS and len(hints) == 2 else Any
+        return {key: _fit(item, hint, place.inner(key), plain) for key, item in value.items()}
+    if not isinstance(value, (list, tuple)):
+        return value
+    if origin is tuple and hints and hints[-1] is not Ellipsis:
+        if len(hints) != len(value):
+            raise place.refusal(f"{len(hints)} values", str(len(value)))
+    else:
+        hints = (hints[0] if origin in _SEQUENCES and hints else Any,) * len(value)
+    pairs = enumerate(zip(value, hints, strict=True))
+    items = [_fit(item, hint, place.inner(number), plain) for number, (item, hint) in pairs]
+    return tuple(items) if origin is tuple else items
+
+
+def _named(options: Sequence[Any]) -> str:
+    names = [
+        " or ".join(map(repr, get_args(option)))
+        if get_origin(option) is Literal
+        else "nothing"
+        if option in (None, type(None))
+        else "text"
+        if option is str
+        else f"the description of a {option.__name__}"
+        if _is_class(option) and issubclass(option, kinds())
+        else getattr(option, "__name__", str(option))
+        for option in options
+    ]
+    return " or ".join(names)
+
+
+def _shown(value: Any, limit: int = 80) -> str:
+    if isinstance(value, (list, tuple, Mapping)):
+        return f"a {type(value).__name__}"
+    return printable(value if isinstance(value, str) else repr(value), limit)
+
+
+# ---- building --------------------------------------------------------------------------------------------------------
+
+
+def _build(description: Mapping[str, Any], options: Sequence[Any], place: _Place) -> Any:
+    path, given = description["class_path"], description.get("init_args", {})
+    are_names = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
+    if not isinstance(path, str) or not are_names or not description.keys() <= {"class_path", "init_args"}:
+        raise place.refusal("class_path with init_args alone", ", ".join(_shown(key, 40) for key in description))
+    cls = find_class(path, place.file)
+    ways = [_way(cls, option, "init_args" in description) for option in options]
+    way = next((way for way in ways if way is not None), None)
+    if way is None:
+        raise place.refusal(_named(options), _shown(path))
+    arguments = _arguments(cls, given, place)
+    if way == "instance":
+        return _call(cls, arguments, place)
+    return functools.partial(cls, **arguments) if "init_args" in description else cls
+
+
+def _way(cls: type, option: Any, has_arguments: bool) -> str | None:
+    """Whether an argument of a type takes an instance of a class, or the class or a function that makes one, if any."""
+    is_factory = issubclass(cls, FACTORIES)
+    as_described = "factory" if is_factory or is_of_torch(cls) or not has_arguments else "instance"
+    origin, inner = get_origin(option), get_args(option)
+    if origin is type or (origin is collections.abc.Callable and inner):
+        made = [part for part in _options(inner[-1]) if part is not type(None)]
+        if all(_is_class(part) for part in made):
+            return "factory" if any(_is_one(cls, part) for part in made) else None
+        return as_described  # what is called for something else
+    if option is Any or option in (type, collections.abc.Callable, Callable):
+        return as_described
+    if _is_class(option) and option not in (*_SEQUENCES, *_MAPPINGS):
+        return "instance" if _is_one(cls, option) and not is_factory else None
+    return None
+
+
+def _is_class(option: Any) -> bool:
+    return isinstance(option, type) and get_origin(option) is None and option not in _SCALARS
+
+
+def _is_one(cls: type, base: type) -> bool:
+    try:
+        return issubclass(cls, base)
+    except TypeError:  # a protocol that cannot tell
+        return True
+
+
+def _arguments(cls: type, given: Mapping[str, Any], place: _Place) -> dict[str, Any]:
+    """The arguments of a class; PyTorch's own take plain values only, since some would call what they are given."""
+    hints, takes_others = _parameters(cls)
+    arguments = {}
+    for name, value in given.items():
+        if name in hints or takes_others:
+            arguments[name] = _fit(value, hints.get(name, Any), place.inner(name), plain=is_of_torch(cls))
+        elif not is_of_torch(cls) or value not in (None, False):  # what a newer PyTorch has, and is switched off
+            remedy = did_you_mean(name, hints).removeprefix("; ") or f"it takes {', '.join(hints) or 'none'}"
+            raise place.refusal(f"options of {cls.__name__}", _shown(name), remedy)
+    return arguments
+
+
+def _parameters(cls: type) -> tuple[dict[str, Any], bool]:
+    """The type hints of what a constructor takes by name, and whether it takes other names too.
+
+    What a constructor hands on to one above it is looked up there.
+    """
+    hints: dict[str, Any] = {}
+    takes_others = None
+    for constructor in [vars(owner)["__init__"] for owner in cls.__mro__[:-1] if "__init__" in vars(owner)]:
+        try:
+            known = get_type_hints(constructor)
+        except Exception:  # names that only a type checker imports
+            known = {}
+        parameters = list(inspect.signature(constructor).parameters.values())[1:]
+        for parameter in parameters[1:] if issubclass(cls, FACTORIES) else parameters:  # what they want first is left
+            if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                hint = known.get(parameter.name, Any)
+                hints.setdefault(parameter.name, hint if parameter.default is not None else Union[hint, None])  # noqa: UP007 - not every hint knows `|`
+        hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        takes_others = hands_on if takes_others is None else takes_others
+        if not hands_on:
+            break
+    return hints, bool(takes_others)
+
+
+def _call(cls: type[T], arguments: Mapping[str, Any], place: _Place) -> T:
+    try:
+        return cls(**arguments)
+    except UsageError as error:
+        raise UsageError(f"{place.file}: {error}") from error
+    except Exception as error:  # values that a constructor does not expect fail in many ways
+        reason = f"{type(error).__name__}: {_shown(' '.join(str(error).split()), 200)}"
+        raise place.refusal(f"what a {cls.__name__} can be built from", f"other values ({reason})") from error

@@ -1,0 +1,101 @@
+"""What the processes of a run tell one another, in plain `torch.distributed`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
+from torch.nn.functional import batch_norm
+
+from lightning_cgan.core.errors import UsageError
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replaces each gradient by its mean over all processes, in one message.
+
+    A parameter without a gradient in one process counts as zero there, and keeps none where it has none anywhere.
+    """
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
+    _average(gradients)
+    for parameter, gradient in zip(trained, gradients, strict=True):
+        if parameter.grad is None and gradient.any():
+            parameter.grad = gradient
+
+
+@torch.no_grad()
+def average_buffers(network: nn.Module) -> None:
+    """Replaces what each process measured of its own images, such as batch statistics, by the mean over all."""
+    _average([buffer for buffer in network.buffers() if buffer.is_floating_point()])
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows of all processes, in the order of the whole batch, of which each process has every n-th row."""
+    shares = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+    dist.all_gather(shares, rows)
+    return torch.stack(shares, dim=1).flatten(0, 1)
+
+
+def agree(rows: int, fault: str, device: torch.device) -> list[int]:
+    """How many rows each process has, unless something is wrong in one: then that is raised in all of them.
+
+    Args:
+        rows: The number of rows of this process.
+        fault: What is wrong in it; nothing, if it is empty.
+        device: What they tell one another lies there.
+
+    Raises:
+        UsageError: Something is wrong in a process.
+    """
+    own = torch.tensor([[rows, bool(fault)]], device=device)
+    counts, is_wrong = gather_rows(own).T.tolist()
+    if any(is_wrong):
+        said: list[str] = [""] * dist.get_world_size()
+        dist.all_gather_object(said, fault)
+        raise UsageError(next(filter(None, said)))
+    return cast(list[int], counts)
+
+
+def _average(tensors: Sequence[Tensor]) -> None:
+    if not tensors:
+        return
+    flat = torch.cat([tensor.flatten() for tensor in tensors])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch normalisation with the statistics of all processes, for devices on which PyTorch's own does not work."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Normalises features, shape (N, C, …)."""
+        if not self.training:
+            return batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        others = [0, *range(2, features.ndim)]
+        shape = [1, -1, *[1] * (features.ndim - 2)]
+        count = features.new_tensor([features.numel() / features.shape[1]])
+        total = all_reduce(torch.cat([features.sum(others), count]))
+        mean, count = total[:-1] / total[-1], total[-1].detach()
+        centred = features - mean.view(shape)
+        variance = all_reduce(centred.square().sum(others)) / count
+        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        normalized: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
+        return normalized
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        if not self.track_running_stats:
+            return
+        tracked = cast(Tensor, self.num_batches_tracked)
+        tracked += 1
+        weight = self.momentum if self.momentum is not None else 1 / tracked.item()
+        cast(Tensor, self.running_mean).lerp_(mean, weight)
+        cast(Tensor, self.running_var).lerp_(variance, weight)

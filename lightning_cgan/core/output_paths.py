@@ -1,0 +1,101 @@
+"""Where commands may write, and names for what they write there."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from lightning_cgan.core.errors import UsageError, check_name, kind_of
+
+# Who names a file of these kinds does not want a folder of that name.
+_KINDS = (
+    *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
+    *(".avi", ".mov", ".mp4", ".webm", ".csv", ".json", ".yaml", ".tar", ".gz", ".zip", ".bin", ".h5"),
+    *(".npy", ".npz", ".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".pkl", ".safetensors"),
+)
+_LONGEST = 200  # bytes of a class's name, beside its number
+
+
+def unwritable(place: Path, reason: str, option: str = "--runs_dir") -> UsageError:
+    """The error for a place that cannot be written to."""
+    return UsageError(f"{option}: expected a folder to write to, got {place}, {reason}; name another")
+
+
+def check_writable(folder: Path, option: str = "--runs_dir") -> None:
+    """Refuses a folder that could not be written to.
+
+    Args:
+        folder: The folder; it need not exist.
+        option: The option that names it.
+
+    Raises:
+        UsageError: It, or the nearest folder above that exists, may not be written to, or is a file.
+    """
+    existing = next(path for path in (folder, *folder.resolve().parents) if os.path.exists(path))
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise unwritable(existing, "which is not", option)
+
+
+def check_place(
+    place: Path, wants_folder: bool, overwrite: bool, is_ours: Callable[[Path], bool], contents: str
+) -> None:
+    """Refuses a place for what `--out` names, where something is that may not be replaced.
+
+    Args:
+        place: The file or folder to write.
+        wants_folder: Whether it is a folder.
+        overwrite: Whether what is there may be replaced.
+        is_ours: Whether something in the folder may be removed.
+        contents: What the folder may hold, in the words of the error.
+
+    Raises:
+        UsageError: The place is taken, cannot be written to, or is a folder named like a file of another kind.
+    """
+    if place.name:
+        check_name("--out", place.name)
+    kind = kind_of(place)
+    if not place.name or place.is_symlink() or kind not in (None, "a folder"):
+        which = "" if kind in (None, "a folder") else f", which is {kind}"
+        which = which or (", which is a link" if place.is_symlink() else "")
+        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}{which}; name one")
+    if wants_folder and place.suffix.lower() in _KINDS:
+        expected = "expected a kind of file that this command writes, or a folder"
+        raise UsageError(f"--out: {expected}, got {place}; choose an ending that --help names, or none")
+    check_writable(place.parent, "--out")
+    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite")
+    if place.is_dir() != wants_folder:
+        kind = "folder" if wants_folder else "file"
+        raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {place}; name another")
+    if wants_folder and not all(map(is_ours, place.iterdir())):
+        raise UsageError(f"--out: expected nothing but {contents} there, got {place}; name another")
+
+
+def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:
+    """Where the images of each class go, as torchvision's `ImageFolder` reads them.
+
+    Args:
+        folder: The folder for all classes.
+        class_names: The names of the classes. Where one is no name for a folder, or two would share a folder on a disk
+            that does not tell small letters from capital ones, all get the numbers of the classes.
+    """
+    names = [_folder_name(name) for name in class_names]
+    different = {unicodedata.normalize("NFC", name).casefold() for name in names}
+    if not all(names) or len(different) < len(names) or any(map(_is_device, names)):
+        names = [f"{label}-{name}" for label, name in enumerate(names)]
+    return [folder / name for name in names]
+
+
+def _folder_name(name: str) -> str:
+    """What is left of a name on a disk of any system, and within the 255 bytes that it has there."""
+    kept = "".join(letter if letter.isprintable() and letter not in '/\\<>:"|?*' else "-" for letter in name)
+    return kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore").lstrip(".").rstrip(". ")
+
+
+def _is_device(name: str) -> bool:
+    return re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE) is not None  # on Windows

@@ -1,0 +1,91 @@
+"""Images of 16 bits: how many of their bits are in use, and how they become 8."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from torch import Generator
+from torch.utils.data import DataLoader, Dataset
+
+from lightning_cgan.core.errors import UsageError
+
+_BITS = (8, 10, 12, 14, 16)  # what cameras and microscopes use of 16
+_HIGHEST = 2**16 - 1
+
+
+def upper_bits(image: Image.Image, bits: int) -> np.ndarray:
+    """The upper 8 of the bits that are in use, of an image of mode `I`, `I;16` or `I;16B`, uint8.
+
+    Raises:
+        ValueError: Its values are not from 0 to 65,535.
+    """
+    pixels = _checked(np.asarray(image))
+    return (pixels >> (bits - 8)).clip(0, 255).astype(np.uint8)
+
+
+def bits_for(highest: int) -> int:
+    """How many of 16 bits are in use where this is the highest value: 8, 10, 12, 14 or 16."""
+    return next(bits for bits in _BITS if highest < 2**bits)
+
+
+def brightest(paths: list[str], workers: int) -> int:
+    """The highest value in those images that have 16 bits; -1 where none of them has.
+
+    Args:
+        paths: The files.
+        workers: The number of processes that read them.
+
+    Raises:
+        UsageError: Colours of 16 bits use fewer, of which Pillow would keep the upper 8.
+    """
+    loader = DataLoader(_Highest(paths), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list)
+    found = [one for batch in loader for one in batch]
+    highest = max((value for value, _ in found), default=-1)
+    if 0 <= highest < 2 ** _BITS[-2]:
+        for path, (_, is_colour) in zip(paths, found, strict=True):
+            if is_colour:
+                raise UsageError(
+                    f"--data.data_dir: expected colours of 8 bits, or of 16 that are in use, got {path!r} with values "
+                    f"up to {highest:,} in 16 bits, of which Pillow reads the upper 8; write such files with 8 bits"
+                )
+    return highest
+
+
+class _Highest(Dataset["tuple[int, bool]"]):
+    """The highest value of each file, and whether it holds colours; -1 where it has 8 bits or cannot be read."""
+
+    def __init__(self, paths: list[str]) -> None:
+        self.paths = paths
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> tuple[int, bool]:
+        try:
+            if _has_8_bits(self.paths[place]):
+                return -1, False
+            with Image.open(self.paths[place]) as image:
+                if image.mode.startswith("I"):
+                    return int(_checked(np.asarray(image)).max()), False
+                # What Pillow has cut to 8 bits says the upper half of the value only.
+                return (int(np.asarray(image).max()) * 256 + 255, True) if _is_cut(image) else (-1, False)
+        except Exception:  # which is told where the file is decoded
+            return -1, False
+
+
+def _has_8_bits(path: str) -> bool:
+    """Whether the first bytes of a file say so already: all of JPEG, and most of PNG."""
+    with open(path, "rb") as file:
+        start = file.read(25)
+    return start.startswith(b"\xff\xd8") or (start.startswith(b"\x89PNG") and start[24:] != b"\x10")
+
+
+def _is_cut(image: Image.Image) -> bool:
+    """Whether Pillow will read the upper 8 bits of 16, as it does with colours."""
+    return any(";16" in str(tile[3]) or str(_HIGHEST) in str(tile[3]) for tile in getattr(image, "tile", ()))
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    if pixels.min() < 0 or pixels.max() > _HIGHEST:
+        raise ValueError(f"values from {pixels.min():,} to {pixels.max():,}, more than 16 bits hold")
+    return pixels

@@ -1,0 +1,296 @@
+"""Your own images, in one folder for each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from os.path import expanduser
+from pathlib import Path
+from typing import Literal
+from unicodedata import normalize
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor
+
+from lightning_cgan.core.class_names import check_names
+from lightning_cgan.core.errors import UsageError, no_such_file, printable
+from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+from lightning_cgan.data.bit_depth import bits_for, brightest
+from lightning_cgan.data.classes import Classes, class_numbers
+from lightning_cgan.data.image_files import ImageFiles, common_format
+from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
+from lightning_cgan.data.splits import check_test_fraction, hold_out
+
+_NAMED = 5  # how many broken files a warning names
+
+
+class ImageFolderData(LabelledImages):
+    """Images in a folder for each class, as torchvision's `ImageFolder` reads them.
+
+    The folders lie in `train/<class>/` and `test/<class>/`, if there is nothing else beside `train` and `test`, or in
+    `<class>/`: then a test split is held out. What begins with a dot is passed over, and what several links lead to is
+    taken once in each class.
+
+    Args:
+        data_dir: The folder with `train` and `test`, or with a folder for each class.
+        image_size: Height and width that the images are brought to, in pixels: the shorter side is resized, the longer
+            one cut at both ends. If not given, that of the images, which must be square and of one size.
+        image_channels: 1 for gray, 3 for colour; what is transparent shows the colour under it. If not given, gray
+            where the headers of all files say so.
+        test_fraction: The part of each class that is held out for testing, where there is no test split: at least one
+            image, the same ones in every run.
+        corrupt: Whether files that cannot be read are refused, or named in a warning and left out; for that, all files
+            are decoded once.
+        batch_size: The number of real images in one update of the discriminator, over the whole run.
+        classes: The classes to keep, by name, by number or as ranges; all if not given. Files of others are only
+            counted.
+        validation_fraction: The part of the training split that is held out for validation.
+        predictions_per_class: How many images of each class `predict` makes.
+        memory_budget: The memory that the images of a split may take, in GiB. More are decoded as they are needed.
+        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
+            largest.
+        workers: The number of processes that decode ahead of time.
+
+    Raises:
+        UsageError: The folder has no such images.
+    """
+
+    def __init__(
+        self,
+        data_dir: str,
+        image_size: int | None = None,
+        image_channels: int | None = None,
+        test_fraction: float = 1 / 7,
+        corrupt: Literal["refuse", "skip"] = "refuse",
+        batch_size: int = 64,
+        classes: Classes | None = None,
+        validation_fraction: float = 1 / 12,
+        predictions_per_class: int = 100,
+        memory_budget: float = 4.0,
+        balance: bool = False,
+        workers: int = 2,
+    ) -> None:
+        if image_channels not in (None, 1, 3):
+            raise UsageError(f"--data.image_channels: expected 1 (gray) or 3 (colour), got {image_channels}; give one")
+        if workers < 0:
+            raise UsageError(f"--data.workers: expected 0 or more, got {workers}; give a number of processes")
+        check_test_fraction(test_fraction)
+        self.test_fraction = test_fraction
+        self.corrupt = corrupt
+        self.workers = workers
+        self.folders = _folders_of_splits(Path(expanduser(data_dir)))
+        self._names = {folder: _class_names(folder) for folder in self.folders.values()}
+        self.all_class_names = tuple(sorted({name for names in self._names.values() for name in names}))
+        self.kept = class_numbers(classes, self.all_class_names)  # the others need not be in order
+        self._check_folders()
+        if classes is None:
+            for folder, names in self._names.items():
+                _check_depth(folder, list(names.values()))
+        self._bits: int | None = None
+        self._told: set[Path] = set()
+        self._sound: dict[Path, tuple[np.ndarray, Tensor]] = {}
+        self.native_image_size, self.image_channels = self._format(image_size, image_channels)
+        super().__init__(
+            batch_size,
+            data_dir,
+            classes,
+            image_size,
+            validation_fraction,
+            predictions_per_class,
+            memory_budget,
+            balance,
+        )
+
+    def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
+        """The size and the channels, from the headers of all files that are kept unless both are given."""
+        if size is not None and channels is not None:
+            return size, channels
+        paths: list[str] = []
+        for folder in dict.fromkeys(self.folders.values()):
+            of_folder, labels = self._listed(folder)
+            paths += of_folder[self._is_kept(labels)].tolist()
+        return common_format(paths, size, channels, skip_broken=self.corrupt == "skip")
+
+    def prepare_data(self) -> None:
+        """Looks whether there are images of each class in both splits.
+
+        Raises:
+            UsageError: There are none of a class.
+        """
+        for folder in self.folders.values():
+            self._listed(folder)
+
+    def read(self, split: Split) -> tuple[ImageFiles, Tensor]:
+        """Lists the files of a split."""
+        folder = self.folders[split]
+        if folder not in self._sound:
+            self._sound[folder] = self._without_broken(folder, *self._listed(folder))
+        paths, labels = self._sound[folder]
+        if len(set(self.folders.values())) == 1:
+            parts = hold_out(labels, self.test_fraction, self.all_class_names, self.kept)
+            chosen = parts[SPLITS.index(split)]
+            paths, labels = paths[chosen.numpy()], labels[chosen]
+        if self._bits is None:
+            self._bits = (
+                self._bits_in_use(paths[self._is_kept(labels)]) if split == "train" else self.read("train")[0].bits
+            )
+        return ImageFiles(paths, self.image_channels, self.image_size, self.workers, self._bits), labels
+
+    def _bits_in_use(self, paths: np.ndarray) -> int:
+        """Of 16 bits, as many as the brightest image to train on needs; the test split is read as that one is."""
+        highest = brightest(paths.tolist(), self.workers)
+        bits = bits_for(highest) if highest >= 0 else 16
+        if bits < 16:
+            rank_zero_info(f"--data.data_dir: values up to {highest:,} in images of 16 bits: {bits} are in use")
+        return bits
+
+    def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
+        """The files in a folder of classes, with their labels.
+
+        Those of classes that are not kept are among them: which images are held out for validation depends on all.
+        """
+        found, passed_over = [], Counter[str]()
+        for label, name in enumerate(self.all_class_names):
+            place, is_kept = folder / self._names[folder].get(name, name), label in self.kept
+            try:
+                found.append(images_in(place, passed_over if is_kept else Counter()))
+            except UsageError:
+                if is_kept:
+                    raise
+                found.append([])
+        self._tell(folder, passed_over)
+        labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
+        self._check_classes(folder, labels, f"put some there ({', '.join(ENDINGS)})")
+        return np.array([path for paths in found for path in paths]), labels
+
+    def _tell(self, folder: Path, passed_over: Counter[str]) -> None:
+        """Warns once of what is passed over in a folder of classes."""
+        if folder in self._told:
+            return
+        self._told.add(folder)
+        start = "--data.data_dir: passed over"
+        if passed_over:
+            rank_zero_warn(
+                f"{start} {passed_over.total():,} files in {folder}: {counted(passed_over)}; what is read are "
+                f"{', '.join(ENDINGS)}: bring other images to one of these"
+            )
+        if beside := files_in(folder):
+            rank_zero_warn(
+                f"{start} {len(beside):,} images that lie beside the folders of classes in {folder}, such as "
+                f"{beside[0]!r}; put each into the folder of its class"
+            )
+
+    def _is_kept(self, labels: Tensor) -> np.ndarray:
+        return torch.isin(labels, torch.tensor(self.kept)).numpy()
+
+    def _without_broken(self, folder: Path, paths: np.ndarray, labels: Tensor) -> tuple[np.ndarray, Tensor]:
+        """Leaves out what cannot be decoded of the classes that are kept, if that is wanted."""
+        if self.corrupt == "refuse":
+            return paths, labels
+        kept, is_sound = self._is_kept(labels), np.ones(len(paths), dtype=bool)
+        files = ImageFiles(paths[kept], self.image_channels, self.image_size, self.workers)
+        is_sound[kept] = files.are_readable().numpy()
+        broken = paths[~is_sound]
+        if len(broken):
+            more = f", … ({len(broken):,} files)" if len(broken) > _NAMED else ""
+            named = printable(", ".join(broken[:_NAMED]))
+            rank_zero_warn(f"--data.corrupt: cannot be read, and left out: {named}{more}")
+        labels = labels[torch.from_numpy(is_sound)]
+        self._check_classes(folder, labels, "those there cannot be read: mend them")
+        return paths[is_sound], labels
+
+    def _check_classes(self, folder: Path, labels: Tensor, remedy: str) -> None:
+        there = set(labels.tolist())
+        empty = [self.all_class_names[number] for number in sorted(self.kept) if number not in there]
+        if empty:
+            raise UsageError(
+                f"--data.data_dir: expected images of each class in {folder}, got none of {', '.join(empty)}; "
+                f"{remedy}, take the folder away, or name the other classes in --data.classes"
+            )
+
+    def _check_folders(self) -> None:
+        """Refuses a class that is kept and lies in one of the splits only."""
+        differing = set(self._names[self.folders["train"]]) ^ set(self._names[self.folders["test"]])
+        lacking = sorted(differing & {self.all_class_names[number] for number in self.kept})
+        if lacking:
+            raise UsageError(
+                "--data.data_dir: expected the same classes in train and test, got "
+                f"{', '.join(lacking)} in one of them only; mend the folders in {self.folders['train'].parent}, or "
+                "name the other classes in --data.classes"
+            )
+
+
+def _folders_of_splits(root: Path) -> dict[Split, Path]:
+    """Where the classes of each split lie: in folders of their own, or all in one."""
+    if not root.is_dir():
+        if root.exists():
+            raise UsageError(
+                f"--data.data_dir: expected a folder, got {root}, which is a file; unpack it, if it can be"
+            )
+        raise UsageError(no_such_file("--data.data_dir", str(root)).replace("no such file", "no such folder"))
+    names = folders_in(root)
+    if set(names) == set(SPLITS):
+        return {split: root / split for split in SPLITS}
+    if {name.lower() for name in names} == set(SPLITS):
+        raise UsageError(
+            f"--data.data_dir: expected train and test in {root}, or a folder for each class, got {', '.join(names)}; "
+            "rename the folders of the splits to train and test, in small letters"
+        )
+    nested = [name for split in SPLITS for name in names if name.lower() == split and folders_in(root / name)]
+    if nested:
+        raise UsageError(
+            f"--data.data_dir: expected a folder for each class in {root}, or train and test and nothing else, got "
+            f"{', '.join(names)}, with folders in {nested[0]}; take the others away, or give {root / nested[0]} to "
+            "hold a test split out of it"
+        )
+    if not names:
+        raise UsageError(
+            f"--data.data_dir: expected {root} with a folder of images for each class, or with such folders in train "
+            "and test, got none; put the images there"
+        )
+    return dict.fromkeys(SPLITS, root)
+
+
+def _class_names(folder: Path) -> dict[str, str]:
+    """The names of the classes of a split in one normal form, which is not that of Macs, and those of their folders.
+
+    Raises:
+        UsageError: There are none, or two of the same name.
+    """
+    found = folders_in(folder)
+    if not found:
+        raise UsageError(
+            f"--data.data_dir: expected {folder} with a folder of images for each class, got none; put the images there"
+        )
+    check_names("--data.data_dir", found)
+    names = {normalize("NFC", name): name for name in found}
+    if len(names) < len(found):
+        twice = next(name for name, count in Counter(normalize("NFC", one) for one in found).items() if count > 1)
+        raise UsageError(
+            f"--data.data_dir: expected a name for each class in {folder}, got {twice} twice, in two Unicode forms; "
+            "put the images into one folder"
+        )
+    return names
+
+
+def _check_depth(root: Path, names: list[str]) -> None:
+    """Looks for a folder too many above those of the classes, as archives have.
+
+    Raises:
+        UsageError: The only class has no image of its own, but folders.
+    """
+    inner = folders_in(root / names[0])
+    if not inner or files_in(root / names[0]):
+        return
+    shown = ", ".join(inner[:_NAMED]) + (", …" if len(inner) > _NAMED else "")
+    if len(names) == 1:
+        raise UsageError(
+            f"--data.data_dir: expected a folder for each class in {root}, got {names[0]} alone, with the folders "
+            f"{shown}; give {root / names[0]}, or, if that is the one class, name it in --data.classes"
+        )
+    if len(inner) > 1 and all(folders_in(root / name) == inner for name in names[1:]):
+        rank_zero_warn(
+            f"--data.data_dir: the classes in {root} are {', '.join(names[:_NAMED])}, and each has the same folders, "
+            f"{shown}; if those are the classes, give {root / names[0]}"
+        )

@@ -1,0 +1,163 @@
+"""MNIST and the sets that were made in its image, through torchvision."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets import KMNIST, MNIST, FashionMNIST
+from torchvision.datasets.utils import check_integrity
+
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.data.base import SPLITS, LabelledImages, Split
+
+_PREFIXES: dict[Split, str] = {"train": "train", "test": "t10k"}
+_KINDS = ("images-idx3", "labels-idx1")
+
+
+class _TorchvisionImages(LabelledImages):
+    """70,000 gray images of 28 x 28 pixels in ten classes: 60,000 to train, 10,000 to test.
+
+    Download and checksums are torchvision's. The files may also lie in `data_dir` itself, in `raw` there, or in the
+    folder with the name of the set, under the names that Kaggle gives them, and packed (`.gz`).
+    """
+
+    dataset: ClassVar[type[MNIST]]
+    image_channels = 1
+    native_image_size = 28
+
+    def prepare_data(self) -> None:
+        """Downloads what is missing, and reads what is trained on, so that broken files are found before a run begins.
+
+        Raises:
+            UsageError: Files are missing and cannot be downloaded, or are broken.
+        """
+        if not all(file.exists() for split in SPLITS for file in self._files(split)):
+            folders = [folder for folder in (self.raw_folder, *self.raw_folder.parents) if not folder.exists()]
+            try:
+                self.dataset(str(self.data_dir), download=True)
+            except Exception as error:  # a network fails in many ways
+                for folder in folders:
+                    with suppress(OSError):  # torchvision made it; what is not empty stays
+                        folder.rmdir()
+                raise self._unavailable(error) from error
+        self.read("train")
+
+    def read(self, split: Split) -> tuple[Tensor, Tensor]:
+        """Reads the files of a split."""
+        files = self._files(split)
+        try:
+            images, labels = (_read_idx(file, dimensions) for file, dimensions in zip(files, (3, 1), strict=True))
+        except Exception as error:  # a broken file fails in many ways
+            raise self._broken(files) from error
+        if len(images) != len(labels):
+            told = f"{len(images)} images but {len(labels)} labels"
+            raise UsageError(f"{files[0]} and its labels do not fit together ({told}); delete both")
+        return images.unsqueeze(1), labels.long()
+
+    @property
+    def raw_folder(self) -> Path:
+        """The folder with the archives and the unpacked files."""
+        return self.data_dir / self.dataset.__name__ / "raw"
+
+    def _unavailable(self, error: Exception) -> UsageError:
+        """Why there is no data: a broken archive if there is one, else what torchvision says."""
+        for url, md5 in self.dataset.resources:
+            archive = self.raw_folder / Path(url).name
+            if archive.exists() and not check_integrity(str(archive), md5):
+                return UsageError(
+                    f"{archive}: expected the archive with md5 {md5}, got {_size(archive)} of "
+                    "something else: it is truncated or foreign; delete it to download it anew"
+                )
+        if isinstance(error, OSError) and error.filename and not hasattr(error, "reason"):
+            return UsageError(
+                f"{error.filename}: {error.strerror}; give --data.data_dir a folder that may be written, and copy the "
+                "archives there if you have them"
+            )
+        reason = " ".join(str(error).split()) or type(error).__name__
+        return UsageError(
+            f"{self.dataset.__name__} is not in {self.raw_folder} and cannot be downloaded ({reason}); give the folder "
+            "that holds it with --data.data_dir, or train on configs/digits.yaml, which needs no download"
+        )
+
+    def _broken(self, files: Sequence[Path]) -> UsageError:
+        """Which of the files is broken, and how."""
+        for file, dimensions in zip(files, (3, 1), strict=True):
+            try:
+                _read_idx(file, dimensions)
+            except Exception as reason:
+                said = " ".join(str(reason).split()) or type(reason).__name__
+                remedy = "delete it, and it will be unpacked or downloaded anew"
+                return UsageError(f"{file}: expected a complete IDX file, got {_size(file)} ({said}); {remedy}")
+        return UsageError(f"{files[0]}: expected a complete IDX file, and got one only now; try again")
+
+    def _files(self, split: Split) -> list[Path]:
+        """The images and the labels of a split, in the first folder that has both splits."""
+        places = (self.raw_folder, self.raw_folder.parent, self.data_dir / "raw", self.data_dir)
+        found = next((files for place in places if (files := _idx_files(place))), None)
+        prefix = _PREFIXES[split]
+        if found is None:
+            return [self.raw_folder / f"{prefix}-{kind}-ubyte" for kind in _KINDS]
+        return [found[prefix, kind] for kind in _KINDS]
+
+
+def _idx_files(place: Path) -> dict[tuple[str, str], Path] | None:
+    """The files of both splits in a folder, packed or not, with the hyphen of the original or Kaggle's dot."""
+    found: dict[tuple[str, str], Path] = {}
+    for prefix, kind in product(_PREFIXES.values(), _KINDS):
+        names = (f"{prefix}-{name}-ubyte{packed}" for packed in ("", ".gz") for name in (kind, kind.replace("-", ".")))
+        file = next((place / name for name in names if (place / name).is_file()), None)
+        if file is None:
+            return None
+        found[prefix, kind] = file
+    return found
+
+
+def _read_idx(file: Path, dimensions: int) -> Tensor:
+    """The numbers of an IDX file (http://yann.lecun.com/exdb/mnist), uint8.
+
+    Raises:
+        ValueError: It is none, or not complete.
+    """
+    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+    if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, 8, dimensions]):
+        raise ValueError(f"it does not begin as one with {dimensions} dimensions does")
+    shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
+    numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+    if len(numbers) != math.prod(shape):
+        raise ValueError(f"its header promises {math.prod(shape):,} bytes behind it, and there are {len(numbers):,}")
+    return torch.from_numpy(numbers.reshape(shape).copy())
+
+
+def _size(file: Path) -> str:
+    return f"{file.stat().st_size:,} bytes" if file.exists() else "no file"
+
+
+class MNISTData(_TorchvisionImages):
+    """MNIST: handwritten digits (LeCun et al. 1998, http://yann.lecun.com/exdb/mnist)."""
+
+    dataset = MNIST
+    all_class_names = tuple("0123456789")
+
+
+class FashionMNISTData(_TorchvisionImages):
+    """Fashion-MNIST: articles of clothing (Xiao et al. 2017, arXiv:1708.07747; MIT licence)."""
+
+    dataset = FashionMNIST
+    all_class_names = tuple(FashionMNIST.classes)
+
+
+class KMNISTData(_TorchvisionImages):
+    """Kuzushiji-MNIST: cursive Japanese characters (Clanuwat et al. 2018, arXiv:1812.01718; CC BY-SA 4.0)."""
+
+    dataset = KMNIST
+    all_class_names = tuple(KMNIST.classes)

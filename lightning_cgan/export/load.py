@@ -1,0 +1,69 @@
+"""Reading a checkpoint into a module."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_cgan.core.class_names import check_names
+from lightning_cgan.core.errors import UsageError, no_such_file
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
+
+
+def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
+    """Builds the module of a checkpoint, with the names of its classes: their numbers, where it does not know better.
+
+    Raises:
+        UsageError: There is no such checkpoint, module or device.
+    """
+    if not Path(checkpoint).is_file():
+        raise UsageError(no_such_file("checkpoint", checkpoint))
+    import_all(imports)
+    chosen = _device(device)
+    try:
+        read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
+        module = ConditionalGAN.from_content(read).to(chosen)
+    except UsageError as error:
+        said = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
+        raise UsageError(f"checkpoint: {said}") from error
+    except Exception as error:  # what a description names may fail in many ways
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        expected = "expected one that a ConditionalGAN wrote and this version can build again"
+        raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason}); name another") from error
+    return module, _class_names(read, module.num_classes)
+
+
+def import_all(names: Sequence[str]) -> None:
+    """Imports the modules that `--imports` names.
+
+    Raises:
+        UsageError: There is no such module.
+    """
+    for name in names:
+        try:
+            import_module(name)
+        except (ImportError, ValueError) as error:
+            raise UsageError(f"--imports: cannot import {name}: {error}; check that it is installed") from error
+
+
+def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:
+    names = (checkpoint["lightning_cgan"].get("data") or {}).get("classes")
+    if isinstance(names, list) and len(names) == count and all(isinstance(name, str) and name for name in names):
+        check_names("checkpoint", names)
+        return tuple(names)
+    return tuple(map(str, range(count)))
+
+
+def _device(name: str) -> str:
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+    try:
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"--device: expected one of this machine, got {name} ({reason}); cpu always is") from error
+    return chosen

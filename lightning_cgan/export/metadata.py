@@ -1,0 +1,72 @@
+"""What must be known of a generator beside its weights, to make images with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any, get_args
+
+from torch import Tensor
+from typing_extensions import Self
+
+from lightning_cgan.core.class_names import check_names
+from lightning_cgan.networks.latents import Distribution, Drawing
+from lightning_cgan.networks.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """Goes along with a generator, as metadata of a file.
+
+    Attributes:
+        class_names: The name of each class.
+        latent_dim: The number of latents of an image.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the images, in pixels.
+        latents: The distribution of the latents that it was trained with.
+        lightning_cgan: The version of the package that wrote the file.
+    """
+
+    class_names: tuple[str, ...]
+    latent_dim: int
+    image_channels: int
+    image_size: int
+    latents: Distribution
+    lightning_cgan: str
+
+    @classmethod
+    def of(cls, sampler: Sampler, class_names: Sequence[str]) -> Self:
+        """Those of a trained module, or of a generator that was exported."""
+        network = sampler.generator
+        sizes = (network.latent_dim, network.image_channels, network.image_size)
+        return cls(tuple(class_names), *sizes, sampler.latents, version("lightning_cgan"))
+
+    def draw(self, label: int, count: int, drawing: Drawing) -> Tensor:
+        """The latents of the first images of a class, shape (count, latent_dim): those that `generate` takes."""
+        return drawing.first([label], count, self.latent_dim, self.latents)
+
+    def to_texts(self) -> dict[str, str]:
+        """As texts: what is none is JSON."""
+        values = dataclasses.asdict(self)
+        return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+
+    @classmethod
+    def from_texts(cls, texts: Mapping[str, str]) -> Self:
+        """Reads what `to_texts` has written.
+
+        Raises:
+            ValueError: It was not written by `to_texts`.
+        """
+        names = {field.name for field in dataclasses.fields(cls)}
+        if not names <= texts.keys():
+            raise ValueError(f"no {', '.join(sorted(names - texts.keys()))} among its metadata")
+        numbers: dict[str, Any] = {name: int(texts[name]) for name in ("latent_dim", "image_channels", "image_size")}
+        class_names = json.loads(texts["class_names"])
+        are_names = isinstance(class_names, list) and len(class_names) > 0
+        if texts["latents"] not in get_args(Distribution) or not are_names or min(numbers.values()) < 1:
+            raise ValueError("its metadata are of another kind")
+        check_names("its metadata", map(str, class_names))
+        kept: dict[str, Any] = {"latents": texts["latents"], "lightning_cgan": texts["lightning_cgan"]}
+        return cls(class_names=tuple(map(str, class_names)), **numbers, **kept)

@@ -1,0 +1,133 @@
+"""The model card of an exported generator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from lightning_cgan.core.class_names import in_markdown
+from lightning_cgan.core.serialization import class_path
+from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.score_table import ScoredReport
+from lightning_cgan.networks.base import Generator
+
+_MOST_NAMES = 100
+_CARD = """\
+---
+{front_matter}---
+
+# {name}
+
+A conditional generator, the trained part of a GAN: choose a label, get an image of it. Made with `lightning_cgan`.
+
+![A row for each class; the latents are drawn, not chosen](samples.png)
+
+{facts}
+
+## Use
+
+```bash
+pip install "lightning_cgan[hub]"
+```
+
+```python
+{snippet}```
+
+Folders of others' import nothing: a network that does not come with the package must be imported first.
+
+## Scores
+
+{scores}
+"""
+_SNIPPET = """\
+{own_import}from lightning_cgan import PretrainedGenerator
+
+generator = PretrainedGenerator.from_pretrained(".")  # this folder, or its name on the Hugging Face Hub
+images = generator.generate([0, 0, {last}], seed=0)  # (3, {channels}, {size}, {size}), in [-1, 1]
+print(images.shape, [generator.class_names[label] for label in (0, {last})])
+"""
+_NO_REPORT = """\
+No report: run `python -m lightning_cgan test` with the checkpoint, and export it again."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a checkpoint knows of its run.
+
+    Attributes:
+        alternations: How many were made.
+        data: What the data module has told, if it was one of the package's; see `LabelledImages.about_training`.
+        averaged: Whether the weights are a moving average.
+    """
+
+    alternations: int
+    data: Mapping[str, Any]
+    averaged: bool
+
+
+def card_text(
+    name: str,
+    generator: Generator,
+    facts: Facts,
+    training: Training,
+    report: ScoredReport | None,
+    front: Mapping[str, Any],
+) -> str:
+    """Writes a model card in Markdown.
+
+    Args:
+        name: The title.
+        generator: What was exported.
+        facts: What is known of it.
+        training: What is known of its run.
+        report: Its scores, if there are any.
+        front: What programs read, for the YAML at the top.
+    """
+    module = class_path(type(generator)).rpartition(".")[0]
+    own_import = "" if module.partition(".")[0] == "lightning_cgan" else f"import {module}\n\n"
+    last, channels, size = len(facts.class_names) - 1, facts.image_channels, facts.image_size
+    picture = "\n\n![The report as a picture](report.png)" if report and report.picture else ""
+    return _CARD.format(
+        front_matter=yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True),
+        name=in_markdown(name),
+        facts=_table(generator, facts, training),
+        snippet=_SNIPPET.format(own_import=own_import, last=last, channels=channels, size=size),
+        scores=f"{report.table}{picture}" if report else _NO_REPORT,
+    )
+
+
+def _table(generator: Generator, facts: Facts, training: Training) -> str:
+    names, data = facts.class_names, training.data
+    listed = ", ".join(
+        f"{number} {in_markdown(name)}" if str(number) != name else name
+        for number, name in enumerate(names[:_MOST_NAMES])
+    )
+    weights = sum(parameter.numel() for parameter in generator.parameters())
+    averaged = "the moving average of the run" if training.averaged else "those of the last alternation"
+    size, colour = (
+        facts.image_size,
+        {1: "gray", 3: "colour"}.get(facts.image_channels, f"{facts.image_channels} channels"),
+    )
+    distribution = "standard normal" if facts.latents == "normal" else "uniform in [-1, 1]"
+    rows = [
+        ("network", f"`{type(generator).__name__}`, {weights:,} weights, {averaged}"),
+        ("images", f"{size} × {size} pixels, {colour}"),
+        ("latents", f"{facts.latent_dim}, {distribution}"),
+        (f"{len(names)} classes", listed + (", …" if len(names) > _MOST_NAMES else "")),
+        (
+            "training",
+            f"{training.alternations:,} alternations" + _of(data, "batch size", ", of {:,} images each"),
+        ),
+    ]
+    if "data set" in data:
+        rows.insert(
+            0, ("data set", f"{in_markdown(data['data set'])}" + _of(data, "training images", ", {:,} training images"))
+        )
+    return "\n".join(["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows)])
+
+
+def _of(data: Mapping[str, Any], key: str, form: str) -> str:
+    return form.format(data[key]) if isinstance(data.get(key), int) else ""

@@ -1,0 +1,186 @@
+"""A generator as one file: ONNX, or a program of PyTorch's. Both take labels and latents, and return images."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from lightning_cgan.core.errors import UsageError, extra
+from lightning_cgan.core.rng import generator_at
+from lightning_cgan.export.metadata import Facts
+from lightning_cgan.networks.base import Generator
+from lightning_cgan.networks.latents import draw_latents
+
+Make = Callable[[Tensor, Tensor], Tensor]  # labels (N,) int64 and latents (N, latent_dim) to images (N, C, H, W)
+
+TOLERANCE = 1e-4
+_FACTS = "lightning_cgan.json"
+_BATCH = {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails at the largest number that there is
+
+
+class _LabelsFirst(nn.Module):
+    """A generator with its inputs in the order, and by the names, that the files have."""
+
+    def __init__(self, generator: Generator) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, labels: Tensor, latents: Tensor) -> Tensor:
+        return cast(Tensor, self.generator(latents, labels))
+
+
+def write_onnx(generator: Generator, facts: Facts, file: Path) -> None:
+    """Writes an ONNX file: `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the facts as metadata.
+
+    Raises:
+        UsageError: The generator does something that ONNX cannot say, or the file makes other images.
+    """
+    with extra("onnx"):
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    network = _LabelsFirst(generator).eval()
+    with _exporting(generator):
+        program = torch.onnx.export(
+            network,
+            _examples(facts, 2),
+            input_names=["labels", "latents"],
+            output_names=["images"],
+            dynamic_shapes={"labels": _BATCH, "latents": _BATCH},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None, "it is for the older exporter that there is none"
+    program.model.metadata_props.update(facts.to_texts())
+    program.save(file, external_data=False)
+    check_images(network, read_onnx(file)[1], facts)
+
+
+def read_onnx(file: Path) -> tuple[Facts, Make]:
+    """Reads what `write_onnx` has written.
+
+    Raises:
+        UsageError: The file is another.
+    """
+    with extra("onnx"):
+        import onnxruntime
+    with _reading(file):
+        session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
+        facts = Facts.from_texts(session.get_modelmeta().custom_metadata_map)
+
+    def make(labels: Tensor, latents: Tensor) -> Tensor:
+        (images,) = session.run(["images"], {"labels": labels.numpy(), "latents": latents.numpy()})
+        return torch.from_numpy(images)
+
+    with _reading(file):
+        found = make(torch.tensor([0, len(facts.class_names) - 1]), torch.zeros(2, facts.latent_dim)).shape
+        if found != (2, facts.image_channels, facts.image_size, facts.image_size):
+            raise ValueError(f"its images, {tuple(found)}, are not those of its metadata")
+    return facts, make
+
+
+def write_program(generator: Generator, facts: Facts, file: Path) -> None:
+    """Writes a program of PyTorch's with `torch.export.save`: labels (N,) and latents (N, latent_dim) to images.
+
+    Raises:
+        UsageError: The generator does something that `torch.export` cannot follow, or the file makes other images.
+    """
+    network = _LabelsFirst(generator).eval()
+    with _exporting(generator):
+        program = torch.export.export(network, _examples(facts, 2), dynamic_shapes=(_BATCH, _BATCH))
+        buffer = BytesIO()  # PyTorch wants a name in .pt2, which an unfinished file has not
+        torch.export.save(program, buffer, extra_files={_FACTS: json.dumps(facts.to_texts())})
+    file.write_bytes(buffer.getvalue())
+    check_images(network, read_program(file)[1], facts)
+
+
+def read_program(file: Path) -> tuple[Facts, Make]:
+    """Reads what `write_program` has written. A file of others' can run code, as PyTorch says: know where it is from.
+
+    Raises:
+        UsageError: The file is another.
+    """
+    texts = {_FACTS: ""}
+    with _reading(file):
+        with _silence("torch.export"):
+            program = torch.export.load(BytesIO(file.read_bytes()), extra_files=texts)
+        facts, network = Facts.from_texts(json.loads(texts[_FACTS] or "{}")), program.module()
+
+    @torch.no_grad()
+    def make(labels: Tensor, latents: Tensor) -> Tensor:
+        return cast(Tensor, network(labels, latents))
+
+    return facts, make
+
+
+@torch.no_grad()
+def check_images(network: nn.Module, make: Make, facts: Facts) -> None:
+    """Compares what a file makes with what it was made from: one image alone, and images of all classes together.
+
+    Raises:
+        UsageError: An image differs.
+    """
+    for count in (1, len(facts.class_names) + 1):
+        labels, latents = _examples(facts, count)
+        found, expected = make(labels, latents), network(labels, latents)
+        if found.shape != expected.shape:
+            shapes = f"images of shape {tuple(expected.shape)}, got a file that makes {tuple(found.shape)}"
+            raise UsageError(f"--out: expected {shapes}; name a folder, which is exact")
+        difference = float((found - expected).abs().max())
+        if not difference <= TOLERANCE:  # also of NaN
+            wanted = f"expected a file that makes the generator's images within {TOLERANCE:g}"
+            raise UsageError(f"--out: {wanted}, got one that is {difference:.2g} off; name a folder, which is exact")
+
+
+def _examples(facts: Facts, count: int) -> tuple[Tensor, Tensor]:
+    """Labels (N,) of all classes in turn, and latents (N, latent_dim)."""
+    labels = torch.arange(count) % len(facts.class_names)
+    return labels, draw_latents((count, facts.latent_dim), facts.latents, generator_at(count))
+
+
+@contextmanager
+def _exporting(generator: Generator) -> Iterator[None]:
+    """Keeps back what PyTorch says on the way, and tells in one line what it cannot export."""
+    try:
+        with _silence("torch.onnx"):
+            yield
+    except Exception as error:  # networks can do anything, and so fail in many ways
+        raise UsageError(
+            f"--out: expected a generator that PyTorch can export, got {type(generator).__name__} "
+            f"({_reason(error)}); name a folder, which keeps the network as it is"
+        ) from error
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # a broken file fails in many ways
+        expected = "expected a file that export wrote"
+        raise UsageError(f"source: {expected}, got {file}, which is none ({_reason(error)}); name another") from error
+
+
+@contextmanager
+def _silence(name: str) -> Iterator[None]:
+    """Keeps back warnings, and what a logger says; an error is told by whoever catches it."""
+    logger = logging.getLogger(name)
+    was_disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = was_disabled
+
+
+def _reason(error: Any) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,0 +1,199 @@
+"""What a trained generator is for: images of labels."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lightning_cgan.core.errors import UsageError, check_seed
+from lightning_cgan.core.rng import generator_at
+from lightning_cgan.networks.base import Generator
+from lightning_cgan.networks.latents import Distribution, draw_latents
+from lightning_cgan.networks.modes import in_evaluation_mode
+
+HALVES = (torch.bfloat16, torch.float16)
+_ROUNDING = 0.01  # of a sum of half precision
+
+
+class Sampler(nn.Module):
+    """Makes images of labels with a generator.
+
+    Attributes:
+        generator: Makes the images.
+        latents: The distribution of the latents that it was trained with.
+    """
+
+    generator: Generator
+    latents: Distribution
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes that images can be asked of."""
+        return self.generator.num_classes
+
+    def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
+        """Draws latents as in training, shape (count, latent_dim), float32, on the CPU.
+
+        Args:
+            count: How many rows.
+            seed: Makes them reproducible. Without it they come from PyTorch's global generator.
+
+        Raises:
+            UsageError: The seed is no whole number of 64 bits.
+        """
+        check_seed("seed", seed)
+        generator = None if seed is None else generator_at(seed)
+        # Of a fixed type: a run in half precision beside this changes the one that PyTorch would take.
+        return draw_latents((count, self.generator.latent_dim), self.latents, generator, torch.float32)
+
+    def generate(
+        self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
+    ) -> Tensor:
+        """Makes an image of each label as the generator does in evaluation mode, in whichever mode it is.
+
+        Args:
+            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
+                whose rows add up to 1, for what lies between classes.
+            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
+            seed: Makes the drawn latents reproducible.
+
+        Returns:
+            Images, shape (N, C, H, W), in [-1, 1], on the generator's device, in the precision of its weights.
+
+        Raises:
+            UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
+                seed is no whole number of 64 bits.
+        """
+        return self._generate(self.generator, labels, latents, seed)
+
+    @torch.no_grad()
+    def _generate(
+        self, network: Generator, labels: Tensor | Sequence[int] | int, latents: Tensor | None, seed: int | None
+    ) -> Tensor:
+        labels = _as_labels(labels, self.num_classes)
+        if latents is None:
+            latents = self.sample_latents(len(labels), seed)
+        _check_latents(latents, len(labels), self.generator.latent_dim)
+        weight = next(network.parameters(), torch.empty(0))
+        evaluated = in_evaluation_mode(network)  # whatever others do with it meanwhile
+        images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
+        return images
+
+
+class SamplingModule(Sampler):
+    """A `Sampler` that may have a moving average of its generator.
+
+    Attributes:
+        generator_ema: The same network with the moving average of the weights, if there is one.
+    """
+
+    generator_ema: Generator | None
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
+        return cast(Tensor, self.chosen_generator(ema=True)(latents, labels))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
+        average = self._modules.get("generator_ema")
+        if average is None or not recurse:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
+        self._modules["generator_ema"] = None
+        try:
+            super()._apply(fn)  # type: ignore[no-untyped-call]
+        finally:
+            self._modules["generator_ema"] = average
+        average._apply(in_full_precision(fn))
+        return self
+
+    def chosen_generator(self, ema: bool) -> Generator:
+        """The generator that makes images: with the moving average of the weights, if wanted and where there is one."""
+        return self.generator_ema if ema and self.generator_ema is not None else self.generator
+
+    def generate(
+        self,
+        labels: Tensor | Sequence[int] | int,
+        latents: Tensor | None = None,
+        seed: int | None = None,
+        ema: bool = True,
+    ) -> Tensor:
+        """Makes an image of each label as the generator does in evaluation mode, in whichever mode it is.
+
+        Args:
+            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
+                whose rows add up to 1, for what lies between classes.
+            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
+            seed: Makes the drawn latents reproducible.
+            ema: Whether to use the moving average of the generator's weights, where there is one.
+
+        Returns:
+            Images, shape (N, C, H, W), in [-1, 1], on the module's device, in the precision of the weights. A moving
+            average has float32 or better, also where a run trains in half precision.
+
+        Raises:
+            UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
+                seed is no whole number of 64 bits.
+        """
+        return self._generate(self.chosen_generator(ema), labels, latents, seed)
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuses labels that are no classes of a model.
+
+    Raises:
+        UsageError: A label is not the number of a class.
+    """
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise UsageError(
+            f"labels: expected class numbers from 0 to {num_classes - 1}, got {sorted(set(labels.tolist()))}; name "
+            "classes of the model"
+        )
+
+
+def _as_labels(labels: Any, num_classes: int) -> Tensor:
+    """Class numbers (N,), int64, or mixtures of classes (N, num_classes)."""
+    try:
+        given = torch.as_tensor(labels)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _other_labels(reprlib.repr(labels), num_classes) from error
+    if given.ndim < 2:
+        if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
+            raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
+        given = given.to(torch.int64).reshape(-1)
+        check_labels(given, num_classes)
+    elif given.shape[1:] != (num_classes,) or given.is_complex():
+        raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
+    else:
+        are_mixtures = (given >= 0).all(1) & ((given.float().sum(1) - 1).abs() < _ROUNDING)  # which NaN is not
+        if not are_mixtures.all():
+            raise _other_labels(reprlib.repr(given[~are_mixtures][0].tolist()), num_classes)
+    return given
+
+
+def _other_labels(got: str, num_classes: int) -> UsageError:
+    expected = f"expected class numbers, or mixtures (N, {num_classes}) whose rows are 0 or more and add up to 1"
+    return UsageError(f"labels: {expected}, got {got}; name classes of the model")
+
+
+def _check_latents(latents: Any, count: int, latent_dim: int) -> None:
+    shape = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+    if shape != (count, latent_dim):
+        raise UsageError(
+            f"latents: expected a tensor of shape {(count, latent_dim)}, got {shape}; sample_latents draws one"
+        )
+
+
+def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A conversion of tensors, as `nn.Module._apply` takes it, that moves them but leaves out half precision."""
+
+    def converted(tensor: Tensor) -> Tensor:
+        result = convert(tensor)
+        return tensor.to(result.device) if result.dtype in HALVES and tensor.dtype not in HALVES else result
+
+    return converted

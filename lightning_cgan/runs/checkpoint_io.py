@@ -1,0 +1,145 @@
+"""Checkpoint files that are never torn, and never run code."""
+
+from __future__ import annotations
+
+import pickle
+import traceback
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from lightning_cgan.core.errors import UsageError, printable
+from lightning_cgan.core.files import previous_of, remove_unfinished, write_whole
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints whole or not at all, keeps the one before, and looks at them before they are used.
+
+    Lightning's own writes to the folder for temporary files first: where that is another disk, a killed process leaves
+    torn files. The command line uses this one; for a Trainer of your own, `Trainer(plugins=[AtomicCheckpointIO()])`.
+
+    What cannot be written is a warning, and no end of a run: the disk is full, the folder has become read-only, or
+    weights are NaN. The last good file stays then, and nothing else is removed until a write succeeds.
+    Files of other places than local disks (`s3://…`) are left to Lightning.
+    """
+
+    def __init__(self) -> None:
+        self._last_write_failed = False
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Writes a checkpoint; a file that it replaces stays as `….previous`."""
+        if _is_remote(path) or storage_options is not None:
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        file = Path(path)
+        lost = next((name for name, value in checkpoint.get("state_dict", {}).items() if _has_nan(value)), None)
+        if lost is not None:
+            self._warn(file, f"{lost} holds NaN")
+            return
+        buffer = BytesIO()  # in memory first: PyTorch's own writer hides why it failed
+        torch.save(checkpoint, buffer)
+        try:
+            remove_unfinished(file.parent)
+            write_whole(file, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()), keep_previous=True)
+        except OSError as error:
+            self._warn(file, str(error))
+        else:
+            self._last_write_failed = False
+
+    def _warn(self, file: Path, reason: str) -> None:
+        self._last_write_failed = True
+        rank_zero_warn(f"The checkpoint {file} was not written: {reason}. Training goes on; the last good one stays")
+
+    def load_checkpoint(
+        self,
+        path: str | Path,
+        map_location: Callable[..., Any] | None = lambda storage, _: storage,
+        weights_only: bool | None = None,
+    ) -> dict[str, Any]:
+        """Reads a checkpoint, or the one before where the file is damaged.
+
+        Args:
+            path: The file.
+            map_location: Where its tensors go; see `torch.load`.
+            weights_only: Of no effect: a file that wants to run code is refused, always.
+
+        Raises:
+            UsageError: There is no such file, it is none of PyTorch's or damaged, and none before it is whole, or it
+                wants to run code.
+        """
+        if _is_remote(path):
+            return dict(super().load_checkpoint(path, map_location, weights_only=True))
+        file = Path(path)
+        previous = previous_of(file)
+        try:
+            return _read(file, map_location)
+        except _DamageError as damage:
+            try:
+                loaded = _read(previous, map_location)
+            except _DamageError:
+                raise UsageError(
+                    f"--ckpt_path: expected a whole checkpoint, got {file}, which {damage}; name another"
+                ) from damage
+            rank_zero_warn(printable(f"{file} {damage}; going on from the one before, {previous}"))
+            return loaded
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Removes a checkpoint, and the one before it; nothing, if what was to take its place could not be written."""
+        if self._last_write_failed:
+            return
+        super().remove_checkpoint(path)
+        if not _is_remote(path):
+            previous_of(Path(path)).unlink(missing_ok=True)
+
+
+def fails_to_restore(error: BaseException) -> bool:
+    """Whether an error was raised while Lightning took up a checkpoint, and so is most likely the file's fault."""
+    for frame in traceback.extract_tb(error.__traceback__):
+        name = frame.name.lstrip("_")
+        restores = "checkpoint_connector" in frame.filename and name.startswith(("resume", "restore"))
+        if restores or name == "load_combined_loader_states":
+            return True
+    return False
+
+
+class _DamageError(Exception):
+    """What is wrong with a file, as the end of a sentence that begins with its name."""
+
+
+def _read(file: Path, map_location: Any) -> dict[str, Any]:
+    """Reads a file that PyTorch wrote as a zip archive, whose checksums PyTorch itself does not compare."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            torn = archive.testzip()
+        loaded = None if torn else torch.load(file, map_location, weights_only=True)
+    except FileNotFoundError as error:
+        raise _DamageError("does not exist") from error
+    except pickle.UnpicklingError as error:
+        reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "it holds more than weights"
+        raise UsageError(
+            f"--ckpt_path: expected a checkpoint of plain weights, got {file}, which would run code ({reason}); "
+            "nothing of it was run: take a file whose origin you know"
+        ) from error
+    except Exception as error:  # a broken file fails in many ways
+        reason = str(error).partition("\n")[0]
+        raise _DamageError(f"is damaged, or no checkpoint ({reason})") from error
+    if torn:
+        raise _DamageError(f"is damaged (in {torn})")
+    if not isinstance(loaded, dict):
+        raise UsageError(f"--ckpt_path: expected a checkpoint of Lightning's, got a {type(loaded).__name__}: {file}")
+    return loaded
+
+
+def _has_nan(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and bool(value.isnan().any())
+
+
+def _is_remote(path: str | Path) -> bool:
+    return "://" in str(path)

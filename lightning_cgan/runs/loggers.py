@@ -1,0 +1,159 @@
+"""The loggers of a run: its CSV table, Weights & Biases and TensorBoard."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlparse
+
+from jsonargparse import Namespace
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.runs.csv_logger import MetricsFile
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+
+def loggers(
+    folder: Path, name: str, given: Logger | Iterable[Logger] | bool | None, wandb: Namespace, tensorboard: bool
+) -> list[Logger]:
+    """The loggers of a run, that of its table before the others: it says where the folder is.
+
+    Args:
+        folder: The folder of the run.
+        name: The name of the run.
+        given: The user's own, as the Trainer takes them.
+        wandb: The options of `wandb_logger`. A user's own logger for W&B takes its place: a process has one run there.
+        tensorboard: Whether TensorBoard's files go to `tensorboard/` in the folder.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+    own = [given] if isinstance(given, Logger) else [] if given is None or isinstance(given, bool) else list(given)
+    found = [] if any(isinstance(logger, WandbLogger) for logger in own) else [wandb_logger(folder, name, **wandb)]
+    if tensorboard:
+        found.append(_tensorboard_logger(folder))
+    return [MetricsFile(folder), *(logger for logger in found if logger is not None), *own]
+
+
+def _tensorboard_logger(folder: Path) -> Logger:
+    try:
+        return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "--tensorboard: expected TensorBoard to be installed, got no such package; `pip install tensorboard`"
+        ) from error
+
+
+def wandb_logger(
+    folder: Path,
+    name: str,
+    mode: WandbMode = "auto",
+    project: str = "lightning_cgan",
+    entity: str | None = None,
+    group: str | None = None,
+    tags: list[str] | None = None,
+) -> Logger | None:
+    """Logs a run to Weights & Biases, and never asks a question.
+
+    Args:
+        folder: The folder of the run, which W&B's files go to as well.
+        name: The name of the run.
+        mode: `auto` follows the environment variable WANDB_MODE if it is set; else it is online where an API key is
+            configured (WANDB_API_KEY, or a line in the netrc file that `wandb login` writes), and offline elsewhere.
+            An offline run can be uploaded later with `wandb sync`.
+        project: The project that the run belongs to.
+        entity: The user or team that owns the project.
+        group: Joins runs that belong together.
+        tags: Marks the run for searches.
+
+    Returns:
+        The logger; none where W&B is disabled.
+    """
+    if mode == "auto":
+        mode = _mode_of_environment()
+    if mode == "disabled":
+        return None
+    logger = WandbLogger(
+        name=name,
+        save_dir=folder,
+        project=project,
+        entity=entity,
+        group=group,
+        tags=tags,
+        mode=mode,
+        log_model=False,
+        id=_wandb_id(folder),
+        resume=None if mode == "offline" else "allow",  # which W&B would warn of
+        # Offline it would say again and again how to go online; else its links stay, but no tips and no summary.
+        settings={"silent": True} if mode == "offline" else {"quiet": True},
+    )
+    getattr(logger, "_wandb_init", {}).pop("anonymous", None)  # Lightning always hands it on, of which W&B warns
+    return logger
+
+
+@contextmanager
+def ended_wandb_run() -> Iterator[None]:
+    """Ends the run of Weights & Biases that begins within; the next one of the process would log into it.
+
+    One that had begun before is its owner's.
+    """
+    before, failed = _wandb_run(), True
+    try:
+        yield
+        failed = False
+    finally:
+        after = _wandb_run()
+        if after is not None and after is not before:
+            try:
+                after.finish(exit_code=int(failed))
+            except Exception as error:  # as without a network
+                rank_zero_warn(f"Weights & Biases did not end its run: {error}")
+
+
+def _wandb_run() -> Any:
+    return getattr(sys.modules.get("wandb"), "run", None)
+
+
+def wandb_upload(folder: Path) -> str | None:
+    """The command that uploads what Weights & Biases has kept offline in the folder of a run, if there is something."""
+    pattern = "wandb/offline-run-*"  # one for each time that the run went on
+    return f"wandb sync {shlex.quote(str(folder))}/{pattern}" if any(folder.glob(pattern)) else None
+
+
+def _wandb_id(folder: Path) -> str | None:
+    """The id of the run that W&B has kept in a folder named like `offline-run-20261124_200508-k3j2h1g0`."""
+    return next((found.name.rpartition("-")[2] for found in folder.glob("wandb/*run-*-*")), None)
+
+
+def _mode_of_environment() -> WandbMode:
+    wanted = os.environ.get("WANDB_MODE", "").lower()
+    if wanted in ("online", "run", "shared"):
+        return "online"
+    if wanted in ("offline", "dryrun"):
+        return "offline"
+    if wanted == "disabled":
+        return "disabled"
+    return "online" if _has_wandb_key() else "offline"
+
+
+def _has_wandb_key() -> bool:
+    """Whether W&B would find an API key. W&B's own check for one changes from release to release, and may prompt."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    for file in (os.environ.get("NETRC"), "~/.netrc", "~/_netrc"):
+        try:
+            if file and netrc.netrc(os.path.expanduser(file)).authenticators(host):
+                return True
+        except (OSError, ValueError, netrc.NetrcParseError):  # ValueError: no text
+            continue
+    return False

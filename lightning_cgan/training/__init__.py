@@ -1,0 +1,1 @@
+"""What a module does while it is trained: optimizers, gradients, compiled steps, the moving average, checkpoints."""

@@ -1,0 +1,120 @@
+"""Batches to train on: the same share in every process, cut into equal parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import lcm
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_cgan.core.distributed import agree
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.networks.base import Discriminator, Generator, uses_batch_statistics
+from lightning_cgan.objectives.inputs import check_divides
+from lightning_cgan.training.batch_checks import BatchChecker
+
+
+class TrainingBatches(BatchChecker):
+    """Takes of each batch what can be trained on.
+
+    Args:
+        generator: Knows the number of classes, and the shape of an image.
+        discriminator: Sees the images.
+        discriminator_steps: The number of parts that a batch is cut into.
+        accumulation: The number of parts that each of those is cut into, by the names of networks.
+        warn: Shows a warning.
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        discriminator: Discriminator,
+        discriminator_steps: int,
+        accumulation: Mapping[Any, int],
+        warn: Callable[[str], None],
+    ) -> None:
+        super().__init__(generator, discriminator, warn)
+        self.discriminator_steps = discriminator_steps
+        self.accumulation = accumulation
+        has_statistics = uses_batch_statistics(generator) or uses_batch_statistics(discriminator)
+        self._fewest = 2 if has_statistics else 1  # of one image there are no statistics
+        self._largest = 0  # of the batches that were trained on
+        self._left_out_last = False
+
+    def take(
+        self, batch: Any, batch_idx: int, loader: Any, device: torch.device, world_size: int
+    ) -> tuple[Tensor, ...]:
+        """What of a batch is trained on: images (N, C, H, W) and labels (N,); nothing, where it is too short.
+
+        Args:
+            batch: What the loader gave; see `check`.
+            batch_idx: The number of the batch, from 0.
+            loader: Says by `is_checked` that its batches are shared out equally, and need not be looked at.
+            device: What processes tell one another lies there.
+            world_size: The number of processes.
+
+        Raises:
+            UsageError: A batch of one of the processes is something else, or one that cannot be cut.
+        """
+        is_checked = getattr(loader, "is_checked", False)
+        if is_checked and self._largest:
+            images, labels = self.pair(batch)
+        elif is_checked or world_size == 1:
+            is_first = self._largest == 0
+            images, labels = self.check(batch, "training", batch_idx, at_once=is_first or device.type == "cpu")
+        else:
+            images, labels = self._equal_share(batch, batch_idx, device)
+        full = 0 if is_checked else getattr(loader, "batch_size", None) or 0
+        used = self._usable(len(images), full)
+        return images[:used], labels[:used]
+
+    def _equal_share(self, batch: Any, batch_idx: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Makes all shares as long as the shortest; what one process finds is raised in all, so that none waits."""
+        fault, images, labels = "", torch.empty(0), torch.empty(0)
+        try:
+            images, labels = self.check(batch, "training", batch_idx)
+        except UsageError as error:
+            fault = str(error)
+        shares = agree(len(labels), fault, device)
+        fewest = min(shares)
+        if max(shares) > fewest:
+            self.warn_once(
+                f"batches: expected shares of equal size in all processes, got {fewest} to {max(shares)} images in "
+                f"training batch {batch_idx + 1}; each process leaves out what is more than {fewest}, here and later",
+                "shares",
+            )
+        return images[:fewest], labels[:fewest]
+
+    def _usable(self, images: int, full: int) -> int:
+        """How many images of a batch can be cut into equal parts.
+
+        The first batch must be such that none is left over. What a short one has too many, as it comes at the end of
+        an epoch, is left out.
+
+        Args:
+            images: The number of images of the batch, in each process.
+            full: The number of images of a full batch, 0 if it is not known.
+        """
+        parts = self.discriminator_steps * lcm(*self.accumulation.values())
+        used = images // parts * parts
+        if self._largest == 0 and images >= full:
+            for role, count in self.accumulation.items():
+                options = {"discriminator_steps": self.discriminator_steps, f"{role}_accumulation": count}
+                check_divides(images, **options)
+        if images < self._largest and used // parts < self._fewest:
+            used = 0
+        if used < images or not images:
+            self.warn_once(
+                f"batches: expected a multiple of {parts} images in each process, got {images} in a short one, of "
+                f"which {used} are used; it will be so in each epoch, unless drop_last=True leaves short batches out",
+                "short",
+            )
+        if not used and self._left_out_last:
+            raise UsageError(
+                f"batches: expected {parts} images or more in each process, got fewer in two batches in a row; give "
+                "larger ones (a loader's batch is that of all discriminator steps)"
+            )
+        self._left_out_last, self._largest = not used, max(self._largest, used)
+        return used

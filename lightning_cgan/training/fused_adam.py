@@ -1,0 +1,174 @@
+"""Adam on tensors, for graphs; the state is that of PyTorch's optimizer, which can go on from it at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from operator import getitem, is_
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import optimizer as shared
+
+from lightning_cgan.training.gradients import are_finite
+
+# The numbers of a group of parameters, which may change in every step, in the order of `_numbers`.
+_NUMBERS = ("rate", "beta1", "beta2", "eps", "decay")
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+_Decay = Literal["none", "coupled", "decoupled"]
+_GLOBAL_HOOKS = (shared._global_optimizer_pre_hooks, shared._global_optimizer_post_hooks)
+
+
+class GraphAdam:
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) on tensors that are handed in.
+
+    PyTorch's own asks its state for numbers, which a graph cannot.
+
+    Args:
+        optimizer: See `why_not_in_a_graph`.
+        names: The names of the parameters; others are left to themselves, since they get no gradients.
+        skipped: Counts the steps that are left out, because a gradient is not finite.
+
+    Attributes:
+        tensors: All that the steps read and write, but weights: numbers and moments by group, and the count.
+    """
+
+    def __init__(self, optimizer: Optimizer, names: Mapping[nn.Parameter, str], skipped: Tensor) -> None:
+        self.optimizer = optimizer
+        self.names = names
+        self._structure = _structure(optimizer)
+        self._seen: list[list[Any]] = [[None] * len(_NUMBERS) for _ in optimizer.param_groups]
+        self._groups: list[dict[str, Any]] = []
+        for group in optimizer.param_groups:
+            device = group["params"][0].device if group["params"] else skipped.device
+            numbers = {name: torch.zeros((), device=device, dtype=torch.float64) for name in _NUMBERS}
+            self._groups.append({"numbers": numbers, "moments": {}})
+        self.tensors: dict[str, Any] = {"groups": self._groups, "skipped": skipped}
+        self.find_moments()
+
+    def has_its_structure(self) -> bool:
+        """Whether the groups hold the same parameters, with the same options, but for numbers."""
+        return _structure(self.optimizer) == self._structure
+
+    def has_its_moments(self) -> bool:
+        """Whether the optimizer's state is where it was."""
+        if self.optimizer.state is not self._state:
+            return False
+        try:
+            return all(map(is_, map(getitem, self._holders, self._keys), self._values))
+        except KeyError:
+            return False
+
+    def trains(self) -> bool:
+        """Whether any of the named parameters is moved."""
+        return any(group["moments"] for group in self._groups)
+
+    def find_moments(self) -> None:
+        """Looks up the optimizer's state, and begins it where there is none."""
+        self._state = self.optimizer.state
+        self._holders: list[Any] = []
+        self._keys: list[Any] = []
+        self._values: list[Any] = []
+        for group, tensors in zip(self.optimizer.param_groups, self._groups, strict=True):
+            trained = [weight for weight in group["params"] if weight.requires_grad and weight in self.names]
+            tensors["moments"] = {self.names[weight]: self._moments(weight) for weight in trained}
+
+    def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """The state of a parameter, begun as PyTorch's Adam begins it; the count must be where the graph runs."""
+        state = self._state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        state["step"] = state["step"].to(parameter.device)
+        self._holders += [self._state, state, state, state]
+        self._keys += [parameter, *_MOMENTS]
+        self._values += [state, *(state[name] for name in _MOMENTS)]
+        return {name: state[name] for name in _MOMENTS}
+
+    def take_up_numbers(self) -> None:
+        """Looks at rates and other numbers, which a schedule or a callback may have changed."""
+        for group, tensors, seen in zip(self.optimizer.param_groups, self._groups, self._seen, strict=True):
+            for place, (name, number) in enumerate(zip(_NUMBERS, _numbers(group), strict=True)):
+                if isinstance(number, Tensor):
+                    tensors["numbers"][name].copy_(number.reshape(()))
+                elif number is not seen[place]:
+                    tensors["numbers"][name].fill_(number)
+                seen[place] = number
+
+    def step(
+        self, tensors: Mapping[str, Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor
+    ) -> None:
+        """Moves the weights, which share their memory with the leaves that the objective was computed from."""
+        names = [name for group in tensors["groups"] for name in group["moments"]]
+        found = torch.autograd.grad(objective, [leaves[name] for name in names], allow_unused=True)
+        gradients = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
+        with torch.no_grad():
+            is_good = are_finite(list(gradients.values()))
+            tensors["skipped"].add_(~is_good)
+            for group, state in zip(self.optimizer.param_groups, tensors["groups"], strict=True):
+                for name, moments in state["moments"].items():
+                    if name in gradients:
+                        # Nothing moves where no part of a step is taken, and nothing times infinity would be NaN.
+                        moved = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
+                        decays = _kind_of_decay(self.optimizer, group)
+                        _move(decays, share=is_good.double(), **moved, **state["numbers"], **moments)
+
+
+def _move(
+    decays: _Decay,
+    share: Tensor,
+    weight: Tensor,
+    gradient: Tensor,
+    rate: Tensor,
+    beta1: Tensor,
+    beta2: Tensor,
+    eps: Tensor,
+    decay: Tensor,
+    step: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+) -> None:
+    """Takes a share of a step, all of it or nothing."""
+    if decays == "decoupled":
+        weight.mul_(1 - share * rate * decay)
+    elif decays == "coupled":  # an L2 penalty
+        gradient = gradient + (decay * weight).to(gradient.dtype)
+    step.add_(share)
+    exp_avg.lerp_(gradient, (share * (1 - beta1)).to(gradient.dtype))
+    exp_avg_sq.lerp_(gradient * gradient, (share * (1 - beta2)).to(gradient.dtype))
+    at = step.double().clamp(min=1)  # single numbers, as PyTorch's are Python's
+    deviation = exp_avg_sq.sqrt() / (1 - beta2**at).sqrt() + eps
+    weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
+
+
+def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
+    """Why a graph cannot hold the steps of an optimizer, if it cannot: it must be PyTorch's Adam or AdamW."""
+    unlike = ("amsgrad", "maximize", "differentiable")
+    is_unlike = any(group.get(option) for group in optimizer.param_groups for option in unlike)
+    if type(optimizer) not in (Adam, AdamW) or is_unlike:
+        return "only Adam and AdamW without amsgrad, maximize and differentiable can be"
+    own_step = vars(optimizer).get("step")  # a schedule puts one there, to count
+    is_changed = own_step is not None and not hasattr(own_step, "_wrapped_by_lr_sched")
+    if is_changed or any(getattr(optimizer, hooks) for hooks in _HOOKS) or any(_GLOBAL_HOOKS):
+        return f"a hook of {type(optimizer).__name__} looks at its steps"
+    return None
+
+
+def _structure(optimizer: Optimizer) -> list[tuple[Any, ...]]:
+    """What a recorded step holds for good: kinds of weight decay and parameters, by group."""
+    groups = optimizer.param_groups
+    return [(_kind_of_decay(optimizer, group), *map(id, group["params"])) for group in groups]
+
+
+def _kind_of_decay(optimizer: Optimizer, group: Mapping[str, Any]) -> _Decay:
+    if not group["weight_decay"]:
+        return "none"
+    # Older releases of PyTorch have no such option, but an AdamW of its own.
+    return "decoupled" if group.get("decoupled_weight_decay", isinstance(optimizer, AdamW)) else "coupled"
+
+
+def _numbers(group: Mapping[str, Any]) -> tuple[Any, ...]:
+    return (group["lr"], *group["betas"], group["eps"], group["weight_decay"])

@@ -1,0 +1,279 @@
+"""What a graph depends on besides the tensors that enter it: attributes, hooks and settings, and whether they changed.
+
+A recorded graph holds whatever Python decided while it was recorded. All of that is remembered here and compared in
+each step, which must cost little: dictionaries are compared as wholes, and by identity wherever nothing has changed.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+import sys
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
+from itertools import chain
+from operator import attrgetter, eq, getitem, is_
+from pathlib import PurePath
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lightning_cgan.core.errors import CaptureError
+from lightning_cgan.training.graph_hooks import Hooks, settings
+
+# What never changes in place.
+_PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, Enum, slice, range, PurePath, np.generic)
+_PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format, BuiltinFunctionType, ModuleType)
+_CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+# The attributes of every module that hold no part of it, and what an object was built with.
+_NOT_FOLLOWED = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"init_args", "undescribed"}
+_LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "typing_extensions"}
+_LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
+_OF_EVERY_CLASS = ("__annotations__", "__annotate__")
+_MOST = 20_000
+_MISSING = object()
+
+_version = attrgetter("_version")
+_requires_grad = attrgetter("requires_grad")
+
+
+class Dependencies:
+    """All that can be reached from some objects, as it was when this was made.
+
+    Args:
+        roots: The objects, with the names that messages give them.
+        parameters: Their parameters, by name.
+        with_varying: Whether numbers that a class names in `varying` are left out, since they enter as tensors.
+
+    Attributes:
+        varying: Where these numbers are: dictionaries of attributes, and keys.
+
+    Raises:
+        CaptureError: There are hooks, or objects whose changes cannot be seen.
+    """
+
+    def __init__(self, roots: Sequence[tuple[str, Any]], parameters: Mapping[str, Tensor], with_varying: bool) -> None:
+        self.parameters = parameters
+        self.varying: list[tuple[dict[str, Any], str]] = []
+        self._with_varying = with_varying
+        self._alive: dict[int, Any] = {}  # an identity is worth nothing once its object is gone
+        self._paths: list[str] = []
+        self._live: list[Any] = []
+        self._kept: list[Any] = []
+        self._owners: list[tuple[str, dict[str, Any], dict[str, Any], Collection[str]]] = []  # of what is left out
+        self._classes: set[type] = set()
+        self._items = _Items()  # values that are compared alone
+        self._tensors = _Items()
+        self._modules: dict[str, nn.Module] = {}
+        for name, root in roots:
+            self._follow(name, root)
+        buffers = {id(buffer) for module in self._modules.values() for buffer in module._buffers.values()}
+        entering = buffers | set(map(id, parameters.values()))
+        self._loose = [tensor for tensor in self._tensors.values if id(tensor) not in entering]
+        self._versions = list(map(_version, self._loose))
+        self._trained = list(map(_requires_grad, parameters.values()))
+        self._hooks = Hooks(self._modules, parameters)
+        self._hooks.refuse()
+        self._device = next((parameter.device.type for parameter in parameters.values()), "cpu")
+        self._settings = settings(self._device)
+
+    def hold(self) -> bool:
+        """Whether nothing has changed, and there are no hooks."""
+        try:
+            return (
+                all(map(eq, self._live, self._kept))
+                and all(map(is_, self._tensors.found(), self._tensors.values))
+                and all(map(eq, self._items.found(), self._items.values))
+                and all(_without(live, left_out) == kept for _, live, kept, left_out in self._owners)
+                and list(map(_requires_grad, self.parameters.values())) == self._trained
+                and list(map(_version, self._loose)) == self._versions
+                and settings(self._device) == self._settings
+                and not self._hooks.are_there()
+            )
+        except Exception:  # something is gone, or a tensor or an object of others cannot be compared
+            return False
+
+    def difference(self) -> str:
+        """The first thing that has changed, in words."""
+        owners = [(path, _without(live, left_out), kept) for path, live, kept, left_out in self._owners]
+        for path, live, kept in [*owners, *zip(self._paths, self._live, self._kept, strict=True)]:
+            if not _same(live, kept):
+                return _first_difference(path, live, kept)
+        for items in (self._tensors, self._items):
+            for path, holder, key, value in zip(items.paths, items.holders, items.keys, items.values, strict=True):
+                found = _get(holder, key)
+                if found is not value if items is self._tensors else not _same(found, value):
+                    return path
+        for (name, weight), before in zip(self.parameters.items(), self._trained, strict=True):
+            if weight.requires_grad != before:
+                return f"requires_grad of {name}"
+        if list(map(_version, self._loose)) != self._versions:
+            return "a tensor that is neither a parameter nor a buffer"
+        return "autocast, or another setting of PyTorch," if settings(self._device) != self._settings else "a hook"
+
+    def restore(self) -> None:
+        """Takes back what has changed, but for hooks, settings and the values of tensors."""
+        for live, kept in zip(self._live, self._kept, strict=True):
+            if isinstance(live, (dict, set)) and not _same(live, kept):
+                live.clear()
+                live.update(kept)
+            elif isinstance(live, (list, deque)) and not _same(live, kept):
+                live.clear()
+                live.extend(kept)
+        for _, live, kept, _ in self._owners:
+            live.update(kept)
+
+    def loose_values(self) -> list[tuple[Tensor, Tensor]]:
+        """The tensors that do not enter, with copies of them."""
+        return [(tensor, tensor.detach().clone()) for tensor in self._loose]
+
+    # ---- looking around ----------------------------------------------------------------------------------------------
+
+    def _follow(self, path: str, value: Any) -> None:
+        if isinstance(value, (*_PLAIN, Tensor)) or id(value) in self._alive:
+            return
+        self._alive[id(value)] = value
+        if len(self._alive) > _MOST:
+            raise CaptureError(f"{path} and others reach more objects than can be looked at in each step")
+        if isinstance(value, _CONTAINERS):
+            self._watch(path, value)
+        elif isinstance(value, type):
+            self._follow_class(value)
+        elif isinstance(value, functools.partial):
+            self._follow(path, (value.func, value.args, value.keywords))
+        elif isinstance(value, MethodType):
+            self._follow(path, (value.__self__, value.__func__))
+        elif isinstance(value, FunctionType):
+            self._follow_function(path, value)
+        else:
+            self._follow_object(path, value)
+
+    def _watch(self, path: str, value: Any, left_out: Collection[str] = ()) -> None:
+        """Remembers a container, and follows what is in it."""
+        if left_out:
+            self._owners.append((path, value, _without(value, left_out), left_out))
+            self.varying.extend((value, name) for name in left_out)
+        else:
+            self._paths.append(path)
+            self._live.append(value)
+            self._kept.append(copy.copy(value))
+        for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
+            if isinstance(item, Tensor) and not isinstance(value, (set, frozenset)):
+                self._tensors.add(_join(path, key), value, key, item)
+            elif key not in _NOT_FOLLOWED:
+                self._follow(_join(path, key), item)
+
+    def _follow_object(self, path: str, value: Any) -> None:
+        kind = type(value)
+        libraries = {parent.__module__.partition(".")[0] for parent in kind.__mro__}
+        if not hasattr(value, "__dict__") or libraries & _LIGHTNING:
+            raise CaptureError(f"{path} is a {kind.__name__}, whose changes a graph would not see")
+        if isinstance(value, nn.Module):
+            own_forward = vars(value).get("forward")
+            is_wrapped = "_orig_mod" in value._modules or hasattr(own_forward, "_torchdynamo_orig_callable")
+            if value._compiled_call_impl is not None or is_wrapped:
+                raise CaptureError(f"{path} is compiled on its own")
+            self._modules[path] = value
+        self._follow_class(kind)
+        names = getattr(kind, "varying", ()) if self._with_varying else ()
+        self._watch(path, vars(value), [name for name in names if is_number(vars(value).get(name))])
+
+    def _follow_class(self, kind: type) -> None:
+        """Remembers what a class and its parents define; those of libraries stay as they are."""
+        for parent in kind.__mro__:
+            if parent.__module__.partition(".")[0] in _LIBRARIES or parent in self._classes:
+                continue
+            self._classes.add(parent)
+            self._paths.append(parent.__name__)
+            self._live.append(vars(parent))
+            self._kept.append(dict(vars(parent)))
+            for name, value in list(vars(parent).items()):
+                function = getattr(value, "fget", getattr(value, "__func__", value))  # of a property or a class method
+                if isinstance(function, (FunctionType, list, dict, set)) and name not in _OF_EVERY_CLASS:
+                    self._follow(f"{parent.__name__}.{name}", function)
+
+    def _follow_function(self, path: str, function: FunctionType) -> None:
+        """Follows what a function was given by the function around it, and the variables of its file that it reads."""
+        if (function.__module__ or "").partition(".")[0] in _LIBRARIES:
+            return
+        for cell in function.__closure__ or ():
+            try:
+                self._follow(path, cell.cell_contents)
+            except ValueError:  # still empty
+                continue
+        for name in _names(function.__code__) & function.__globals__.keys():
+            value = function.__globals__[name]
+            if isinstance(value, Tensor):
+                self._tensors.add(name, function.__globals__, name, value)
+            elif isinstance(value, (*_PLAIN, *_CONTAINERS)) and not isinstance(value, ModuleType):
+                self._items.add(name, function.__globals__, name, value)
+                self._follow(name, value)
+
+
+class _Items:
+    """Values by where they are found."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+        self.holders: list[Any] = []
+        self.keys: list[Any] = []
+        self.values: list[Any] = []
+
+    def add(self, path: str, holder: Any, key: Any, value: Any) -> None:
+        self.paths.append(path)
+        self.holders.append(holder)
+        self.keys.append(key)
+        self.values.append(value)
+
+    def found(self) -> Any:
+        return map(getitem, self.holders, self.keys)
+
+
+def is_number(value: Any) -> bool:
+    """Whether it is a single number of Python's."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _names(code: CodeType) -> set[str]:
+    """The names that code looks up beyond its own variables, with those of functions that are made in it."""
+    inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return set(chain(code.co_names, *inner))
+
+
+def _without(attributes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name not in left_out}
+
+
+def _join(path: str, key: Any) -> str:
+    if key in ("_parameters", "_buffers", "_modules"):
+        return path
+    if not isinstance(key, str):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+def _same(one: Any, other: Any) -> bool:
+    try:
+        return one is other or bool(one == other)
+    except Exception:  # as of tensors, or of objects of others
+        return False
+
+
+def _get(holder: Any, key: Any) -> Any:
+    try:
+        return holder[key]
+    except (LookupError, TypeError):
+        return _MISSING
+
+
+def _first_difference(path: str, live: Any, kept: Any) -> str:
+    if not isinstance(kept, dict):
+        return path
+    for key in {**kept, **live}:
+        if not _same(live.get(key, _MISSING), kept.get(key, _MISSING)):
+            return _join(path, key)
+    return path

@@ -1,0 +1,107 @@
+"""Recording a function of tensors as a graph, compiled or not, and on a GPU as one launch of all its kernels."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from lightning_cgan.core.errors import CaptureError
+from lightning_cgan.training.graph_dependencies import Dependencies
+
+Run = Callable[..., Sequence[Tensor]]
+
+
+def record(function: Run, inputs: Sequence[Tensor], lasting: int, dependencies: Dependencies, compiles: bool) -> Run:
+    """Records a function, which leaves no trace but the graph.
+
+    Args:
+        function: Of tensors alone.
+        inputs: What to record it with.
+        lasting: How many of them, from the first on, are always the same tensors, which the function may write to.
+        dependencies: What the function computes with besides.
+        compiles: Whether `torch.compile` fuses the graph.
+
+    Raises:
+        CaptureError: Python's part of the function changes something.
+    """
+    devices = [inputs[0].device] if inputs[0].is_cuda else []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        with _without_a_trace(dependencies):
+            graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies, since it is done as well
+        with without_autocast(inputs[0].device.type):
+            if compiles:
+                # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
+                graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
+                graph(*(tensor.clone() for tensor in inputs))  # compiles
+            return _CudaGraph(graph, inputs, lasting) if inputs[0].is_cuda else graph
+
+
+class _CudaGraph:
+    """A function of tensors as a CUDA graph: its kernels are launched together."""
+
+    def __init__(self, run: Run, inputs: Sequence[Tensor], lasting: int) -> None:
+        self.passing = [tensor.clone() for tensor in inputs[lasting:]]
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # once on copies, for libraries to make their choices and `compile` to compile
+            run(*(tensor.clone() for tensor in inputs))
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.results = run(*inputs[:lasting], *self.passing)
+
+    def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
+        """Runs it; the results are overwritten by the next call."""
+        for place, tensor in zip(self.passing, tensors[-len(self.passing) :], strict=True):
+            place.copy_(tensor)
+        self.graph.replay()
+        return self.results
+
+
+def without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Leaves out autocast, if there is any: the casts of a recorded graph are a part of it."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+@contextmanager
+def as_tensors(places: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Puts tensors in the place of numbers."""
+    numbers = [attributes[name] for attributes, name in places]
+    try:
+        for (attributes, name), tensor in zip(places, tensors, strict=True):
+            attributes[name] = tensor
+        yield
+    finally:
+        for (attributes, name), number in zip(places, numbers, strict=True):
+            attributes[name] = number
+
+
+@contextmanager
+def _without_a_trace(dependencies: Dependencies) -> Iterator[None]:
+    """Takes back what Python changes: a graph would not change it.
+
+    Raises:
+        CaptureError: There is something to take back.
+    """
+    values, chance, chance_of_numpy = dependencies.loose_values(), random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        changed = None if dependencies.hold() else dependencies.difference()
+        if random.getstate() != chance or repr(np.random.get_state()) != repr(chance_of_numpy):
+            changed = "the state of Python's or NumPy's random numbers"
+            random.setstate(chance)
+            np.random.set_state(chance_of_numpy)
+        if changed is not None:
+            dependencies.restore()
+            for tensor, value in values:
+                tensor.detach().copy_(value)
+    if changed is not None:
+        raise CaptureError(f"{changed} changes in each pass")

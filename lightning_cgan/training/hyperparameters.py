@@ -1,0 +1,228 @@
+"""What optimizers and schedules were configured with, and what of it a resumed run is given anew.
+
+PyTorch restores the options of optimizers and schedulers together with their state, so that a new learning rate or a
+longer schedule would be lost without a word. Here what is configured anew wins where it differs from what the run had
+been configured with. Moments and the position in a schedule stay, and where nothing differs, nothing is touched.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from textwrap import shorten
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR
+
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.training.configured import Name, Part, configuration, groups_of, plain
+
+# What schedulers keep for themselves, which differs between releases of PyTorch.
+_BOOKKEEPING = {"_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr", "verbose"}
+_DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are told
+_LONGEST = 10**9  # steps
+
+
+@dataclass
+class _Options:
+    """The options of an optimizer's parameter groups, and the states of its schedulers."""
+
+    groups: list[dict[str, Any]]
+    schedules: list[dict[str, Any]]
+    defaults: dict[str, Any] = field(default_factory=dict)  # of the optimizer, before a scheduler has changed them
+
+
+def take_up(
+    checkpoint: dict[str, Any],
+    before: Mapping[str, Any] | None,
+    optimizers: Sequence[Optimizer],
+    configs: Sequence[Any],
+    name: Name,
+) -> list[str]:
+    """Writes what is configured anew into the states of a checkpoint, before they are restored.
+
+    Args:
+        checkpoint: With `optimizer_states` and `lr_schedulers`, whose entries are replaced.
+        before: The `configuration` of the run that wrote it. Older ones did not keep it: then an option is new if with
+            it the states would be others.
+        optimizers: The optimizers, before their first step; their options, and their schedulers, are left at any step.
+        configs: Their schedulers.
+        name: The option that gives an optimizer, known by its number, or its scheduler.
+
+    Returns:
+        What is new, option by option.
+
+    Raises:
+        UsageError: A schedule ends before the step of the checkpoint.
+    """
+    now = configuration(optimizers, configs)
+    states, schedules = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
+    changes: list[str] = []
+    for number, optimizer in enumerate(optimizers):
+        own = [place for place, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
+        saved = _Options(states[number]["param_groups"], [schedules[place] for place in own])
+        was = None if before is None else _configured(before, number)
+        names: dict[Part, str] = {"optimizer": name(number, "optimizer"), "scheduler": name(number, "scheduler")}
+        schedulers = [configs[place].scheduler for place in own]
+        options, new = _resumed(optimizer, schedulers, saved, _configured(now, number), was, names)
+        changes += new
+        states[number] = {**states[number], "param_groups": options.groups}
+        for place, state in zip(own, options.schedules, strict=True):
+            schedules[place] = state
+    return changes
+
+
+def _resumed(
+    optimizer: Optimizer,
+    schedulers: Sequence[Any],
+    saved: _Options,
+    fresh: _Options,
+    was: _Options | None,
+    names: Mapping[Part, str],
+) -> tuple[_Options, list[str]]:
+    """The options with which an optimizer and its schedulers go on, and what is new about them."""
+    has_function = any(map(_has_function, schedulers))  # which no state tells
+    is_same = was is not None and _same(was.groups, fresh.groups) and _same(was.schedules, fresh.schedules)
+    steps = [_position(state) for state in saved.schedules]
+    if (is_same and not has_function) or (None in steps and (is_same or was is None)):
+        return saved, []
+    _replay(schedulers, steps, names["scheduler"])
+    there = _Options(groups_of(optimizer), [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers])
+    was = was or _explanation(saved, there, fresh)
+    new = [_differing(*groups) for groups in zip(was.groups, fresh.groups, strict=True)]
+    scheduled = [  # what a schedule decides
+        {"lr", *_differing(before, after), *(after.keys() - optimizer.defaults.keys())}
+        for before, after in zip(fresh.groups, there.groups, strict=True)
+    ]
+    calls_another = has_function and not _same(_rates(saved), _rates(there))
+    is_rescheduled = calls_another or not _same(was.schedules, fresh.schedules)
+    is_rescheduled |= bool(schedulers) and any(map(set.__and__, new, scheduled))
+    groups = []
+    for kept, at_step, keys, of_schedule in zip(saved.groups, there.groups, new, scheduled, strict=True):
+        taken = keys | of_schedule if is_rescheduled else keys
+        groups.append({**at_step, **kept, **{key: at_step[key] for key in taken}})
+    changes = _changes(was, fresh, names)
+    if is_rescheduled and not changes:
+        changes = [f"{names['scheduler']}: another schedule"]
+    return _Options(groups, there.schedules if is_rescheduled else saved.schedules), changes
+
+
+def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -> None:
+    """Brings schedulers to their steps, one by one: not all have a formula for any step."""
+    if None in steps:
+        raise UsageError(
+            f"{name}: expected a schedule as the run had it, got another of a class that does not tell its step "
+            "(last_epoch); leave it as it was, or begin another run"
+        )
+    known = [step for step in steps if step is not None]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # there is no step of the optimizer in between
+        try:
+            for step in range(max(known, default=0)):
+                for scheduler, last in zip(schedulers, known, strict=True):
+                    if step < last:
+                        scheduler.step()
+        except (TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UsageError(
+                f"{name}: expected a schedule that reaches step {max(known)} of the checkpoint, got one that does not "
+                f"({reason}); make it longer"
+            ) from error
+
+
+def _explanation(saved: _Options, there: _Options, fresh: _Options) -> _Options:
+    """What a run seems to have been configured with, where only its states are known."""
+
+    def explain(saved: Mapping[str, Any], there: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: fresh[key] if _same(saved[key], there[key]) else saved[key] for key in fresh if key in saved}
+
+    groups = [explain(*options) for options in zip(saved.groups, there.groups, fresh.groups, strict=True)]
+    schedules = [explain(*options) for options in zip(saved.schedules, there.schedules, fresh.schedules, strict=True)]
+    first = {**groups[0], "lr": groups[0].get("initial_lr", groups[0].get("lr"))}
+    return _Options(groups, schedules, {key: first[key] for key in _differing(groups[0], fresh.groups[0])})
+
+
+def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[str]:
+    """What differs, as far as can be told under the names that it was given by."""
+    changes = list(_told(was.defaults, fresh.defaults, names["optimizer"]))
+    for states in zip(was.schedules, fresh.schedules, strict=True):
+        changes += _told(*states, names["scheduler"], _DERIVED)
+    told = _differing(was.defaults, fresh.defaults) | _DERIVED
+    for groups in zip(was.groups, fresh.groups, strict=True):
+        by_scheduler = groups[1].keys() - fresh.defaults.keys() if fresh.schedules else set()
+        changes += _told(*groups, names["optimizer"], told | by_scheduler)
+        changes += _told(*groups, names["scheduler"], told | (groups[1].keys() - by_scheduler))
+    if not changes:  # a rate that is a group's own, or the scheduler's
+        of_rate: tuple[Part, str] = ("scheduler", "initial_lr") if fresh.schedules else ("optimizer", "lr")
+        for before, after in zip(was.groups, fresh.groups, strict=True):
+            changes += _told(before, after, names[of_rate[0]], after.keys() - {of_rate[1]})
+    return changes
+
+
+def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: Set[str] = frozenset()) -> Iterator[str]:
+    for key in sorted(_differing(was, now) - left_out):
+        if key == "_schedulers":
+            for place, states in enumerate(zip(was[key], now[key], strict=False)):
+                yield from _told(*states, f"{name}.schedulers.{place}", left_out)
+        elif not key.startswith("_") or key == "_milestones":
+            yield f"{name}.{key.lstrip('_')}: {_shown(was[key])} → {_shown(now[key])}"
+
+
+def _shown(value: Any) -> str:
+    value = plain(value)
+    if isinstance(value, Tensor):
+        value = value.tolist()
+    if isinstance(value, Mapping):  # milestones
+        value = list(value)
+    return shorten(str(value), 60, placeholder=" …")
+
+
+def _configured(entry: Mapping[str, Any], number: int) -> _Options:
+    optimizer = entry["optimizers"][number]
+    schedules = [scheduler["state"] for scheduler in entry["schedulers"] if scheduler["optimizer"] == number]
+    return _Options(optimizer["groups"], schedules, optimizer["defaults"])
+
+
+def _rates(options: _Options) -> list[Any]:
+    return [group.get("lr") for group in options.groups]
+
+
+def _has_function(scheduler: Any) -> bool:
+    parts = getattr(scheduler, "_schedulers", ())
+    own = isinstance(scheduler, (LambdaLR, MultiplicativeLR)) or getattr(scheduler, "_scale_fn_custom", None)
+    return bool(own) or any(map(_has_function, parts))
+
+
+def _position(state: Any) -> int | None:
+    """How often a scheduler has been stepped, as its state, or that of one of its parts, says."""
+    if not isinstance(state, Mapping):
+        return None
+    step = state.get("last_epoch")
+    if isinstance(step, int) and not isinstance(step, bool):
+        return step if 0 <= step < _LONGEST else None
+    parts = state.get("_schedulers")
+    return _position(parts[0]) if isinstance(parts, list) and parts else None
+
+
+def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
+    """The keys of what differs; what only one of two releases of PyTorch knows does not."""
+    return {key for key in was.keys() & now.keys() if key not in _BOOKKEEPING and not _same(was[key], now[key])}
+
+
+def _same(was: Any, now: Any) -> bool:
+    if isinstance(was, Tensor) or isinstance(now, Tensor):
+        was, now = (value.tolist() if isinstance(value, Tensor) else value for value in (was, now))
+        return _same(was, now)
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        is_data = not all(isinstance(key, str) for key in (*was, *now))  # as milestones
+        return not _differing(was, now) and (not is_data or was.keys() == now.keys())
+    if isinstance(was, (list, tuple)) and isinstance(now, (list, tuple)):
+        return len(was) == len(now) and all(map(_same, was, now))
+    if isinstance(was, float) or (isinstance(now, float) and isinstance(was, int)):
+        return isinstance(now, (int, float)) and (math.isclose(was, now) or (was != was and now != now))
+    return type(was) is type(now) and bool(was == now)

@@ -1,0 +1,178 @@
+"""What Lightning leaves to a module in manual optimization: optimizers and schedules, however they were configured.
+
+It looks at neither, and steps no scheduler.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+from torch.optim import Optimizer, SparseAdam
+from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, ReduceLROnPlateau
+
+from lightning_cgan.core.errors import UsageError
+
+# From an optimizer to the name of the option that gives its scheduler
+NameOfScheduler = Callable[[Optimizer], str]
+
+
+def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.Module], names: Sequence[str]) -> None:
+    """Refuses optimizers that cannot move the networks in turn.
+
+    Args:
+        optimizers: What the Trainer was given.
+        networks: The generator and the discriminator, by these names.
+        names: The options that give their optimizers.
+
+    Raises:
+        UsageError: They are not two, the generator's first, or want more than gradients that are there.
+    """
+    if len(optimizers) != len(networks):
+        raise UsageError(
+            f"configure_optimizers: expected two optimizers, that of the generator first, got {len(optimizers)}; "
+            "return one for each network"
+        )
+    owners = {id(parameter): role for role, network in networks.items() for parameter in network.parameters()}
+    for name, role, optimizer in zip(names, networks, optimizers, strict=True):
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        others = {owners.get(id(parameter), role) for parameter in parameters} - {role}
+        if others:
+            raise UsageError(
+                f"{name}: expected an optimizer of the {role} alone, got weights of the {others.pop()}; "
+                "return that of the generator first, then that of the discriminator"
+            )
+        closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+        wants_closure = closure is not None and closure.default is inspect.Parameter.empty
+        if wants_closure or isinstance(optimizer, SparseAdam):
+            wants = "gradients more than once in a step" if wants_closure else "sparse gradients"
+            raise UsageError(
+                f"{name}: expected an optimizer that takes one dense gradient, got {type(optimizer).__name__}, which "
+                f"wants {wants}; choose another, such as Adam"
+            )
+
+
+def check_scheduler(scheduler: Any, name: str) -> None:
+    """Refuses a scheduler that cannot be stepped without a score.
+
+    Raises:
+        UsageError: It is ReduceLROnPlateau.
+    """
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise UsageError(
+            f"{name}: expected a scheduler that counts alternations, got ReduceLROnPlateau, which waits for a score; "
+            "choose another, such as PolynomialLR"
+        )
+
+
+def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
+    """Refuses schedules that would end before the run does, and be an error then.
+
+    Raises:
+        UsageError: A OneCycleLR has fewer steps than the run.
+    """
+    for config in trainer.lr_scheduler_configs:
+        for scheduler in _side_by_side(config.scheduler):
+            if isinstance(scheduler, OneCycleLR):
+                steps = _steps(trainer, config)
+                if scheduler.total_steps < steps < math.inf:
+                    raise UsageError(
+                        f"{name(scheduler.optimizer)}.total_steps: expected at least the {steps} steps of the run, got "
+                        f"{scheduler.total_steps}; give {steps}, or end the run before (--trainer.max_steps)"
+                    )
+
+
+def _side_by_side(scheduler: Any) -> Iterator[Any]:
+    """A scheduler, or those that are stepped together as one."""
+    if isinstance(scheduler, ChainedScheduler):
+        for part in scheduler._schedulers:
+            yield from _side_by_side(part)
+    else:
+        yield scheduler
+
+
+def _steps(trainer: Trainer, config: Any) -> float:
+    """How often a scheduler is stepped in a run; infinity where that is not known."""
+    alternations = trainer.estimated_stepping_batches
+    if config.interval == "step":
+        return alternations // config.frequency if alternations >= 0 else math.inf
+    epochs = trainer.max_epochs
+    return epochs // config.frequency if epochs is not None and epochs >= 0 else math.inf
+
+
+def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
+    """Steps the schedulers whose turn it is behind an alternation: by its number, or in the last one of an epoch.
+
+    Raises:
+        UsageError: One cannot be stepped any more.
+    """
+    for config in trainer.lr_scheduler_configs:
+        if config.interval == "step":
+            is_due = trainer.global_step % config.frequency == 0
+        else:  # before anything is saved, so that it is in every checkpoint of the epoch's end
+            is_due = trainer.is_last_batch and (trainer.current_epoch + 1) % config.frequency == 0
+        if is_due:
+            try:
+                config.scheduler.step()  # type: ignore[call-arg] # none waits for a score
+            except (ArithmeticError, TypeError, ValueError) as error:
+                reason = " ".join(str(error).split())
+                raise UsageError(
+                    f"{name(config.scheduler.optimizer)}: expected a schedule for the whole run, got one that fails at "
+                    f"step {trainer.global_step} ({reason}); change its options"
+                ) from error
+
+
+def warn_of_ended_schedules(trainer: Trainer, name: NameOfScheduler) -> None:
+    """Tells of a run that goes on where its schedule has ended, at a rate of nothing."""
+    for config in trainer.lr_scheduler_configs:
+        optimizer = config.scheduler.optimizer
+        if trainer.global_step and all(float(group["lr"]) == 0 for group in optimizer.param_groups):
+            rank_zero_warn(
+                f"{name(optimizer)}: the learning rate is 0 from step {trainer.global_step} on, where the schedule has "
+                "ended; make it longer (total_iters, for example), or nothing is learnt"
+            )
+
+
+def name_learning_rates(trainer: Trainer, roles: Sequence[str]) -> None:
+    """Lets Lightning's `LearningRateMonitor` say whose rates it logs, unless they have names of the user's.
+
+    Args:
+        trainer: With an optimizer for each role.
+        roles: Whose the optimizers are.
+    """
+    names = {id(optimizer): f"lr-{role}" for optimizer, role in zip(trainer.optimizers, roles, strict=True)}
+    for config in trainer.lr_scheduler_configs:
+        config.name = config.name or names[id(config.scheduler.optimizer)]
+    for monitor in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(monitor, LearningRateMonitor):
+            _name_rates_without_schedule(monitor, names)
+
+
+def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[int, str]) -> None:
+    """Lightning calls these by the class of the optimizer, and has no option for it."""
+
+    def update_name(optimizer: Optimizer, name: str, *others: Any) -> list[str]:
+        found: list[str] = type(monitor)._check_duplicates_and_update_name(monitor, optimizer, name, *others)
+        begins = f"lr-{type(optimizer).__name__}"
+        ours = names.get(id(optimizer))
+        if ours is None or name != begins:
+            return found
+        endings = (found_name.removeprefix(begins).partition("/") for found_name in found)
+        return [f"{ours}{slash}{group}" for _, slash, group in endings]
+
+    monitor._check_duplicates_and_update_name = update_name  # type: ignore[method-assign,assignment]
+
+
+def save_by_time(trainer: Trainer) -> None:
+    """Lets each `ModelCheckpoint(train_time_interval=…)` look at its clock, as in automatic optimization."""
+    automatic = cast(LightningModule, SimpleNamespace(automatic_optimization=True))
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback._train_time_interval is not None:
+            ModelCheckpoint.on_train_batch_end(callback, trainer, automatic, None, None, 0)
