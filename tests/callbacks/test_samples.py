@@ -14,9 +14,9 @@ import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image, ImageSequence
-from quiet import quiet_trainer
 from torch.utils.data import DataLoader
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     ConditionalGAN,
     DigitsData,

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DIGITS
 from lightning.pytorch.loggers import WandbLogger
 
+from helpers.paths import DIGITS
 from lightning_cgan import ConditionalGAN, DigitsData, Monitor
 from lightning_cgan.evaluation.fakes import at_most
 from lightning_cgan.evaluation.judge import appoint

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import CONFIGS, DIGITS, write_idx
 from torchvision.datasets import MNIST
 
+from helpers.idx_files import write_idx
+from helpers.paths import CONFIGS, DIGITS
 from lightning_cgan import MNISTData, UsageError
 
 Fails = Callable[..., str]

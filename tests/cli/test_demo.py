@@ -22,11 +22,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.paths import OLD
 from lightning_cgan.cli.demo import Studio, build_page
 from lightning_cgan.cli.main import main
 from lightning_cgan.export.source import open_source
-
-OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 
 
 def studio(source: str = OLD) -> Studio:

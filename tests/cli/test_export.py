@@ -17,6 +17,7 @@ import yaml
 from PIL import Image
 from torchvision.transforms.functional import pil_to_tensor
 
+from helpers.paths import OLD
 from lightning_cgan import (
     ConditionalGAN,
 )
@@ -29,8 +30,6 @@ from lightning_cgan.export.metadata import Facts
 from lightning_cgan.export.onnx_and_pt2 import Make, read_program
 from lightning_cgan.export.source import open_source
 from lightning_cgan.networks.latents import Drawing
-
-OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 
 Fails = Callable[..., str]
 

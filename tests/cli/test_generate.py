@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import DIGITS
 from PIL import Image
 from scipy.stats import kstest
 from torchvision.datasets import ImageFolder
 
+from helpers.paths import DIGITS, OLD
 from lightning_cgan import (
     ConditionalGAN,
     DCGANDiscriminator,
@@ -37,7 +37,6 @@ from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.core.output_paths import folders_of_classes
 from lightning_cgan.networks.latents import Drawing, between
 
-OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 CLOTHES = ("T-shirt/top", "Trouser", "Bag")
 
 Fails = Callable[..., str]

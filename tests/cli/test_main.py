@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS, DIGITS
 from PIL import Image
 
+from helpers.paths import CONFIGS, DIGITS
 from lightning_cgan import DigitsData
 from lightning_cgan.cli.main import main
 
@@ -60,7 +60,7 @@ def test_validate_and_test(run: Run, capsys: pytest.CaptureFixture[str], tmp_pat
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
     capsys.readouterr()
     for command, prefix in (("validate", "val"), ("test", "test")):
-        # of the reports of `test` there is more in test_report.py
+        # of the reports of `test` there is more in evaluation/test_protocol.py
         main([command, *common, *(["--report.protocol", "none"] if command == "test" else [])])
         shown = capsys.readouterr().out
         assert re.search(rf"{prefix}_discriminator_loss +│ +\d", shown)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import DIGITS
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-import lightning_cgan
+from helpers.paths import DIGITS, OLD, PACKAGE
 from lightning_cgan import Discriminator, Generator, GradientPenalty, LabelledImages
 from lightning_cgan.cli.console import one_line_errors
 from lightning_cgan.cli.hints import as_typed, plain
@@ -25,8 +24,6 @@ from lightning_cgan.cli.trainer_messages import message_of_lightning, trainer_me
 from lightning_cgan.evaluation.fakes import Gafi
 
 Fails = Callable[..., str]
-PACKAGE = Path(lightning_cgan.__file__).parent
-OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 OF_DIGITS = (
     "batch_size, data_dir, classes, image_size, validation_fraction, predictions_per_class, memory_budget, balance"
 )

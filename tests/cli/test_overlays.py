@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS, DIGITS
-from test_configs import FILES
-from test_wandb import written_records
 
+from helpers.paths import CONFIGS, DIGITS, ROOT, SCRIPTS
+from helpers.run_files import FILES
+from helpers.wandb_files import written_records
 from lightning_cgan import Checkpoints, ProgressBar
 from lightning_cgan.cli.main import CLI, main
 
 Run = Callable[..., Path]
 OVERLAYS = sorted((CONFIGS / "with").glob("*.yaml"))
-SWEEP = CONFIGS.parent / "scripts" / "sweep.yaml"
+SWEEP = SCRIPTS / "sweep.yaml"
 SHORT = ("--data.batch_size", "16", "--trainer.max_steps", "3", "--trainer.log_every_n_steps", "1")
 
 
@@ -58,7 +58,7 @@ def test_an_overlay_changes_what_it_says_and_nothing_else(overlay: Path, capsys:
 
 
 def test_every_overlay_is_told() -> None:
-    told = re.findall(r"^\| `with/(\w+)` \|", (CONFIGS.parent / "docs" / "train.md").read_text(), re.MULTILINE)
+    told = re.findall(r"^\| `with/(\w+)` \|", (ROOT / "docs" / "train.md").read_text(), re.MULTILINE)
     assert sorted(told) == [overlay.stem for overlay in OVERLAYS]
 
 

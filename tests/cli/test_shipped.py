@@ -13,12 +13,13 @@ import yaml
 from PIL import Image
 
 import lightning_cgan
+from helpers.paths import CONFIGS
+from helpers.run_files import FILES
 
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.yaml"))
-FILES = {"config.yaml", "metrics.csv", "samples", "samples.gif", "curves.png", "checkpoints"}
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
 def test_config_runs(run: Callable[..., Path], config: Path) -> None:
     folder = run(
         *("--data", "DigitsData", "--data.batch_size", "16", "--trainer.max_steps", "3"),
@@ -41,7 +42,7 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
 def test_linear_decay_ends_with_the_run(config: Path) -> None:
     tree = yaml.safe_load(config.read_text())
     for node in nodes(tree):
@@ -51,7 +52,7 @@ def test_linear_decay_ends_with_the_run(config: Path) -> None:
 
 def test_configs_of_our_own_systems_state_no_defaults() -> None:
     """The four historical ones may: there a value that happens to be a default is part of the description."""
-    for config in CONFIGS:
+    for config in SHIPPED:
         if config.stem not in ("mnist", "mnist_quick", "fashion_mnist", "digits", "images", "mnist_r3gan"):
             continue
         for node in nodes(yaml.safe_load(config.read_text())):

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS
 from lightning.pytorch.cli import ReduceLROnPlateau
-from test_own_parts import DarkGAN
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
+from helpers.own_parts import DarkGAN
+from helpers.paths import CONFIGS
 from lightning_cgan import (
     R1,
     ArrayData,
@@ -207,7 +207,7 @@ class _Private(R1):
 
 def test_classes_that_are_private_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"gamma": 1.0}
-    with pytest.raises(UsageError, match="got test_building._Private; others are not built"):
+    with pytest.raises(UsageError, match=f"got {__name__}._Private; others are not built"):
         build({"class_path": f"{__name__}._Private", "init_args": arguments}, GradientPenalty, "x")
 
     class Local(R1):

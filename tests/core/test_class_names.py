@@ -15,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers.paths import OLD
 from lightning_cgan import PretrainedGenerator, UsageError
 from lightning_cgan.cli.demo import Studio, build_page
 from lightning_cgan.cli.main import main
@@ -24,7 +25,6 @@ from lightning_cgan.core.output_paths import folders_of_classes
 from lightning_cgan.evaluation import picture
 from lightning_cgan.export.source import open_source
 
-OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
 LINK = "[free](https://evil.example)"
 SCRIPT = '<script>alert("x")</script>'
@@ -141,7 +141,7 @@ def test_names_that_no_file_can_hold_are_refused(fails: Fails) -> None:
 
 
 def test_metadata_of_others_with_such_names() -> None:
-    main(["export", str(OLD), "--out", "x.onnx"])
+    main(["export", OLD, "--out", "x.onnx"])
     program = onnx.load("x.onnx")
     for entry in program.metadata_props:
         if entry.key == "class_names":

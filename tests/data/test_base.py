@@ -10,37 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import write_idx
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from helpers.idx_files import write_idx
+from helpers.labelled import Numbered, numbers, ready
 from lightning_cgan import DigitsData, FashionMNISTData, KMNISTData, LabelledImages, MNISTData, UsageError
 from lightning_cgan.data import OrderedLoader, ShufflingLoader
 from lightning_cgan.data.base import Split
-
-
-class Numbered(LabelledImages):
-    """1,200 training and 60 test images; the number of an image is written into its pixels."""
-
-    all_class_names = ("zero", "one", "two")
-    image_channels = 1
-    native_image_size = 2
-
-    def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        numbers = torch.arange(1200 if split == "train" else 60)
-        pixels = torch.stack([numbers % 256, numbers // 256, numbers * 0, numbers * 0], dim=1)
-        return pixels.view(-1, 1, 2, 2).to(torch.uint8), numbers % 3
-
-
-def numbers(pixels: Tensor) -> list[int]:
-    flat = pixels.float().round().flatten(1).long()
-    return (flat[:, 0] + 256 * flat[:, 1]).tolist()  # type: ignore[no-any-return]
-
-
-def ready(data: LabelledImages) -> LabelledImages:
-    data.prepare_data()
-    data.setup("test")  # all splits
-    return data
 
 
 def test_splits_never_mix() -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import opened_flat
 from PIL import Image
 
+from helpers.pictures import opened_flat
 from lightning_cgan import UsageError
 from lightning_cgan.data.bit_depth import bits_for
 from lightning_cgan.data.image_files import ImageFiles

@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 from PIL import Image
-from quiet import quiet_trainer
 from torch import Tensor
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     ArrayData,
     ConditionalGAN,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import opened_flat, reds, write_numbered
 from PIL import Image
 
+from helpers.pictures import opened_flat, reds, write_numbered
 from lightning_cgan import ImageFolderData, UsageError
 from lightning_cgan.data.image_files import ImageFiles
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pictures import opened_flat, reds, write_numbered
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
+from helpers.pictures import opened_flat, reds, write_numbered
 from lightning_cgan import ConditionalGAN, ImageFolderData, UsageError
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import signed_from_bytes

@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder
 from lightning.pytorch.tuner import Tuner
-from quiet import quiet_trainer
-from test_data import Numbered, numbers
 from torch import Tensor
 
+from helpers.labelled import Numbered, numbers
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.data import OrderedLoader
 from lightning_cgan.data.loader import RepeatingLoader

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from test_data import Numbered, numbers, ready
 from torch import Tensor
 
+from helpers.labelled import Numbered, numbers, ready
 from lightning_cgan import ArrayData, UsageError
 from lightning_cgan.data.base import Split
 from lightning_cgan.data.splits import hold_out_for_validation

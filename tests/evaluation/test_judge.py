@@ -8,18 +8,20 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from pictures import opened_flat, write_numbered
 from PIL import Image
 from safetensors import safe_open
-from test_report import CPU, opened
 from torch import Tensor
 
+from helpers.labelled import opened
+from helpers.pictures import opened_flat, write_numbered
 from lightning_cgan import UsageError
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import judge as judge_module
 from lightning_cgan.evaluation.classifiers import Judge, accuracy
 from lightning_cgan.evaluation.judge import SHIPPED, appoint, fingerprint_of
 from lightning_cgan.evaluation.protocol import QUICK, Examination
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("name", "least"), [("MNISTData", 0.993), ("FashionMNISTData", 0.925), ("DigitsData", 0.95)])

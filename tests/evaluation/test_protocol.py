@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from helpers.labelled import opened
 from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, ImageFolderData, MNISTData, UsageError
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import save_png
@@ -29,12 +30,6 @@ from lightning_cgan.evaluation.scores import look_at
 
 Run = Callable[..., Path]
 CPU = torch.device("cpu")
-
-
-def opened(**options: object) -> DigitsData:
-    data = DigitsData(**options)  # type: ignore[arg-type]
-    data.setup("test")
-    return data
 
 
 class Shelf:

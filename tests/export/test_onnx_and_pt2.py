@@ -29,7 +29,6 @@ from lightning_cgan.core.serialization import describe
 from lightning_cgan.export.metadata import Facts
 from lightning_cgan.export.onnx_and_pt2 import check_images, write_onnx, write_program
 
-OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 NAMES = ("cat", "T-shirt/top", "Ä")
 
 Fails = Callable[..., str]

@@ -12,13 +12,12 @@ from typing import Any
 import onnx
 import pytest
 
+from helpers.paths import OLD
 from lightning_cgan import ConditionalGAN, MLPGenerator, PretrainedGenerator, UsageError
 from lightning_cgan.cli.main import main
 from lightning_cgan.export.metadata import Facts
 from lightning_cgan.export.onnx_and_pt2 import write_onnx
 from lightning_cgan.export.source import open_source
-
-OLD = str(Path(__file__).parent / "checkpoints" / "format_3.ckpt")
 
 Fails = Callable[..., str]
 

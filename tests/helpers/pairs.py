@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from quiet import quiet_trainer
 from torch.optim import Adam
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     R1,
     ConditionalGAN,

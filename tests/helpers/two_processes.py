@@ -15,12 +15,12 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
-from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 import lightning_cgan as cgan
+from helpers.quiet import quiet_trainer
 
 LOSSES = ("NonSaturating", "Saturating", "LeastSquares", "Hinge", "Wasserstein", "RelativisticPairing")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import PAIRS, built
-from quiet import quiet_trainer
 from torch import Tensor, nn
 
+from helpers.pairs import PAIRS, built
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DigitsData, Generator, MLPDiscriminator, NonSaturating
 from lightning_cgan.networks.modes import in_evaluation_mode
 

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.paths import OLD
 from lightning_cgan import AtomicCheckpointIO, ConditionalGAN
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.files import previous_of, write_whole
 
 Run = Callable[..., Path]
-OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
 
 
 class Hostile:

@@ -3,51 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 
-from lightning_cgan.runs.folder import _mode_of_environment
-from lightning_cgan.runs.loggers import wandb_logger
+from helpers.wandb_files import written_records
+from lightning_cgan.runs.loggers import _mode_of_environment, wandb_logger
 
-wandb = pytest.importorskip("wandb")
-
-
-def records(folder: Path) -> Iterator[Any]:
-    """The records in the transaction log of a run: blocks of 32 KiB in LevelDB's log format."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
-    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
-    data = file.read_bytes()
-    assert data[:4] == b":W&B"
-    place, payload = 7, b""
-    while place + 7 <= len(data):
-        if 32768 - place % 32768 < 7:  # the rest of a block is padding
-            place += 32768 - place % 32768
-            continue
-        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
-        payload += data[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            record = Record()
-            record.ParseFromString(payload)
-            yield record
-            payload = b""
-
-
-def written_records(folder: Path) -> list[Any]:
-    """The records of a run that has ended; the service of Weights & Biases may write for a while."""
-    wandb.finish()
-    everything, deadline = list(records(folder)), time.monotonic() + 60
-    while not any(record.HasField("run") for record in everything):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-        everything = list(records(folder))
-    return everything
+pytest.importorskip("wandb")
 
 
 def by_key(items: Any) -> dict[str, Any]:

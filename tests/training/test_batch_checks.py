@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from quiet import quiet_trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, Generator, MLPDiscriminator, MLPGenerator, NonSaturating, UsageError
 from lightning_cgan.training.batch_checks import BatchChecker
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -13,11 +12,13 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from torch import Tensor
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import MultiStepLR, PolynomialLR
 from torch.utils.data import DataLoader
 
+from helpers.own_parts import OwnGAN, OwnGenerator
+from helpers.paths import DIGITS, OLD
+from helpers.run_files import assert_same, fit_and_save, last_row
 from lightning_cgan import (
     R1,
     Checkpoints,
@@ -25,7 +26,6 @@ from lightning_cgan import (
     DCGANDiscriminator,
     DCGANGenerator,
     DigitsData,
-    Generator,
     LeastSquares,
     MLPDiscriminator,
     MLPGenerator,
@@ -35,46 +35,6 @@ from lightning_cgan import (
 from lightning_cgan.core.schema import check_kinds
 
 Run = Callable[..., Path]
-
-
-class OwnGenerator(Generator):
-    """A user's own network, with an argument of its own."""
-
-    def __init__(self, num_classes: int, image_channels: int, image_size: int, brightness: float) -> None:
-        super().__init__(num_classes, image_channels, image_size, latent_dim=2)
-        self.brightness = torch.nn.Parameter(torch.tensor(brightness))
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        size = self.image_size
-        return torch.tanh(latents.sum(1) + self.brightness)[:, None, None, None].expand(-1, 1, size, size)
-
-
-class OwnGAN(ConditionalGAN):
-    """A user's own module that builds its networks itself."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(MLPGenerator(10, 1, 8, hidden=[width]), MLPDiscriminator(10, 1, 8), NonSaturating())
-
-
-def fit_and_save(module: ConditionalGAN, path: Path) -> Path:
-    trainer = Trainer(
-        accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
-    )
-    trainer.fit(module, DigitsData())
-    trainer.save_checkpoint(path)
-    return path
-
-
-def last_row(folder: Path) -> dict[str, str]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))[-1]
-
-
-def assert_same(module: ConditionalGAN, again: ConditionalGAN) -> None:
-    assert type(again) is type(module)
-    assert again.state_dict().keys() == module.state_dict().keys()
-    labels = torch.arange(10)
-    assert torch.equal(again.generate(labels, seed=3), module.generate(labels, seed=3))
 
 
 def test_module_built_in_python_loads_from_its_path_alone(tmp_path: Path) -> None:
@@ -228,11 +188,6 @@ def test_loading_another_model_in_python() -> None:
         module.on_load_checkpoint(state)
 
 
-# Written by version 0.1.0 before a checkpoint described its data, after three alternations; `images` is what its
-# generator made then, of latents from -2 to 2 in equal steps.
-OLD = Path(__file__).parent / "checkpoints" / "format_3.ckpt"
-
-
 def test_an_older_checkpoint_makes_the_same_images() -> None:
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
     images = module.generate(torch.arange(10), torch.linspace(-2, 2, 40).reshape(10, 4))
@@ -249,7 +204,7 @@ def test_an_older_checkpoint_goes_on(run: Run) -> None:
         "[8]",
     )
     small += ("--model.discriminator", "MLPDiscriminator", "--model.discriminator.hidden", "[8]")
-    folder = run(*small, "--data.image_size", "8", "--trainer.max_steps", "5", "--ckpt_path", str(OLD))
+    folder = run(*small, "--data.image_size", "8", "--trainer.max_steps", "5", "--ckpt_path", OLD)
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["lightning_cgan"]["images_seen"] == 5 * 64
     assert [int(state["state"][0]["step"]) for state in checkpoint["optimizer_states"]] == [5, 5]
@@ -274,7 +229,7 @@ def test_a_fit_with_a_loader_of_ones_own_is_loaded_and_goes_on(tmp_path: Path) -
 
 def test_another_optimizer_is_named(run: Run, fails: Callable[..., str]) -> None:
     run("--trainer.max_steps", "2")
-    digits = ("fit", "--config", str(Path(__file__).parent.parent / "configs" / "digits.yaml"))
+    digits = ("fit", "--config", DIGITS)
     go_on = (*digits, "--trainer.accelerator", "cpu", "--ckpt_path", "last")
     message = fails(*go_on, "--model.generator_optimizer", "SGD", "--model.generator_optimizer.lr", "0.1")
     begins, ends = "error: --model.generator_", "; give the former, or begin another run"

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
-from pairs import PAIRS, built, largest_difference, mlp, train
-from quiet import quiet_trainer
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.utils.data import DataLoader, TensorDataset
 
+from helpers.pairs import PAIRS, built, largest_difference, mlp, train
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     R1,
     AuxiliaryClassifier,

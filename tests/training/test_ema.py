@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.training.ema import decay_of
 

@@ -1,4 +1,4 @@
-"""What makes a step fast changes nothing: each switch against the slow way; `test_compile.py` has the graphs."""
+"""What makes a step fast changes nothing: each switch against the slow way; `test_compilation.py` has the graphs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from pairs import PAIRS, built, largest_difference, mlp, train
-from quiet import quiet_trainer
 from torch import nn
 from torch.optim import SGD
 
+from helpers.pairs import PAIRS, built, largest_difference, mlp, train
+from helpers.quiet import quiet_trainer
 from lightning_cgan import R1, ConditionalGAN, DigitsData, NonSaturating
 from lightning_cgan.networks.base import judge
 from lightning_cgan.objectives.inputs import Round

@@ -4,35 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from quiet import quiet_trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
-
-IMAGES = torch.linspace(-1, 1, 48 * 64).reshape(48, 1, 8, 8)
-
-
-def gan(**options: Any) -> ConditionalGAN:
-    networks = MLPGenerator(3, 1, 8, latent_dim=4, hidden=(8,)), MLPDiscriminator(3, 1, 8, hidden=(8,))
-    return ConditionalGAN(*networks, NonSaturating(), **options)
-
-
-def fit(module: ConditionalGAN, steps: int = 3, **options: Any) -> list[Tensor]:
-    """The latents of a fit."""
-    seen: list[Tensor] = []
-    hook = module.generator.register_forward_hook(lambda network, inputs, output: seen.append(inputs[0].clone()))
-    loader: DataLoader[Any] = DataLoader(TensorDataset(IMAGES, torch.arange(48) % 3), batch_size=8)
-    trainer = quiet_trainer(steps)
-    trainer.fit(module, loader, **options)
-    trainer.save_checkpoint("last.ckpt")
-    hook.remove()
-    return seen
+from helpers import spawned_fit
+from helpers.processes import with_helpers
+from helpers.quiet import quiet_trainer
+from helpers.seen_latents import fit, gan
+from lightning_cgan import ConditionalGAN
 
 
 def load() -> ConditionalGAN:
@@ -122,42 +103,9 @@ def test_a_module_that_was_never_in_a_run_can_be_saved_and_loaded() -> None:
     assert loaded.seed == 4
 
 
-SPAWNED = """
-import sys
-import torch
-from lightning import Trainer
-from test_further_fits import IMAGES, fit, gan
-from torch.utils.data import DataLoader, TensorDataset
-from lightning_cgan import ConditionalGAN
-
-if __name__ == "__main__":
-    torch.manual_seed(6)
-    module = gan(ema_half_life=50.0)
-    loader = DataLoader(TensorDataset(IMAGES, torch.arange(48) % 3), batch_size=4)
-    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(max_steps=5, devices=2, strategy=sys.argv[1], log_every_n_steps=3, **quiet)
-    names = list(module.state_dict())
-    trainer.fit(module, loader)
-    assert list(module.state_dict()) == names
-    assert (module.seed, module.images_seen) == (6, 40), (module.seed, module.images_seen)
-    assert {role: int(count) for role, count in module.skipped_steps.items()} == {"generator": 0, "discriminator": 0}
-    assert module.running_means.counts["generator_loss"] == 2  # since alternation 3
-    trainer.save_checkpoint("home.ckpt")
-    assert not any("lightning_cgan" in name for name in torch.load("home.ckpt", weights_only=True)["state_dict"])
-    loaded = ConditionalGAN.load_from_checkpoint("home.ckpt")
-    assert (loaded.seed, loaded.images_seen) == (6, 40)
-    for value, other in zip(loaded.state_dict().values(), module.state_dict().values(), strict=True):
-        assert torch.equal(value, other)
-    torch.manual_seed(6)
-    assert fit(module) and module.seed != 6
-    print("came home")
-"""
-
-
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
-def test_processes_bring_back_what_belongs_to_the_weights(strategy: str, tmp_path: Path) -> None:
-    script = tmp_path / "spawned.py"
-    script.write_text(f"import sys\nsys.path.insert(0, {str(Path(__file__).parent)!r})\n{SPAWNED}")
-    done = subprocess.run([sys.executable, str(script), strategy], capture_output=True, text=True, timeout=300)
+def test_processes_bring_back_what_belongs_to_the_weights(strategy: str) -> None:
+    command = [sys.executable, spawned_fit.__file__, strategy]
+    done = subprocess.run(command, env=with_helpers(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "came home" in done.stdout

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD, Adam, RMSprop
 from torch.utils.data import DataLoader
 
+from helpers.paths import DIGITS
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.cli.main import main
 from lightning_cgan.training.gradients import are_finite, leave_out_unless_finite, take_back
@@ -121,7 +122,7 @@ def test_a_run_that_makes_no_updates_any_more_ends_with_advice(
         return real(self, real_logits, fake_logits) * (math.nan if len(calls) > 10 else 1.0)
 
     monkeypatch.setattr(NonSaturating, "discriminator", breaks)
-    config = str(Path(__file__).parent.parent / "configs" / "digits.yaml")
+    config = DIGITS
     options = ["--trainer.log_every_n_steps", "2", "--checkpoints.every_n_train_steps", "2", "--monitor.patience", "3"]
     with pytest.raises(SystemExit) as ended:
         main(["fit", "--config", config, "--trainer.accelerator", "cpu", "--trainer.max_steps", "40", *options])

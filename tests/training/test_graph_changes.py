@@ -13,8 +13,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import DoublePrecision
-from pairs import largest_difference, train
-from quiet import quiet_trainer
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
@@ -22,6 +20,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.pairs import largest_difference, train
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     R1,
     R2,

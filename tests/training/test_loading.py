@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from pairs import mlp
-from quiet import quiet_trainer
 from torch import nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 
+from helpers.pairs import mlp
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, NonSaturating, UsageError
 from lightning_cgan.core.serialization import describe
 

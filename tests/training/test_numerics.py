@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import DIGITS
 from lightning.pytorch import Trainer
 
+from helpers.paths import DIGITS
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.cli import choices as choosing
 from lightning_cgan.training.numerics import warn_of_differences

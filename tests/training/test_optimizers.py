@@ -13,8 +13,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from pairs import largest_difference, mlp
-from quiet import quiet_trainer
 from torch.optim import LBFGS, SGD, Adam, RMSprop, SparseAdam
 from torch.optim.lr_scheduler import (
     ChainedScheduler,
@@ -26,6 +24,8 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from helpers.pairs import largest_difference, mlp
+from helpers.quiet import quiet_trainer
 from lightning_cgan import Checkpoints, ConditionalGAN, DigitsData, NonSaturating, UsageError
 
 Made = Callable[[Any, Any], Any]

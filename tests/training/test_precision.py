@@ -11,10 +11,10 @@ import pytest
 import torch
 from lightning.pytorch.loggers.logger import DummyLogger
 from lightning.pytorch.plugins import MixedPrecision
-from quiet import quiet_trainer
 from torch import Tensor
 from torch.optim import SGD, Adam
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     R1,
     ConditionalGAN,

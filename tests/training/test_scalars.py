@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from quiet import quiet_trainer
 from torch.utils.data import DataLoader, TensorDataset
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.training import fused_step as capture
 from lightning_cgan.training import scalars as reporting
