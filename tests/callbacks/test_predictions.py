@@ -74,10 +74,10 @@ def test_many_images_on_two_processes(common: list[str]) -> None:
 
 
 def test_images_are_those_of_generate(common: list[str]) -> None:
-    made = predict(common, "made", 70, "--predictions.seed", "3", "--predictions.truncation", "0.9")
-    main(["generate", common[-1], "--count", "70", "--seed", "3", "--truncation", "0.9", "--out", "generated"])
+    made = predict(common, "made", 30, "--predictions.seed", "3", "--predictions.truncation", "0.9")
+    main(["generate", common[-1], "--count", "30", "--seed", "3", "--truncation", "0.9", "--out", "generated"])
     assert made == files_of("generated")
-    assert made.keys() == predict(common, "others", 70, "--predictions.seed", "4").keys()
+    assert made.keys() == predict(common, "others", 30, "--predictions.seed", "4").keys()
     assert not set(made.values()) & set(files_of("others").values())
 
 

@@ -227,6 +227,7 @@ def test_parts_of_a_set() -> None:
     assert torch.equal(choose(train, torch.tensor([4, 2])).labels, train.labels[[4, 2]])
 
 
+@pytest.mark.usefixtures("_quick_judge")
 def test_bad_options(fails: Callable[..., str], run: Run) -> None:
     folder = run("--trainer.max_steps", "1", "--data.image_size", "4")
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
