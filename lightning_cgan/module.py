@@ -1,39 +1,45 @@
-"""The conditional GAN: two networks, two optimizers, one training step."""
+"""The conditional GAN: two networks, two optimizers, one training step, and every hook of Lightning's, in order."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
+from typing_extensions import Self
 
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.rng import NETWORKS, TRAINING, generator_at, move_global_generator
+from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, generator_at, move_global_generator
 from lightning_cgan.core.serialization import INSTANTIATOR, Rebuildable
-from lightning_cgan.networks.base import (
-    Discriminator,
-    Generator,
-    check_agreement,
-    frozen,
-    uses_batch_statistics,
-)
+from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
 from lightning_cgan.networks.latents import Distribution, Drawing
+from lightning_cgan.networks.sampler import Sampler
 from lightning_cgan.objectives.augmentations import Augmentation
 from lightning_cgan.objectives.inputs import Dealer, LabelSource, Round
 from lightning_cgan.objectives.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.objectives.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.objectives.penalties import GradientPenalty
 from lightning_cgan.training.batches import TrainingBatches
-from lightning_cgan.training.compilation import Compiled
-from lightning_cgan.training.ema import average_of, decay_of, update_average
-from lightning_cgan.training.evaluation_steps import EvaluationSteps
-from lightning_cgan.training.optimization import ROLES
+from lightning_cgan.training.checkpointing import Checkpointing, build_from, read_checkpoint
+from lightning_cgan.training.compilation import Compilation, Compiled
+from lightning_cgan.training.contract import ROLES, Role
+from lightning_cgan.training.ema import MovingAverage, average_of
+from lightning_cgan.training.evaluation_steps import held_out_losses
+from lightning_cgan.training.optimization import Optimization, prepare_strategy
+from lightning_cgan.training.optimizers import save_by_time
+from lightning_cgan.training.progress import KeepsPlace
+from lightning_cgan.training.scalars import Scalars
 
 
-class ConditionalGAN(Rebuildable, EvaluationSteps):
+class ConditionalGAN(Rebuildable, Sampler, LightningModule):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
     One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
@@ -130,131 +136,126 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         check_positive("ema_half_life", ema_half_life)
         if ema_ramp_up is not None and ema_ramp_up <= 0:
             raise UsageError(f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; or none, for no ramp-up")
+        check_agreement("discriminator", discriminator, "generator", generator)
+        check_classifier(discriminator, auxiliary_classifier)
+        self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
+        self.generator_ema = None if ema_half_life is None else average_of(generator)
         self.loss = loss
         self.auxiliary_classifier = auxiliary_classifier
         self.penalties = penalties or []
-        self.optimizer_factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
-        self.scheduler_factories = {"generator": generator_scheduler, "discriminator": discriminator_scheduler}
-        self.latents = latents
-        self.discriminator_steps = discriminator_steps
-        self.share_fakes = share_fakes
-        self.clip_norms = {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}
-        self.accumulation = {"generator": generator_accumulation, "discriminator": discriminator_accumulation}
-        self.ema_half_life = ema_half_life
-        self.ema_ramp_up = ema_ramp_up
-        self.generator_ema = None if ema_half_life is None else average_of(generator)
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
-        self.compiled = compile
-        self.cuda_graph = cuda_graph
-        self.seed = None
-        self.images_seen = 0
+        self.latents = latents
         self.drawing = Drawing()
-        self._prepare_batches()
-        with_places = any(penalty.needs_places for penalty in self.penalties)
         sizes = (generator.latent_dim, generator.num_classes)
-        self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places)
-        check_agreement("discriminator", discriminator, "generator", generator)
-        check_classifier(discriminator, auxiliary_classifier)
+        with_places = any(penalty.needs_places for penalty in self.penalties)
+        steps = (discriminator_steps, share_fakes)
+        self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places, *steps)
+        self.seed: int | None = None
+        self.discriminator_steps = discriminator_steps
+        self.accumulation: dict[Role, int] = {
+            "generator": generator_accumulation,
+            "discriminator": discriminator_accumulation,
+        }
+        self.ema = MovingAverage(ema_half_life, ema_ramp_up)
+        self.scalars = Scalars(self)
+        self.optimization = Optimization(
+            self,
+            {"generator": generator_optimizer, "discriminator": discriminator_optimizer},
+            {"generator": generator_scheduler, "discriminator": discriminator_scheduler},
+            {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm},
+            has_own=type(self).configure_optimizers is not ConditionalGAN.configure_optimizers,
+        )
+        self.compilation = Compilation(self, self.optimization, self.scalars, compile, cuda_graph)
+        self.checkpointing = Checkpointing(self, self.optimization, self.compilation, self.ema, self.scalars)
+        self._prepare_batches()
         self._save_description()
-
-    def _prepare_batches(self) -> None:
-        steps, accumulation = self.discriminator_steps, self.accumulation
-        networks = self.generator, self.discriminator
-        self._batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
 
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Makes one alternation.
+        """Makes one alternation: `discriminator_steps` updates of the discriminator, then one of the generator.
 
         Raises:
             UsageError: The batch is not of images (N, C, H, W), floats in [-1, 1], and class numbers (N,), or cannot be
                 cut into the parts that are asked for.
         """
-        loader = self.trainer.train_dataloader
-        images, labels = self._batches.take(batch, batch_idx, loader, self.device, self.trainer.world_size)
+        loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
+        images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)
         if not len(images):
             return
         assert self.seed is not None, "setup has fixed it"
-        address = (self.seed, NETWORKS, self.global_step, self.trainer.global_rank)
-        move_global_generator(*address, device=self.device)  # for dropout, and whatever else a network draws
-        rounds, last = self._deal_alternation(images, labels)
-        due = self.objectives.due(self.global_step)
-        if not self.run_captured(rounds, last, due):
-            self._alternate(rounds, last, due)
-        self.finish_alternation()
-        self._average_generator(len(rounds[0].real) * self.trainer.world_size)
-        self.running_means.count_images(len(images) * self.trainer.world_size)
+        self.scalars.stopwatch.start()
+        step = self.global_step
+        # For dropout, and whatever else a network draws.
+        move_global_generator(self.seed, NETWORKS, step, self.global_rank, device=self.device)
+        inputs = self.dealer.sample(images, labels, self.seed, step)
+        due = self.objectives.due(step)
+        if not self.compilation.run_step(inputs, due):  # the whole step as one graph, where it can be
+            fake = None
+            for part in inputs.discriminator:
+                is_shared = inputs.shares_fakes and part is inputs.generator
+                fake = self.update_discriminator(part, due, keep_graph=is_shared and not self._accumulates())
+            self.update_generator(inputs.generator, fake)
+        self.optimization.finish_step()
+        self.checkpointing.note_step()
+        self.ema.update(self.generator_ema, self.generator, len(inputs.generator.real) * world_size)
+        self.scalars.count_images(len(images) * world_size)
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:
-            self._batches.raise_faults()
-            self.report_running_means(**self.skipped_scalars())
+            self.batches.raise_faults()
+            self.scalars.report(**self.optimization.skipped_scalars())
+        self.scalars.stopwatch.stop()
 
-    def on_train_epoch_end(self) -> None:
-        """Looks at what of the batches has not been looked at yet, since that makes a GPU wait."""
-        self._batches.raise_faults()
-
-    def _deal_alternation(self, images: Tensor, labels: Tensor) -> tuple[list[Round], Round | None]:
-        """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""
-        step, count = self.global_step, self.discriminator_steps
-        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
-        rounds = [self._deal(*part, TRAINING, step, number) for number, part in enumerate(parts)]
-        if self.share_fakes:
-            return rounds, None
-        # An address of its own: fresh latents, as if one more part of the batch had come.
-        return rounds, self._deal(*parts[-1], TRAINING, step, count)
-
-    def _alternate(self, rounds: list[Round], last: Round | None, due: Penalties) -> None:
-        fake = None
-        for dealt in rounds:
-            is_shared = last is None and dealt is rounds[-1]
-            keep_graph = is_shared and set(self.accumulation.values()) == {1}
-            fake = self._update_discriminator(dealt, due, keep_graph)
-        self._update_generator(last or rounds[-1], fake)
-
-    def _update_discriminator(self, dealt: Round, due: Penalties, keep_graph: bool) -> Tensor | None:
+    def update_discriminator(self, dealt: Round, due: Penalties, keep_graph: bool) -> Tensor | None:
         """Returns the generated images, if the generator's update can go on from their graph."""
-        self.optimizer_of("discriminator").zero_grad()
+        self.optimization.zero_grad("discriminator")
         parts = dealt.split(self.accumulation["discriminator"])
         for part in parts:
             with torch.set_grad_enabled(keep_graph):
                 fake = self.dealer.make(self.generator, part)
             objective, means = self.objectives.of_discriminator(self.discriminator, part, fake.detach(), due)
-            self.running_means.add(means)
+            self.scalars.add(means)
             self.manual_backward(objective / len(parts))
-        self.move("discriminator")
+        self.optimization.step("discriminator")
         return fake if keep_graph else None
 
-    def _update_generator(self, dealt: Round, fake: Tensor | None) -> None:
-        self.optimizer_of("generator").zero_grad()
+    def update_generator(self, dealt: Round, fake: Tensor | None) -> None:
+        """Works on images whose graph is there, or makes them."""
+        self.optimization.zero_grad("generator")
         parts = dealt.split(self.accumulation["generator"])
         with frozen(self.discriminator):
             for part in parts:
                 made = fake if fake is not None else self.dealer.make(self.generator, part)
                 objective, means = self.objectives.of_generator(self.discriminator, part, made)
-                self.running_means.add(means)
+                self.scalars.add(means)
                 self.manual_backward(objective / len(parts))
-        self.move("generator")
+        self.optimization.step("generator")
 
-    def _average_generator(self, images: int) -> None:
-        if self.generator_ema is not None and self.ema_half_life is not None:
-            decay = decay_of(images, self.images_seen, self.ema_half_life, self.ema_ramp_up)
-            update_average(self.generator_ema, self.generator, decay)
-        self.images_seen += images
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Computes gradients of this process's images; `Optimization.step` averages them over the processes."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            with strategy.block_backward_sync():
+                super().manual_backward(loss, *args, **kwargs)
+        else:
+            super().manual_backward(loss, *args, **kwargs)
 
-    def _deal(self, real: Tensor, labels: Tensor, *address: int) -> Round:
-        return self.dealer.deal(self._generator(*address), real, labels)
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradient of the network that is about to move."""
+        self.optimization.clip(optimizer)
 
-    def _seed_of_fit(self) -> int:
-        """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
-        seed = torch.initial_seed() % 2**63
-        return generator_at(seed, self.images_seen).initial_seed() if self.images_seen else seed
+    def _accumulates(self) -> bool:
+        return set(self.accumulation.values()) != {1}
 
-    # ---- what Lightning asks for -------------------------------------------------------------------------------------
+    # ---- before, around and after the steps of a fit -----------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds what lets a run resume at its place in the data."""
+        return [] if any(isinstance(one, KeepsPlace) for one in self.trainer.callbacks) else [KeepsPlace()]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         """Fixes the seed, makes strategy and networks ready, and compares the networks with the data module, if any.
@@ -267,14 +268,166 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
             self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
         self._prepare_batches()
         self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
-        self.prepare_strategy()
+        prepare_strategy(self.trainer.strategy)
         if stage == "fit":
-            self.prepare_compilation()
+            self.compilation.prepare(self)
         data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
 
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
+
+        Raises:
+            UsageError: See `Optimization.configure`.
+        """
+        return self.optimization.configure()
+
+    def on_fit_start(self) -> None:
+        """Looks at the optimizers and schedulers, and at what a checkpoint is about to restore of them.
+
+        Raises:
+            UsageError: They cannot move the two networks in turn, or are others than those of the checkpoint.
+        """
+        self.optimization.check()
+        self.checkpointing.begin()
+
+    def on_train_start(self) -> None:
+        """Begins to count, and decides whether steps run as graphs."""
+        self.scalars.begin()
+        self.optimization.begin()
+        self.compilation.begin()
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the clock of `images_per_second`; Lightning calls this after the callbacks."""
+        self.scalars.stopwatch.start()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Lets Lightning's `ModelCheckpoint(train_time_interval=…)` save, and starts the clock after the callbacks."""
+        save_by_time(self.trainer)  # in manual optimization it would never
+        if not self.trainer.is_last_batch:
+            self.scalars.stopwatch.start()
+
+    def on_validation_start(self) -> None:
+        """Stops the clock: scores, pictures and checkpoints of a validation are not training."""
+        self.scalars.stopwatch.stop()
+
+    def on_validation_epoch_end(self) -> None:
+        """Hands losses and scores on held-out images to the loggers, before a checkpoint counts their rows."""
+        if self.is_fitting and not self.trainer.sanity_checking:
+            self.scalars.report_validation()
+
+    def on_validation_end(self) -> None:
+        """Starts the clock again, unless an epoch has ended."""
+        if not self.trainer.sanity_checking and not self.trainer.is_last_batch:
+            self.scalars.stopwatch.start()
+
+    def on_train_epoch_end(self) -> None:
+        """Looks at what of the batches has not been looked at yet, since that makes a GPU wait."""
+        self.batches.raise_faults()
+
+    def on_train_end(self) -> None:
+        """Tells how many updates were skipped, and packs what belongs to the weights of a spawned process."""
+        self.optimization.tell_skipped()
+        self.checkpointing.end()
+
+    # ---- beside training ---------------------------------------------------------------------------------------------
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
+        return cast(Tensor, self.chosen_generator(ema=True)(latents, labels))
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`.
+
+        Of several loaders, each has losses of its own, whose names end in `/dataloader_idx_0`, and so on.
+        """
+        pair = self.batches.check(batch, "validation", batch_idx)
+        self._report_losses("val", *pair, VALIDATION, batch_idx, *_unless_first(dataloader_idx))
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`; see the former."""
+        pair = self.batches.check(batch, "test", batch_idx)
+        self._report_losses("test", *pair, TEST, batch_idx, *_unless_first(dataloader_idx))
+
+    def _report_losses(self, prefix: str, images: Tensor, labels: Tensor, *address: int) -> None:
+        networks = self.generator, self.discriminator
+        losses = held_out_losses(self.loss, networks, self.dealer, images, labels, self._rng(*address))
+        self.scalars.report_losses(prefix, len(images), **losses)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again, int64.
+
+        Args:
+            batch: Labels with the numbers of the images within their classes, shape (N, 2), which `drawing` draws the
+                latents for; or labels alone, shape (N,), for any latents. Also as the one part of a list.
+            batch_idx: The number of the batch.
+            dataloader_idx: The number of the loader, where there are several.
+
+        Raises:
+            UsageError: The batch is something else.
+        """
+        given = self.batches.check_prediction(batch, batch_idx)
+        labels = given if given.ndim == 1 else given[:, 0]
+        if given.ndim == 1:
+            address = (PREDICTION, batch_idx, *_unless_first(dataloader_idx))
+            latents = self.dealer.draw_latents(len(given), self._rng(*address))
+        else:
+            latents = self.drawing.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
+        with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
+            return self.generate(labels, latents), labels
+
     # ---- checkpoints -------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the seed, the counts, the data, and the means that wait to be logged."""
+        self.checkpointing.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the seed of the run, its counts and its means; Lightning loads the weights after that.
+
+        Raises:
+            UsageError: See `Checkpointing.load`.
+        """
+        self.checkpointing.load(checkpoint, self)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The weights, as of any module, and what a spawned process brings back beside them."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return state if args or kwargs else self.checkpointing.pack(state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Takes up weights, as any module does."""
+        return super().load_state_dict(self.checkpointing.unpack(state_dict), *args, **kwargs)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Builds the module of a checkpoint, but imports nothing for a file's sake, and calls nothing that it names.
+
+        Args:
+            checkpoint_path: A file, a URL, or a file that is open.
+            map_location: Where its tensors go; see `torch.load`. If not given, where they were, if that is there.
+            hparams_file: Not taken: a checkpoint says itself how its module is built.
+            strict: Whether the weights must be those of the module, no more and no less.
+            weights_only: Of no effect: a file that wants to run code is refused, always.
+            **kwargs: Arguments of the module, in the place of those of the checkpoint.
+
+        Raises:
+            UsageError: The checkpoint names classes of modules that nobody has imported, or others than networks,
+                losses, optimizers and their like: whoever wrote it would choose what code runs.
+        """
+        if hparams_file is not None:
+            expected = "hparams_file: expected none, since the checkpoint says how its module is built"
+            raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
+        return build_from(cls, read_checkpoint(checkpoint_path, map_location), strict, kwargs)
 
     def _save_description(self) -> None:
         """Keeps what builds this module again as hyperparameters, in the format of Lightning's command line."""
@@ -286,3 +439,39 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
                 "lr=1e-3) for an optimizer"
             )
         self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
+
+    # ---- for the parts -----------------------------------------------------------------------------------------------
+
+    @property
+    def attached_trainer(self) -> Trainer | None:
+        """The Trainer, or nothing where none runs this module."""
+        return self._trainer
+
+    @property
+    def is_fitting(self) -> bool:
+        """Whether a Trainer fits this module now."""
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+
+    @property
+    def reported(self) -> dict[str, float]:
+        """The scalars that were last handed to the loggers."""
+        return self.scalars.reported
+
+    def _prepare_batches(self) -> None:
+        steps, accumulation = self.discriminator_steps, self.accumulation
+        networks = self.generator, self.discriminator
+        self.batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
+
+    def _seed_of_fit(self) -> int:
+        """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
+        seed, images_seen = torch.initial_seed() % 2**63, self.ema.images_seen
+        return generator_at(seed, images_seen).initial_seed() if images_seen else seed
+
+    def _rng(self, *address: int) -> torch.Generator:
+        assert self.seed is not None, "the seed is known once a Trainer runs"
+        return generator_at(self.seed, *address, device=self.device)
+
+
+def _unless_first(dataloader_idx: int) -> tuple[int, ...]:
+    """The part of an address that says which of several loaders it is; most runs have one."""
+    return (dataloader_idx,) if dataloader_idx else ()

@@ -17,9 +17,10 @@ from lightning_cgan.core.rng import generator_at
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import frozen, judge
 from lightning_cgan.networks.latents import draw_latents
+from lightning_cgan.objectives.inputs import StepInputs
+from lightning_cgan.training.contract import ROLES
 from lightning_cgan.training.ema import decay_of, update_average
-from lightning_cgan.training.fused_step import CapturedAlternation
-from lightning_cgan.training.optimization import ROLES
+from lightning_cgan.training.fused_step import CapturedAlternation, StepParts
 
 Step = Callable[[], None]
 
@@ -29,16 +30,18 @@ def bare_loop(
 ) -> Step:
     """The step of `module` by hand."""
     generator, discriminator = copies(module)
-    average = copy.deepcopy(generator).requires_grad_(False) if module.ema_half_life else None
-    optimizers = [module.optimizer_factories[role](net.parameters()) for role, net in roles(generator, discriminator)]
+    average = copy.deepcopy(generator).requires_grad_(False) if module.ema.half_life else None
+    build = module.optimization.optimizer_factories
+    optimizers = [build[role](net.parameters()) for role, net in roles(generator, discriminator)]
     generator_optimizer, discriminator_optimizer = optimizers
     dealer, objectives = module.dealer, module.objectives
     batches = from_memory(pixels, labels, batch_size)
     captured = None
-    if as_graph and module.captured is not None:
-        compiles = module.captured.compiles
+    if as_graph and module.compilation.captured is not None:
+        compiles = module.compilation.captured.compiles
         skipped = {role: torch.zeros((), dtype=torch.int64, device=pixels.device) for role in ROLES}
-        captured = CapturedAlternation(generator, discriminator, objectives, dealer, *optimizers, skipped, compiles)
+        parts = StepParts(generator, discriminator, objectives, dealer, *optimizers)
+        captured = CapturedAlternation(parts, skipped, compiles)
     count = 0
 
     def step() -> None:
@@ -48,7 +51,7 @@ def bare_loop(
         due = objectives.due(count)
         with autocast():
             if captured is not None:
-                captured.run([dealt], None, due)
+                captured.run(StepInputs([dealt], dealt, shares_fakes=True), due)
             else:
                 fake = generator(dealt.latents, dealt.fake_labels)
                 discriminator_optimizer.zero_grad()
@@ -59,7 +62,7 @@ def bare_loop(
                     objectives.of_generator(discriminator, dealt, fake)[0].backward()
                 generator_optimizer.step()
         if average is not None:
-            decay = decay_of(batch_size, count * batch_size, module.ema_half_life, module.ema_ramp_up)
+            decay = decay_of(batch_size, count * batch_size, module.ema.half_life, module.ema.ramp_up)
             update_average(average, generator, decay)
         count += 1
 
@@ -72,7 +75,7 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
     put_channels_outermost(generator)
     put_channels_outermost(discriminator)
     generator_optimizer, discriminator_optimizer = (
-        type(module.optimizer_factories[role](nn.Linear(1, 1).parameters()))(net.parameters(), lr=1e-4)
+        type(module.optimization.optimizer_factories[role](nn.Linear(1, 1).parameters()))(net.parameters(), lr=1e-4)
         for role, net in roles(generator, discriminator)
     )
     count = 0

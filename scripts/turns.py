@@ -55,7 +55,7 @@ class Turns(Callback):
             "eager": plain_loop(pl_module, from_memory(pixels, labels, size), reads_losses=False),
             "naive": plain_loop(pl_module, to(device, from_files(data, size)), reads_losses=True),
         }
-        if pl_module.captured is not None:
+        if pl_module.compilation.captured is not None:
             self.steps["uncompiled"] = bare(as_graph=False)
         self.seconds |= {name: [] for name in self.steps}
         self.threads |= {name: torch.get_num_threads() for name in ("fit", "bare", "uncompiled")}
@@ -162,14 +162,14 @@ def measure(config: str, rounds: int, seconds: float, options: list[str]) -> dic
     return {
         "config": Path(config).stem,
         "precision": cli.trainer.precision,
-        "compile": module.compiled,
+        "compile": module.compilation.mode,
         "threads": turns.threads,
         "gflop": cli.flops / 1e9,
         "gflop_per_second": rate / 1e9,
         "batch_size": cli.datamodule.batch_size,
         "speeds": turns.speeds(),
         "events_ms": {name: 1e3 * statistics.median(taken) for name, taken in turns.events.items() if taken},
-        "seconds_to_capture": module.captured.seconds if module.captured is not None else None,
+        "seconds_to_capture": module.compilation.captured.seconds if module.compilation.captured is not None else None,
     }
 
 

@@ -13,6 +13,7 @@ from lightning_cgan.core.class_names import check_names
 from lightning_cgan.core.errors import UsageError, no_such_file
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
+from lightning_cgan.training.checkpointing import build_from
 
 
 def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
@@ -27,7 +28,7 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
     chosen = _device(device)
     try:
         read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
-        module = ConditionalGAN.from_content(read).to(chosen)
+        module = build_from(ConditionalGAN, read).to(chosen)
     except UsageError as error:
         said = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
         raise UsageError(f"checkpoint: {said}") from error

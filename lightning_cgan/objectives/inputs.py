@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightning_cgan.core.distributed import gather_rows
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.rng import TRAINING, generator_at
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import Distribution, draw_latents
 from lightning_cgan.objectives.augmentations import Augmentation
@@ -48,6 +49,20 @@ class Round(NamedTuple):
         return [Round(*columns) for columns in zip(*(column.chunk(parts) for column in self), strict=True)]
 
 
+class StepInputs(NamedTuple):
+    """What the updates of one training step look at.
+
+    Attributes:
+        discriminator: For each update of the discriminator.
+        generator: For that of the generator.
+        shares_fakes: Whether that works on the images of the discriminator's last update.
+    """
+
+    discriminator: list[Round]
+    generator: Round
+    shares_fakes: bool
+
+
 class Dealer:
     """Deals the rounds of a run.
 
@@ -58,6 +73,8 @@ class Dealer:
         fake_labels: Where the labels of generated images come from; see `ConditionalGAN`.
         augmentations: What real and generated images go through.
         with_places: Whether a penalty needs random numbers.
+        discriminator_steps: The number of the discriminator's updates in a step.
+        share_fakes: Whether the generator's update works on the images of the last of them.
     """
 
     def __init__(
@@ -68,6 +85,8 @@ class Dealer:
         fake_labels: LabelSource,
         augmentations: Sequence[Augmentation],
         with_places: bool,
+        discriminator_steps: int = 1,
+        share_fakes: bool = True,
     ) -> None:
         self.latent_dim = latent_dim
         self.num_classes = num_classes
@@ -75,11 +94,33 @@ class Dealer:
         self.fake_labels = fake_labels
         self.augmentations = augmentations
         self.with_places = with_places
+        self.discriminator_steps = discriminator_steps
+        self.share_fakes = share_fakes
         self.rank, self.world_size = 0, 1
 
     def join(self, rank: int, world_size: int) -> None:
         """Tells which of how many processes this one is."""
         self.rank, self.world_size = rank, world_size
+
+    def sample(self, images: Tensor, labels: Tensor, seed: int, step: int) -> StepInputs:
+        """Cuts a batch into the parts of a step, and draws what belongs to each.
+
+        Args:
+            images: Real images, shape (N, C, H, W).
+            labels: Their labels, shape (N,).
+            seed: The seed of the run.
+            step: The number of the step.
+        """
+
+        def inputs(part: tuple[Tensor, Tensor], number: int) -> Round:
+            return self.deal(generator_at(seed, TRAINING, step, number, device=images.device), *part)
+
+        count = self.discriminator_steps
+        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
+        rounds = [inputs(part, number) for number, part in enumerate(parts)]
+        # Else an address of its own: fresh latents, as if one more part of the batch had come.
+        last = rounds[-1] if self.share_fakes else inputs(parts[-1], count)
+        return StepInputs(rounds, last, self.share_fakes)
 
     def deal(self, generator: torch.Generator, real: Tensor, labels: Tensor) -> Round:
         """Draws what belongs to these real images, and augments them."""

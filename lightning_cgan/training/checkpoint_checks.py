@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, printable
 from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.training.contract import ROLES
 from lightning_cgan.training.numerics import check_numerics
-from lightning_cgan.training.optimization import ROLES
 
 
 def entry_of(checkpoint: Any) -> dict[str, Any]:

@@ -59,3 +59,26 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     for old, new in pairs:
         if not old.is_floating_point():
             old.copy_(new)
+
+
+class MovingAverage:
+    """How a moving average of the generator's weights follows them.
+
+    Args:
+        half_life: The number of images after which a contribution counts half; none, for no average.
+        ramp_up: See `decay_of`.
+
+    Attributes:
+        images_seen: The number of real images that the generator has been trained with.
+    """
+
+    def __init__(self, half_life: float | None, ramp_up: float | None) -> None:
+        self.half_life = half_life
+        self.ramp_up = ramp_up
+        self.images_seen = 0
+
+    def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
+        """Moves the average, if there is one, towards a network that has been trained on some more images."""
+        if average is not None and self.half_life is not None:
+            update_average(average, network, decay_of(images, self.images_seen, self.half_life, self.ramp_up))
+        self.images_seen += images

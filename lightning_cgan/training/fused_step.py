@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_cgan.core.errors import CaptureError
 from lightning_cgan.networks.base import Discriminator, Generator
-from lightning_cgan.objectives.inputs import Dealer, Round
+from lightning_cgan.objectives.inputs import Dealer, Round, StepInputs
 from lightning_cgan.objectives.objectives import Means, Objectives, Penalties
 from lightning_cgan.training.fused_adam import GraphAdam
 from lightning_cgan.training.graph_dependencies import Dependencies, is_number
@@ -32,6 +32,26 @@ _MOST_CHANGES, _MOST_SITUATIONS = 3, 4
 _MOST_SIZES = 2  # of batches: that of a loader's last one, too
 
 
+class StepParts(NamedTuple):
+    """What a step is made with.
+
+    Attributes:
+        generator: Makes the images.
+        discriminator: Judges them.
+        objectives: What the two minimise.
+        dealer: Augments the generated images.
+        generator_optimizer: See `fused_adam.why_not_in_a_graph`.
+        discriminator_optimizer: The same.
+    """
+
+    generator: Generator
+    discriminator: Discriminator
+    objectives: Objectives
+    dealer: Dealer
+    generator_optimizer: Optimizer
+    discriminator_optimizer: Optimizer
+
+
 class CapturedAlternation:
     """Runs alternations from graphs, of which it records one for each set of penalties that are due together.
 
@@ -39,12 +59,7 @@ class CapturedAlternation:
     and the numbers that a class names in `varying`. For any other change graphs are recorded anew, a few times at most.
 
     Args:
-        generator: Makes the images.
-        discriminator: Judges them.
-        objectives: What the two minimise.
-        dealer: Augments the generated images.
-        generator_optimizer: See `adam.why_not_in_a_graph`.
-        discriminator_optimizer: The same.
+        parts: What a step is made with.
         skipped_steps: Count the updates of each network that are left out, because a gradient is not finite.
         compiles: Whether `torch.compile` fuses each graph.
         tell: Is told in one line when graphs are recorded anew.
@@ -55,12 +70,7 @@ class CapturedAlternation:
 
     def __init__(
         self,
-        generator: Generator,
-        discriminator: Discriminator,
-        objectives: Objectives,
-        dealer: Dealer,
-        generator_optimizer: Optimizer,
-        discriminator_optimizer: Optimizer,
+        parts: StepParts,
         skipped_steps: Mapping[Any, Tensor],
         compiles: bool,
         tell: Tell = lambda line: None,
@@ -72,42 +82,36 @@ class CapturedAlternation:
         self.sizes: set[Any] = set()
         self._with_varying, self._has_told = True, False
         self._changes: Counter[str] = Counter()
-        self._take(generator, discriminator, objectives, dealer, generator_optimizer, discriminator_optimizer)
+        self._take(parts)
 
-    def _take(self, *parts: Any) -> None:
-        self.parts = generator, discriminator, objectives, dealer, generator_optimizer, discriminator_optimizer = parts
-        self.pair = _Pair(generator, discriminator)
-        self.objectives: Objectives = objectives
-        self.dealer: Dealer = dealer
-        self.optimizers: dict[str, Optimizer] = {
-            "generator": generator_optimizer,
-            "discriminator": discriminator_optimizer,
-        }
+    def _take(self, parts: StepParts) -> None:
+        self.parts = parts
+        self.pair = _Pair(parts.generator, parts.discriminator)
+        self.optimizers = {"generator": parts.generator_optimizer, "discriminator": parts.discriminator_optimizer}
         self._situations: list[_Situation] = []  # the present one first
 
-    def begin_anew(self, *parts: Any) -> None:
-        """Goes on with other networks, objectives or optimizers, in the order of the arguments.
+    def begin_anew(self, parts: StepParts) -> None:
+        """Goes on with other networks, objectives or optimizers.
 
         Raises:
             CaptureError: That has happened too often.
         """
         self.count("a network, an optimizer or another part")
-        self._take(*parts)
+        self._take(parts)
 
-    def fits(self, rounds: Sequence[Round]) -> bool:
+    def fits(self, inputs: StepInputs) -> bool:
         """Whether there are graphs for batches of this size, or may be: only for the first two."""
-        fits = len(self.sizes) < _MOST_SIZES or _size(rounds) in self.sizes
+        fits = len(self.sizes) < _MOST_SIZES or _size(inputs) in self.sizes
         if not fits and not self._has_told:
             self._has_told = True
             self.tell(f"Batches of more than {_MOST_SIZES} sizes: alternations of the others are not run as one graph")
         return fits
 
-    def run(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> Means:
+    def run(self, inputs: StepInputs, due: Penalties) -> Means:
         """Makes an alternation, and returns the scalars to log.
 
         Args:
-            rounds: One for each update of the discriminator.
-            last: That of the generator's update, unless it works on the images of the discriminator's last one.
+            inputs: What its updates look at.
             due: The penalties to compute.
 
         Raises:
@@ -115,13 +119,15 @@ class CapturedAlternation:
         """
         situation = self._situation()
         situation.take_up()
-        key = _key(rounds, last, due)
+        key = _key(inputs, due)
         if key not in situation.graphs:
-            situation = self._record(situation, rounds, last, due)
-            self.sizes |= {_size(rounds)}
+            situation = self._record(situation, inputs, due)
+            self.sizes |= {_size(inputs)}
         graph, names, _ = situation.graphs[key]
-        with torch.no_grad(), without_autocast(rounds[0].real.device.type):
-            return dict(zip(names, graph(*situation.lasting_tensors, *_columns(rounds, last)), strict=True))
+        rounds, last = _parts(inputs)
+        columns = [column for dealt in (*rounds, *last) for column in dealt]
+        with torch.no_grad(), without_autocast(inputs.generator.real.device.type):
+            return dict(zip(names, graph(*situation.lasting_tensors, *columns), strict=True))
 
     def _situation(self) -> _Situation:
         """The present situation, an earlier one that is back, or a new one."""
@@ -143,19 +149,19 @@ class CapturedAlternation:
             raise CaptureError(f"{changed} has changed {self._changes[changed]} times, each of which takes graphs anew")
         self.tell(f"{changed} has changed: alternations are recorded anew as graphs")
 
-    def _record(self, situation: _Situation, rounds: Sequence[Round], last: Round | None, due: Penalties) -> _Situation:
+    def _record(self, situation: _Situation, inputs: StepInputs, due: Penalties) -> _Situation:
         """Records a graph; with numbers that may vary as tensors, if what computes with them takes tensors."""
         started = time.monotonic()
         try:
             try:
-                situation.record(rounds, last, due)
+                situation.record(inputs, due)
             except Exception:
                 if not situation.dependencies.varying:
                     raise
                 self._with_varying = False
                 situation = self._situations[0] = _Situation(self, False)
                 situation.take_up()
-                situation.record(rounds, last, due)
+                situation.record(inputs, due)
         except CaptureError:
             raise
         except Exception as error:  # networks can do anything, and so fail in many ways
@@ -177,7 +183,7 @@ class _Situation:
         parameters = dict(self.pair.named_parameters())
         self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
         roots: list[tuple[str, Any]] = [("generator", self.pair.generator), ("discriminator", self.pair.discriminator)]
-        roots += [("", whole.objectives), ("", whole.dealer)]
+        roots += [("", whole.parts.objectives), ("", whole.parts.dealer)]
         self.dependencies = Dependencies(roots, parameters, with_varying)
         names = {parameter: name for name, parameter in parameters.items()}
         self.adams = [
@@ -232,14 +238,14 @@ class _Situation:
         tensors = self.tensors.values()
         return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
 
-    def record(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> None:
+    def record(self, inputs: StepInputs, due: Penalties) -> None:
         """Records the graph of an alternation, which is not made by that.
 
         Raises:
             CaptureError: Something else than tensors has been changed by it.
         """
         names: list[str] = []
-        inputs, spec = tree_flatten((self.lasting, list(rounds), [] if last is None else [last]))
+        entering, spec = tree_flatten((self.lasting, *_parts(inputs)))
 
         def alternate(*tensors: Tensor) -> list[Tensor]:
             lasting, rounds, last = tree_unflatten(list(tensors), spec)
@@ -247,8 +253,8 @@ class _Situation:
             names[:] = means
             return [mean.detach() for mean in means.values()]
 
-        graph = record(alternate, inputs, len(self.lasting_tensors), self.dependencies, self.whole.compiles)
-        self.graphs[_key(rounds, last, due)] = graph, names, due
+        graph = record(alternate, entering, len(self.lasting_tensors), self.dependencies, self.whole.compiles)
+        self.graphs[_key(inputs, due)] = graph, names, due
 
     @torch.enable_grad()
     def _alternate(self, lasting: Any, rounds: Sequence[Round], last: Round | None, due: Penalties) -> Means:
@@ -258,7 +264,7 @@ class _Situation:
         leaves = {name: tensor.detach() for name, tensor in tensors.items()}
         for name in self.trained:
             leaves[name].requires_grad_()
-        objectives, dealer = self.whole.objectives, self.whole.dealer
+        objectives, dealer = self.whole.parts.objectives, self.whole.parts.dealer
 
         def alternate(generator: Generator, discriminator: Discriminator) -> Means:
             for dealt in rounds:
@@ -292,16 +298,18 @@ class _Pair(nn.Module):
         return alternate(self.generator, self.discriminator)
 
 
-def _key(rounds: Sequence[Round], last: Round | None, due: Penalties) -> Any:
-    return _size(rounds), last is None, tuple(map(id, due))
+def _key(inputs: StepInputs, due: Penalties) -> Any:
+    return _size(inputs), inputs.shares_fakes, tuple(map(id, due))
 
 
-def _size(rounds: Sequence[Round]) -> Any:
+def _size(inputs: StepInputs) -> Any:
+    rounds = inputs.discriminator
     return tuple((dealt.real.shape, dealt.real.stride(), dealt.real.dtype, dealt.labels.dtype) for dealt in rounds)
 
 
-def _columns(rounds: Sequence[Round], last: Round | None) -> list[Tensor]:
-    return [column for dealt in (*rounds, *([last] if last is not None else [])) for column in dealt]
+def _parts(inputs: StepInputs) -> tuple[list[Round], list[Round]]:
+    """What enters a graph of a step's inputs: that of the generator too, unless it is that of the discriminator."""
+    return inputs.discriminator, [] if inputs.shares_fakes else [inputs.generator]
 
 
 def _layout(tensor: Tensor) -> Any:

@@ -68,7 +68,7 @@ class KeepsPlace(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings the loader to its place, and lets Lightning finish an epoch that has no more batches."""
-        cast(Any, pl_module).place.enter(trainer)
+        cast(Any, pl_module).checkpointing.place.enter(trainer)
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
             # Else Lightning would train on a batch more, unless a validation is due.
@@ -76,7 +76,7 @@ class KeepsPlace(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a loader to its place that was made anew for this epoch; there is nothing to restart in that."""
-        cast(Any, pl_module).place.enter(trainer)
+        cast(Any, pl_module).checkpointing.place.enter(trainer)
         _end_restart(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
