@@ -26,7 +26,7 @@ def main() -> None:
     """Hands the bytes of libFuzzer to the test of a reader."""
     if len(sys.argv) < 2 or sys.argv[1] not in READERS:
         sys.exit(f"error: expected one of {', '.join(READERS)}, got {sys.argv[1:2]}; see tests/fuzz/test_fuzz.py")
-    sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]
+    sys.path[:0] = [str(TESTS), str(TESTS / "fuzz")]  # `helpers`, and the readers
     with atheris.instrument_imports(include=["lightning_cgan"]):
         import test_fuzz
     test = getattr(test_fuzz, f"test_{sys.argv.pop(1)}")

@@ -3,24 +3,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
+from helpers.idx_files import write_idx
+from helpers.paths import CONFIGS, DIGITS
 from lightning_cgan.cli import options
 from lightning_cgan.cli.main import CLI, main
 
 # A shell's background job ignores it, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-CONFIGS = Path(__file__).parent.parent / "configs"
-DIGITS = str(CONFIGS / "digits.yaml")
 
 
 @pytest.fixture(autouse=True)
@@ -101,15 +98,3 @@ def mnist_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
         for prefix, count in (("train", 600), ("t10k", 100)):
             write_idx(folder / name / "raw", prefix, count)
     return str(folder)
-
-
-def write_idx(folder: Path, prefix: str, count: int, highest_label: int = 9) -> None:
-    """Writes images and labels as unpacked IDX files (http://yann.lecun.com/exdb/mnist)."""
-    chance = np.random.default_rng(count)
-    folder.mkdir(parents=True, exist_ok=True)
-    images = chance.integers(0, 256, (count, 28, 28), dtype=np.uint8)
-    labels = np.arange(count, dtype=np.uint8) % (highest_label + 1)
-    header = struct.pack(">BBBBIII", 0, 0, 8, 3, count, 28, 28)
-    (folder / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-    header = struct.pack(">BBBBI", 0, 0, 8, 1, count)
-    (folder / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_module import fit
 from torch import Tensor
 
+from helpers.small_gan import fit
 from lightning_cgan import (
     R1,
     AuxiliaryClassifier,

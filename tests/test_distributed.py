@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-import two_processes
+
+from helpers import two_processes
+from helpers.paths import DIGITS
+from helpers.processes import with_helpers
 
 WORKER = Path(two_processes.__file__)
 
@@ -24,7 +27,7 @@ def free_port() -> int:
 
 def torchrun(*options: str, worker: tuple[str, ...]) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--master_addr", "127.0.0.1", *options, *worker]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=with_helpers(OMP_NUM_THREADS="1"), stdout=subprocess.PIPE, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +132,7 @@ def test_two_nodes(launcher: str, tmp_path: Path) -> None:
             options = ("--nnodes", "2", "--node_rank", str(rank), "--nproc_per_node", "1", "--master_port", port)
             nodes.append(torchrun(*options, worker=worker))
         else:
-            environment = {**os.environ, **of_slurm(rank, port)}
+            environment = with_helpers(**of_slurm(rank, port))
             command = [sys.executable, *worker]
             nodes.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
     assert [node.communicate(timeout=300) and node.returncode for node in nodes] == [0, 0]
@@ -141,9 +144,8 @@ def test_two_nodes(launcher: str, tmp_path: Path) -> None:
 
 
 def test_command_line_on_two_devices(tmp_path: Path) -> None:
-    config = Path(__file__).parent.parent / "configs" / "digits.yaml"
     command = [
-        *(sys.executable, "-m", "lightning_cgan", "fit", "--config", str(config), "--trainer.accelerator", "cpu"),
+        *(sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"),
         *("--trainer.max_steps", "6", "--trainer.log_every_n_steps", "2", "--samples.every_n_steps", "3"),
         *("--model.ema_half_life", "100"),
     ]

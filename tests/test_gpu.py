@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from quiet import quiet_trainer
 from torch.optim import SGD, Adam
 
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     R1,
     Color,

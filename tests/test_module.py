@@ -11,15 +11,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
-from quiet import quiet_trainer
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
+from helpers.small_gan import fit, gan
 from lightning_cgan import (
     R1,
-    ConditionalGAN,
     Cutout,
     DigitsData,
     Discriminator,
@@ -28,21 +27,6 @@ from lightning_cgan import (
     NonSaturating,
     UsageError,
 )
-
-
-def gan(**options: Any) -> ConditionalGAN:
-    networks = {
-        "generator": MLPGenerator(10, 1, 8, latent_dim=4, hidden=(16,)),
-        "discriminator": MLPDiscriminator(10, 1, 8, hidden=(16,)),
-    }
-    return ConditionalGAN(**{"loss": NonSaturating(), **networks, **options})
-
-
-def fit(module: ConditionalGAN, steps: int = 3, data: Any = None, **options: Any) -> ConditionalGAN:
-    trainer = quiet_trainer(steps, **options)
-    data = data if data is not None else DigitsData(batch_size=16)
-    trainer.fit(module, data)
-    return module
 
 
 class Recorder:

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
-from quiet import quiet_trainer
-from test_checkpoints import OwnGenerator, assert_same, fit_and_save, last_row
 from torch import Tensor
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
-from lightning_cgan import ConditionalGAN, Discriminator, Hinge, MLPDiscriminator, MLPGenerator, Objectives, Round
+from helpers.own_parts import DarkGAN, OwnGenerator
+from helpers.quiet import quiet_trainer
+from helpers.run_files import assert_same, fit_and_save, last_row
+from lightning_cgan import Hinge, MLPDiscriminator, MLPGenerator
 
 
 class WiderGenerator(MLPGenerator):
@@ -23,26 +24,6 @@ class WiderGenerator(MLPGenerator):
 
     def __init__(self, factor: int = 2, **options: Any) -> None:
         super().__init__(hidden=[16 * factor], **options)
-
-
-class OwnObjectives(Objectives):
-    weight = 3.0
-
-    def of_generator(
-        self, discriminator: Discriminator, dealt: Round, fake: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        objective, means = super().of_generator(discriminator, dealt, fake)
-        brightness = fake.mean()
-        return objective + self.weight * brightness, {**means, "brightness": brightness}
-
-
-class DarkGAN(ConditionalGAN):
-    """A user's own module that adds a term."""
-
-    objectives_class = OwnObjectives
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
 
 
 def test_arguments_that_are_handed_on_load(tmp_path: Path) -> None:

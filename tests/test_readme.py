@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 import lightning_cgan
+from helpers.paths import ROOT
 from lightning_cgan.cli.main import main
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PROJECT = ROOT / "docs" / "in_your_project.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import resource
@@ -17,14 +16,14 @@ from typing import Any
 
 import pytest
 import torch
-from test_scripts import script
 
+from helpers.paths import DIGITS
+from helpers.processes import script
+from helpers.run_files import last_of, rows_of
 from lightning_cgan import AtomicCheckpointIO
 from lightning_cgan.cli import choices as choosing
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.csv_logger import MetricsFile
-
-DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.yaml")
 
 Run = Callable[..., Path]
 
@@ -38,16 +37,6 @@ def _as_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(choosing, "fastest_threads", lambda *_: next(answers))
     yield
     torch.set_num_threads(1)
-
-
-def rows_of(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if name != "images_per_second"} for row in rows]
-
-
-def last_of(folder: Path) -> dict[str, Any]:
-    return dict(torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True))
 
 
 @pytest.mark.parametrize("at", [19, 20, 23])  # before, at and after the end of an epoch, where scores are looked at

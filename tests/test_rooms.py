@@ -1,122 +1,50 @@
-"""Imports go one way, and some rooms are plain PyTorch."""
+"""Imports go one way, some rooms are plain PyTorch, and tests stand in the rooms that they test."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import lightning_cgan
+from helpers.paths import PACKAGE, TESTS
 
-PACKAGE = Path(lightning_cgan.__file__).parent
-
-# What each room may import of the package, beside itself; the ground floor is open to all.
-GROUND = {"errors", "chance", "gradients", "rebuildable", "images", "keeping", "kinds", "names"}
-MAY_IMPORT = {
-    "errors": set(),
-    "chance": set(),
-    "gradients": set(),
-    "images": set(),
-    "rebuildable": set(),
-    "averaging": set(),
-    "distributed": {"errors"},
-    "configured": {"errors"},
-    "hyperparameters": {"configured", "errors"},
-    "manual_optimization": {"errors"},
-    "run": GROUND | {"metrics_file"},
-    "keeping": set(),
-    "kinds": {"errors"},
-    "names": {"errors"},
-    "checkpoint_io": GROUND,
-    "metrics_file": GROUND,
-    "launchers": {"errors"},
-    "hints": set(),
-    "options": set(),
-    "shipped": {"errors"},
-    "trainer_messages": {"hints"},
-    "messages": GROUND | {"hints", "options", "shipped"},
-    "console": GROUND | {"launchers", "run", "trainer_messages"},
-    "losses": GROUND,
-    "augmentations": GROUND,
-    "networks": GROUND,
-    "penalties": GROUND | {"networks"},
-    "buildable": GROUND | {"augmentations", "losses", "networks", "penalties"},
-    "building": GROUND | {"buildable"},
-    "data": GROUND,
-    "class_options": set(),
-    "config_files": set(),
-    "parser": GROUND | {"class_options", "config_files", "hints", "messages", "options", "shipped", "trainer_messages"},
-    "sampling": GROUND | {"averaging", "networks"},
-    "pretrained": GROUND | {"building", "networks", "sampling"},
-    "rounds": GROUND | {"augmentations", "distributed", "networks"},
-    "batches": GROUND | {"networks"},
-    "training_batches": GROUND | {"batches", "distributed", "networks", "rounds"},
-    "objectives": GROUND | {"losses", "networks", "penalties", "rounds"},
-    "hooks": GROUND,
-    "dependencies": GROUND | {"hooks"},
-    "adam": GROUND,
-    "recording": GROUND | {"dependencies"},
-    "capture": GROUND | {"adam", "dependencies", "networks", "objectives", "penalties", "recording", "rounds"},
-    "machine": GROUND | {"networks"},
-    "engine": GROUND | {"configured", "distributed", "networks", "manual_optimization"},
-    "graphs": GROUND | {"adam", "capture", "engine", "machine", "networks", "objectives", "reporting", "rounds"},
-    "reporting": set(),
-    "numerics": GROUND,
-    "progress": GROUND,
-    "checkpoint_checks": GROUND | {"engine", "numerics"},
-    "resuming": GROUND
-    | {
-        "building",
-        "checkpoint_checks",
-        "configured",
-        "engine",
-        "graphs",
-        "hyperparameters",
-        "networks",
-        "numerics",
-        "progress",
-    }
-    | {"reporting", "rounds"},
-    "spawning": GROUND | {"engine", "resuming"},
-    "evaluation_steps": GROUND | {"losses", "networks", "sampling", "spawning", "training_batches"},
-    "module": GROUND
-    | {"augmentations", "averaging", "engine", "graphs", "losses", "networks", "objectives", "penalties"}
-    | {"evaluation_steps", "rounds", "training_batches"},
-    "evaluation": GROUND | {"augmentations", "data", "machine"},
-    "callbacks": GROUND | {"data", "evaluation", "metrics_file", "run"},
-    "choosing": GROUND | {"checkpoint_io", "machine", "networks", "numerics"},
-    "generating": GROUND | {"checkpoint_io", "data", "module", "run"},
-    "exporting": GROUND | {"checkpoint_io", "generating", "networks", "pretrained", "run", "sampling"},
-    "demo": GROUND | {"exporting", "generating"},
-    "__init__": None,
-    "__main__": None,
-    "cli": None,  # knows all
+# What each room may import of the package, beside itself. A room is a folder, or a file beside the folders.
+MAY_IMPORT: dict[str, set[str]] = {
+    "core": set(),
+    "networks": {"core"},
+    "data": {"core"},
+    "runs": {"core"},
+    "objectives": {"core", "networks"},
+    "training": {"core", "networks", "objectives"},
+    "evaluation": {"core", "data", "objectives"},
+    "module": {"core", "networks", "objectives", "training"},
+    "callbacks": {"core", "data", "evaluation", "networks", "runs"},
+    "export": {"core", "module", "networks", "runs"},
 }
-PLAIN_TORCH = GROUND | {
-    "augmentations",
-    "averaging",
-    "batches",
-    "building",
-    "capture",
-    "distributed",
-    "hyperparameters",
-    "losses",
-    "machine",
-    "networks",
-}
-PLAIN_TORCH |= {"adam", "dependencies", "hooks", "recording"}
-PLAIN_TORCH |= {"objectives", "penalties", "pretrained", "rounds", "sampling", "training_batches"}
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+MAY_IMPORT["__main__"] = {"cli"}
+MAY_IMPORT["__init__"] = set(MAY_IMPORT)  # which nothing imports
+PLAIN_TORCH = {"core", "networks", "objectives", "export"}  # never import Lightning
+FILES = sorted(PACKAGE.rglob("*.py"))
+NO_ROOMS = {"helpers", "fuzz", "cluster", "checkpoints"}  # folders of tests/ that belong to no room
 
 
-def imports(file: Path) -> set[str]:
-    """The dotted names that a file imports, at its top and inside functions."""
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
+def imports(nodes: Iterable[ast.AST]) -> set[str]:
+    """The dotted names that statements import."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: imports are absolute"
+            assert node.level == 0, "imports are absolute"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
@@ -125,18 +53,52 @@ def room_of(file: Path) -> str:
     return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+def file_of(name: str) -> Path | None:
+    """The file of the package that is read for an import of a dotted name: a module, or what a module defines."""
+    parts = name.split(".")[1:]
+    for length in range(len(parts), 0, -1):
+        place = PACKAGE.joinpath(*parts[:length])
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
 def test_imports_go_one_way() -> None:
-    files = sorted(PACKAGE.rglob("*.py"))
-    assert len(files) > 20
-    for file in files:
+    assert len(FILES) > 20
+    assert {room_of(file) for file in FILES} == set(MAY_IMPORT)
+    TopologicalSorter(MAY_IMPORT).prepare()  # which fails where rooms would import one another
+    for file in FILES:
         room = room_of(file)
-        allowed = MAY_IMPORT[room]
-        for name in imports(file):
+        for name in imports(ast.walk(parsed(file))):
             top, _, rest = name.partition(".")
-            if top == "lightning_cgan" and allowed is not None:
-                assert rest.split(".")[0] in allowed | {room}, f"{file} imports {name}"
+            if top == "lightning_cgan":
+                assert rest.split(".")[0] in MAY_IMPORT[room] | {room}, f"{file} imports {name}"
             if room in PLAIN_TORCH:
                 assert top not in ("lightning", "pytorch_lightning"), f"{file} imports {name}"
+
+
+def test_no_files_import_one_another() -> None:
+    """What is imported inside functions is left aside: it is not there yet when a file is read."""
+    graph = {file: {file_of(name) for name in imports(parsed(file).body)} - {None, file} for file in FILES}
+    assert sum(map(len, graph.values())) > 100
+    TopologicalSorter(graph).prepare()
+
+
+def test_tests_stand_in_the_rooms_that_they_test() -> None:
+    rooms = {file.parent.name for file in PACKAGE.glob("*/__init__.py")}
+    folders = {folder.name for folder in TESTS.iterdir() if folder.is_dir() and folder.name != "__pycache__"}
+    assert folders - NO_ROOMS <= rooms
+    assert folders >= NO_ROOMS
+
+
+def test_no_test_imports_another() -> None:
+    files = sorted(TESTS.rglob("*.py"))
+    assert len(files) > 80
+    for file in files:
+        for name in imports(ast.walk(parsed(file))):
+            others = [part for part in name.split(".") if part.startswith("test_") or part == "conftest"]
+            assert not others, f"{file} imports {name}; what tests share is in helpers/"
 
 
 def test_package_and_help_do_not_wait_for_torch() -> None:

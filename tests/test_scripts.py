@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,20 +10,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from helpers.paths import CONFIGS, SCRIPTS
+from helpers.processes import script
 from lightning_cgan.cli.main import main
-
-SCRIPTS = Path(__file__).parent.parent / "scripts"
-CONFIGS = SCRIPTS.parent / "configs"
-
-
-def script(name: str, *arguments: str, **variables: str) -> str:
-    """Runs a script as a user does, who sets no number of threads, and returns what it prints."""
-    command = [sys.executable, str(SCRIPTS / name), *arguments]
-    environment = {**os.environ, "WANDB_MODE": "disabled", **variables}
-    environment.pop("OMP_NUM_THREADS", None)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> None:
@@ -45,7 +33,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
     assert {name: len(speeds) for name, speeds in config["speeds"].items()} == dict.fromkeys(
         ("fit", "bare", "eager", "naive", "uncompiled"), 2
     )
-    assert config["gflop"] == pytest.approx(0.148, abs=1e-3)  # counted by hand in test_machine.py
+    assert config["gflop"] == pytest.approx(0.148, abs=1e-3)  # counted by hand in training/test_threads.py
     assert set(config["events_ms"]) == {"report", "validation", "SampleGrid", "Checkpoints", "last.ckpt", "Curves"}
     assert set(found["start"]) == {"import lightning_cgan", "--help", "import lightning_cgan.cli.main"}
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import lightning_cgan
+from helpers.paths import ROOT
 
 pytest.importorskip("mkdocs")
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")

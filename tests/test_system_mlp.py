@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from helpers.paths import CONFIGS
 from lightning_cgan.cli.main import CLI, main
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -133,7 +133,7 @@ def witnessed(monkeypatch: pytest.MonkeyPatch, mnist_folder: str) -> Callable[[s
             fit(cli, **kwargs)
 
         monkeypatch.setattr(CLI, "fit", watched_fit)
-        config = str(Path(__file__).parent.parent / "configs" / "mnist_mlp.yaml")
+        config = str(CONFIGS / "mnist_mlp.yaml")
         options = ["--trainer.max_steps", "4", "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"]
         options += ["--trainer.precision", precision, "--model.compile", compile]
         main(["fit", "--config", config, "--data.data_dir", mnist_folder, *options])

@@ -13,13 +13,12 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 
-import lightning_cgan
+from helpers.paths import PACKAGE
 from lightning_cgan import DigitsData, ImageFolderData, UsageError
 from lightning_cgan.cli.config_files import expand_homes
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.files import cache_folder
 
-PACKAGE = Path(lightning_cgan.__file__).parent
 SMALL = ("--data.image_size", "8", "--scores.images", "0", "--trainer.accelerator", "cpu", "--trainer.max_steps", "4")
 _IMAGES = {"Image"}  # Pillow's own `open`
 

@@ -12,8 +12,9 @@ from zipfile import ZipFile
 import pytest
 from PIL import Image
 
+from helpers.paths import ROOT
+
 pytest.importorskip("hatchling")
-ROOT = Path(__file__).parent.parent
 
 
 def pip(*arguments: str) -> None:

@@ -9,15 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import SHAPES, write_shapes
 from PIL import Image
 
+from helpers.paths import ROOT
+from helpers.pictures import SHAPES, write_shapes
 from lightning_cgan.callbacks import report
 from lightning_cgan.cli.main import main
 from lightning_cgan.evaluation import judge
 from lightning_cgan.evaluation.protocol import ScoringProtocol
 
-PAGE = (Path(__file__).parent.parent / "docs" / "your_images.md").read_text()
+PAGE = (ROOT / "docs" / "your_images.md").read_text()
 
 
 def commands() -> list[list[str]]:

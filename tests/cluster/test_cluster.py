@@ -17,11 +17,12 @@ from typing import Any
 import pytest
 import torch
 from filelock import FileLock
-from test_resume import last_of, rows_of
 
-ROOT = Path(__file__).parent.parent.parent
-SLURM = ROOT / "tests" / "cluster" / "slurm.sh"
-OPTIONS = ["--config", str(ROOT / "configs" / "digits.yaml"), "--trainer.accelerator", "cpu"]
+from helpers.paths import DIGITS, ROOT, TESTS
+from helpers.run_files import last_of, rows_of
+
+SLURM = TESTS / "cluster" / "slurm.sh"
+OPTIONS = ["--config", DIGITS, "--trainer.accelerator", "cpu"]
 # 1,317 images: no multiple of 10 below 410 ends an epoch
 OPTIONS += ["--data.batch_size", "32", "--trainer.max_steps", "400", "--trainer.check_val_every_n_epoch", "2"]
 OPTIONS += ["--trainer.log_every_n_steps", "20", "--checkpoints.every_n_train_steps", "20"]

@@ -23,12 +23,13 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from mutations import JUNK, TENSORS
 from torch import nn, optim
 from torch.optim import lr_scheduler, swa_utils
 from torch.utils.data import DataLoader
 
 import lightning_cgan
+from helpers.mutations import JUNK, TENSORS
+from helpers.paths import OLD
 from lightning_cgan import (
     R1,
     ArrayData,
@@ -46,8 +47,6 @@ from lightning_cgan.networks.base import Network
 from lightning_cgan.objectives.augmentations import Augmentation
 from lightning_cgan.objectives.losses import AdversarialLoss
 from lightning_cgan.objectives.penalties import GradientPenalty
-
-OLD = Path(__file__).parent.parent / "checkpoints" / "format_3.ckpt"
 
 
 class Handing(ConditionalGAN):
@@ -89,7 +88,7 @@ HOSTILE = [
     "lightning_cgan.cli.main.main", "lightning_cgan.ConditionalGAN", "lightning_cgan.ArrayData", "lightning_cgan.spy",
     "lightning_cgan.Hinge.__class__", "lightning_cgan.Hinge.__init__.__globals__", "lightning_cgan.Hinge.__new__",
     "lightning_cgan.core.serialization.Rebuildable", "lightning_cgan.PretrainedGenerator", "lightning_cgan.Checkpoints",
-    "test_descriptions._Hidden", "test_descriptions.Handing", "test_descriptions.Path", "__main__.os", "Hinge", "",
+    f"{__name__}._Hidden", f"{__name__}.Handing", f"{__name__}.Path", "__main__.os", "Hinge", "",
     ".", "..", "a..b", " lightning_cgan.Hinge", "lightning_cgan.Hinge\n", "lightning_cgan.hinge", "1.2", "é.é",
 ]
 # fmt: on
@@ -103,7 +102,7 @@ KNOWN = [
 KNOWN += [
     "lightning_cgan.AuxiliaryClassifier",
     "lightning_cgan.Translation",
-    "test_descriptions.Taking",
+    f"{__name__}.Taking",
     "torch.nn.ReLU",
 ]
 KNOWN += ["torch.nn.modules.activation.GELU", "torch.optim.Adam", "torch.optim.sgd.SGD", "torch.nn.Transformer"]
@@ -267,14 +266,14 @@ class Ways:
         self.arguments = self.old["hyper_parameters"]
         own = {"anything": [None, {"a": [None]}], "made": None}
         own |= self.arguments["generator"]["init_args"]
-        taking = {"class_path": "test_descriptions.Taking", "init_args": own}
+        taking = {"class_path": f"{__name__}.Taking", "init_args": own}
         self.of_taking = {
             **self.arguments,
             "generator": taking,
             "augmentations": [{"class_path": "lightning_cgan.Color"}],
         }
         with redirect_stdout(StringIO()):
-            main(["export", str(OLD), "--out", "exported"])
+            main(["export", OLD, "--out", "exported"])
         self.config = json.loads(Path("exported/config.json").read_text())
         quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
         self.trainer = Trainer(accelerator="cpu", enable_model_summary=False, plugins=[AtomicCheckpointIO()], **quiet)

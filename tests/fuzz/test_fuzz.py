@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import shutil
 import warnings
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -19,13 +17,15 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import CONFIGS, DIGITS, write_idx
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from mutations import JUNK, TENSORS, spoilt_bytes, spoilt_trees
 from PIL import Image
 from torchvision.datasets import MNIST
 
+from helpers.fuzzing import check_reader, fuzz
+from helpers.idx_files import write_idx
+from helpers.mutations import JUNK, TENSORS, spoilt_bytes, spoilt_trees
+from helpers.paths import CONFIGS, DIGITS, OLD
 from lightning_cgan import (
     ArrayData,
     AtomicCheckpointIO,
@@ -33,23 +33,13 @@ from lightning_cgan import (
     ImageFolderData,
     LabelledImages,
     MNISTData,
-    UsageError,
 )
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.csv_logger import MetricsFile
 
-OLD = Path(__file__).parent.parent / "checkpoints" / "format_3.ckpt"
 SMALL = ["--model.generator", "MLPGenerator", "--model.generator.latent_dim", "4", "--model.generator.hidden", "[8]"]
 SMALL += ["--model.discriminator", "MLPDiscriminator", "--model.discriminator.hidden", "[8]", "--data.image_size", "8"]
 FIT = ["fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
-
-fuzz = settings(
-    max_examples=int(os.environ.get("FUZZED_INPUTS", "20")),
-    derandomize="FUZZED_INPUTS" not in os.environ,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-)
 
 
 class AlternatedError(Exception):
@@ -86,14 +76,6 @@ def check_command(arguments: list[str]) -> None:
             assert ended.code == 2  # noqa: PT017
             assert len(lines) == 1, errors.getvalue()
             assert not Path("runs").exists(), lines
-
-
-def check_reader(read: Callable[[], object]) -> None:
-    """Runs a reader, which must read, or say in one line what is wrong."""
-    try:
-        read()
-    except UsageError as error:
-        assert "\n" not in str(error)  # noqa: PT017
 
 
 def use(data: LabelledImages) -> None:
@@ -249,7 +231,7 @@ def test_arrays(data: st.DataObject) -> None:
 @given(data=st.data())
 @fuzz
 def test_bytes_of_checkpoints(data: st.DataObject) -> None:
-    Path("spoilt.ckpt").write_bytes(data.draw(spoilt_bytes(OLD.read_bytes())))
+    Path("spoilt.ckpt").write_bytes(data.draw(spoilt_bytes(Path(OLD).read_bytes())))
     check_reader(lambda: AtomicCheckpointIO().load_checkpoint("spoilt.ckpt"))
 
 

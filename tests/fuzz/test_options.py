@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mutations import JUNK, TENSORS, spoilt_trees
-from test_fuzz import check_reader, fuzz
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, OneCycleLR
 
+from helpers.fuzzing import check_reader, fuzz
+from helpers.mutations import JUNK, TENSORS, spoilt_trees
 from lightning_cgan.training.configured import check_configuration, check_same_classes, configuration
 from lightning_cgan.training.hyperparameters import take_up
 

@@ -1,0 +1,38 @@
+"""Pixel ranges and grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from lightning_cgan.core.images import (
+    bytes_from_signed,
+    grid,
+    save_png,
+    signed_from_bytes,
+    signed_from_unit,
+    unit_from_signed,
+)
+
+
+def test_ranges() -> None:
+    pixels = torch.arange(256).to(torch.uint8)
+    signed = signed_from_bytes(pixels)
+    assert (signed[0], signed[-1], signed.dtype) == (-1, 1, torch.float32)
+    assert torch.equal(bytes_from_signed(signed), pixels)
+    assert bytes_from_signed(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
+    assert torch.equal(signed_from_unit(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([-1.0, 0.0, 1.0]))
+    assert torch.allclose(unit_from_signed(signed), pixels / 255)
+
+
+def test_grid_has_images_in_rows_and_magnifies_small_ones(tmp_path: Path) -> None:
+    values = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0, -1.0])
+    picture = grid(values.view(6, 1, 1, 1).expand(6, 1, 4, 4), columns=3, smallest_cell=6)
+    save_png(picture, tmp_path / "new" / "grid.png")
+    image = Image.open(tmp_path / "new" / "grid.png").convert("L")
+    assert image.size == (3 * (8 + 2) + 2, 2 * (8 + 2) + 2)  # 4 pixels, twice as large, between borders of 2
+    shades = [image.getpixel((2 + 10 * column + 3, 2 + 10 * row + 3)) for row in range(2) for column in range(3)]
+    assert shades == [0, 64, 128, 191, 255, 0]
+    assert image.getpixel((0, 0)) == 255

@@ -1,0 +1,146 @@
+"""Files of images: of all kinds, sizes and colours, and broken ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from helpers.pictures import opened_flat, reds, write_numbered
+from lightning_cgan import ImageFolderData, UsageError
+from lightning_cgan.data.image_files import ImageFiles
+
+# ---- size and colour from headers ------------------------------------------------------------------------------------
+
+
+def test_sizes_and_colours_are_those_of_the_images(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 4, "b": 4}, size=(6, 6))
+    for file in folder.rglob("*.png"):
+        Image.open(file).convert("L").save(file)
+    assert [opened_flat(folder).image_size, opened_flat(folder).image_channels] == [6, 1]
+    for place in ("b/x.png", "a/000.png"):  # the last one, or the first
+        Image.new("RGB", (6, 6)).save(folder / place)
+        assert opened_flat(folder).image_channels == 3
+        Image.new("L", (6, 6)).save(folder / place)
+    Image.new("L", (9, 7)).save(folder / "b" / "x.png")
+    message = (
+        rf"^--data.image_size: expected square images, got {folder}/b/x.png of 9 x 7 pixels; .* --data.image_size 7$"
+    )
+    with pytest.raises(UsageError, match=message):
+        opened_flat(folder)
+    Image.new("L", (7, 7)).save(folder / "b" / "x.png")
+    message = (
+        rf"^--data.image_size: expected images of one size, got {folder}/a/000.png of 6 x 6 and {folder}/b/x.png of "
+        r"7 x 7 pixels; give the size that all are brought to, as --data.image_size 6$"
+    )
+    with pytest.raises(UsageError, match=message):
+        opened_flat(folder)
+    assert opened_flat(folder, image_size=5).splits["test"][0].shape == (2, 1, 5, 5)  # type: ignore[union-attr]
+
+
+def test_headers_are_not_looked_at_where_nothing_is_asked_of_them(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 4})
+    (folder / "a" / "000.png").write_bytes(b"nonsense")
+    ImageFolderData(str(folder), image_size=8, image_channels=3)
+    for known in ({"image_size": 8}, {"image_channels": 3}):
+        with pytest.raises(UsageError, match=rf"^--data.data_dir: expected images, got {folder}/a/000.png, which"):
+            ImageFolderData(str(folder), **known)  # type: ignore[arg-type]
+
+
+# ---- files of all kinds ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["png", "bmp", "tiff", "ppm", "webp"])
+def test_files_that_lose_nothing_are_read_as_they_were_written(tmp_path: Path, ending: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / f"x.{ending}", **({"lossless": True} if ending == "webp" else {}))
+    read = ImageFiles([tmp_path / f"x.{ending}"], 3, 8, workers=0)[0]
+    assert np.array_equal(read.permute(1, 2, 0).numpy(), pixels)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+def test_photos_are_turned_upright(tmp_path: Path, ending: str) -> None:
+    upright = np.zeros((16, 16, 3), dtype=np.uint8)
+    upright[:8] = 255  # white above
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the top of the scene is the right side of what is stored: turned clockwise, it stands
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / f"x.{ending}", exif=exif)
+    read = ImageFiles([tmp_path / f"x.{ending}"], 1, 16, workers=0)[0].float()
+    assert read[0, :7].mean() > 245
+    assert read[0, 9:].mean() < 10
+
+
+def test_a_large_photo_is_decoded_to_less_and_shows_the_same(tmp_path: Path) -> None:
+    """Against Pillow's own resizing of the whole photo: sine waves, in each colour another one."""
+    rows, columns = np.mgrid[:600, :800] / 40
+    waves = [np.sin(rows), np.sin(columns), np.sin(rows + columns)]
+    Image.fromarray((np.stack(waves, axis=2) * 120 + 128).astype(np.uint8)).save(tmp_path / "x.jpg", quality=95)
+    read = ImageFiles([tmp_path / "x.jpg"], 3, 30, workers=0)[0]
+    whole = Image.open(tmp_path / "x.jpg").resize((40, 30), Image.Resampling.BILINEAR).crop((5, 0, 35, 30))
+    assert np.abs(read.permute(1, 2, 0).numpy().astype(int) - np.array(whole)).max() <= 8
+
+
+def test_transparency_palettes_and_16_bits(tmp_path: Path) -> None:
+    colours = np.random.default_rng(0).integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    Image.fromarray(colours, "RGBA").save(tmp_path / "a.png")
+    read = ImageFiles([tmp_path / "a.png"], 3, 4, workers=0)[0]
+    assert np.array_equal(read.permute(1, 2, 0).numpy(), colours[..., :3])  # the colour that lies under it
+    indexed = Image.new("P", (4, 4), 1)
+    indexed.putpalette([0, 0, 0, 10, 200, 30])
+    indexed.save(tmp_path / "p.png", transparency=b"\x00\x80")
+    assert ImageFiles([tmp_path / "p.png"], 3, 4, workers=0)[0].flatten(1).unique(dim=1).tolist() == [[10], [200], [30]]
+    deep = np.arange(16, dtype=np.uint16).reshape(4, 4) * 4000
+    Image.fromarray(deep).save(tmp_path / "d.png")
+    read = ImageFiles([tmp_path / "d.png"], 1, 4, workers=0)[0]
+    assert read.flatten().tolist() == [number * 4000 // 256 for number in range(16)]
+
+
+# ---- corrupt files -----------------------------------------------------------------------------------------------------
+
+
+def spoil(folder: Path) -> None:
+    """One file without a header, and one that ends behind it."""
+    (folder / "a" / "003.png").write_bytes(b"nonsense")
+    whole = (folder / "b" / "012.png").read_bytes()
+    (folder / "b" / "012.png").write_bytes(whole[: len(whole) // 2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("options", [{}, {"image_size": 8, "image_channels": 3}])
+def test_corrupt_files_are_left_out_where_that_is_wanted(tmp_path: Path, workers: int, options: dict[str, int]) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 10, "b": 10})
+    spoil(folder)
+    with pytest.raises(UsageError, match=r"which cannot be read \(no kind of image that Pillow knows\); mend it or"):
+        opened_flat(folder, workers=workers, **options)
+    with pytest.warns(UserWarning, match="^--data.corrupt") as warned:
+        data = opened_flat(folder, corrupt="skip", workers=workers, **options)
+    (said,) = [str(one.message) for one in warned if "--data.corrupt" in str(one.message)]
+    assert said == f"--data.corrupt: cannot be read, and left out: {folder}/a/003.png, {folder}/b/012.png"
+    everything = [red for split in ("train", "validation", "test") for red in reds(data, split)]
+    assert sorted(everything) == sorted({*range(20)} - {3, 12})
+    with pytest.warns(UserWarning, match="^--data.corrupt"):
+        other_process = opened_flat(folder, corrupt="skip", memory_budget=0, workers=workers, **options)
+    for split in data.splits:
+        files = other_process.splits[split][0]
+        assert isinstance(files, ImageFiles)
+        assert [int(Path(path).stem) for path in files.paths] == reds(data, split)
+
+
+def test_many_corrupt_files_are_counted_and_an_empty_class_is_refused(tmp_path: Path) -> None:
+    folder = write_numbered(tmp_path / "flat", {"a": 10, "b": 9})
+    for number in range(1200, 1208):
+        (folder / "a" / f"{number}.png").write_bytes(b"nonsense")
+    named = ", ".join(f"{folder}/a/{number}.png" for number in range(1200, 1205))
+    with pytest.warns(UserWarning, match=rf"left out: {named}, … \(8 files\)$"):
+        opened_flat(folder, corrupt="skip")
+    for file in (folder / "b").iterdir():
+        file.write_bytes(b"nonsense")
+    message = f"^--data.data_dir: expected images of each class in {folder}, got none of b; those there cannot be read"
+    with pytest.warns(UserWarning, match="^--data.corrupt"), pytest.raises(UsageError, match=message):
+        opened_flat(folder, corrupt="skip")
+    for file in (folder / "a").iterdir():
+        file.write_bytes(b"nonsense")
+    with pytest.raises(UsageError, match="^--data.data_dir: expected images, got no file that can be read"):
+        opened_flat(folder, corrupt="skip")

@@ -1,0 +1,23 @@
+"""A small module for digits of 8 x 8 pixels, and a short fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from helpers.quiet import quiet_trainer
+from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
+
+
+def gan(**options: Any) -> ConditionalGAN:
+    networks = {
+        "generator": MLPGenerator(10, 1, 8, latent_dim=4, hidden=(16,)),
+        "discriminator": MLPDiscriminator(10, 1, 8, hidden=(16,)),
+    }
+    return ConditionalGAN(**{"loss": NonSaturating(), **networks, **options})
+
+
+def fit(module: ConditionalGAN, steps: int = 3, data: Any = None, **options: Any) -> ConditionalGAN:
+    trainer = quiet_trainer(steps, **options)
+    data = data if data is not None else DigitsData(batch_size=16)
+    trainer.fit(module, data)
+    return module

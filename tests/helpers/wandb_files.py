@@ -1,0 +1,43 @@
+"""What Weights & Biases wrote of a run that is offline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def records(folder: Path) -> Iterator[Any]:
+    """The records in the transaction log of a run: blocks of 32 KiB in LevelDB's log format."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    (file,) = folder.glob("wandb/offline-run-*/*.wandb")
+    data = file.read_bytes()
+    assert data[:4] == b":W&B"
+    place, payload = 7, b""
+    while place + 7 <= len(data):
+        if 32768 - place % 32768 < 7:  # the rest of a block is padding
+            place += 32768 - place % 32768
+            continue
+        length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        payload += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            record = Record()
+            record.ParseFromString(payload)
+            yield record
+            payload = b""
+
+
+def written_records(folder: Path) -> list[Any]:
+    """The records of a run that has ended; the service of Weights & Biases may write for a while."""
+    import wandb
+
+    wandb.finish()
+    everything, deadline = list(records(folder)), time.monotonic() + 60
+    while not any(record.HasField("run") for record in everything):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        everything = list(records(folder))
+    return everything
