@@ -63,7 +63,7 @@ def test_every_part_trains_in_every_precision(precision: str, compile: Compiled)
     assert all(torch.isfinite(value).all() for value in after.values())
     assert not torch.equal(after["generator.project.weight"], before["generator.project.weight"])
     assert not torch.equal(after["generator_ema.project.weight"], before["generator_ema.project.weight"])
-    assert sum(int(count) for count in module.skipped_steps.values()) < 20
+    assert sum(int(count) for count in module.optimization.skipped_steps.values()) < 20
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-4), ("bf16-mixed", 0.05), ("16-mixed", 0.02)])
@@ -102,7 +102,7 @@ def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval
             cuda_graph=cuda_graph,
         )
         fit(module, 12, precision="64-true")
-        assert (module.captured is not None) == cuda_graph
+        assert (module.compilation.captured is not None) == cuda_graph
         found.append({name: value.cpu().double() for name, value in module.state_dict().items()})
     for name, value in found[0].items():
         assert torch.allclose(found[1][name], value, atol=1e-7), name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from lightning_cgan import (
     NonSaturating,
     UsageError,
 )
+from lightning_cgan.training.optimization import prepare_strategy
 
 
 class Recorder:
@@ -246,7 +246,7 @@ def test_no_logging_at_all() -> None:
 
 
 def test_default_optimizer_is_adam() -> None:
-    assert gan().optimizer_factories == {"generator": Adam, "discriminator": Adam}
+    assert gan().optimization.optimizer_factories == {"generator": Adam, "discriminator": Adam}
 
 
 def test_accumulation_changes_nothing() -> None:
@@ -294,7 +294,5 @@ def test_strategies_that_cannot_be_right_are_refused() -> None:
         (hook, "expected a DDPStrategy without ddp_comm_hook, got one with it; .* so leave the hook out"),
         (ModelParallelStrategy(), "expected ddp or a single device, got ModelParallelStrategy; .* use ddp"),
     ):
-        module = gan()
-        module._trainer = SimpleNamespace(strategy=strategy)  # type: ignore[assignment]
         with pytest.raises(UsageError, match=f"--trainer.strategy: {message}"):
-            module.prepare_strategy()
+            prepare_strategy(strategy)

@@ -124,8 +124,9 @@ class Compilation:
         for optimizer in self.module.trainer.optimizers:
             if reason := why_not_in_a_graph(optimizer):
                 return reason
-        if not vars(self.module).keys().isdisjoint(_METHODS):
-            return f"{type(self.module).__name__} has a method of its own for a part of it"
+        for owner, methods in ((self.module, _METHODS), (self.optimization, ("step",))):
+            if not vars(owner).keys().isdisjoint(methods):
+                return f"{type(owner).__name__} has a method of its own for a part of it"
         callbacks = self.module.trainer.callbacks  # type: ignore[attr-defined]
         if callbacks != self._looked_at[0]:
             self._looked_at = list(callbacks), self._who_watches()

@@ -121,7 +121,7 @@ def test_processes_share_small_batches_too() -> None:
 
 
 def state_of(module: ConditionalGAN) -> dict[str, Any]:
-    counts = {"images_seen": module.images_seen, "seed": module.seed, "sums": str(module.running_means.sums)}
+    counts = {"images_seen": module.ema.images_seen, "seed": module.seed, "sums": str(module.scalars.sums)}
     return {**{name: value.clone() for name, value in module.state_dict().items()}, **counts}
 
 
@@ -187,4 +187,4 @@ def test_a_run_goes_on_with_the_size_that_was_found() -> None:
     trainer = quiet_trainer(4, callbacks=[finder, Sizes()])
     trainer.fit(module, data)
     assert (finder.optimal_batch_size, sizes, trainer.global_step) == (32, [32] * 4, 4)
-    assert module.images_seen == 4 * 32
+    assert module.ema.images_seen == 4 * 32

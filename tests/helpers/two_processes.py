@@ -115,13 +115,13 @@ def train(name: str, devices: int, **options: Any) -> dict[str, Any]:
     strategy = strategies.get(name, name if name.startswith("ddp_") else "ddp")
     means: dict[str, float] = {}
     module.on_train_end = lambda: means.update(  # type: ignore[method-assign]
-        (key, float(value.mean())) for key, value in module.waiting_means()["sums"].items()
+        (key, float(value.mean())) for key, value in module.scalars.state_dict()["sums"].items()
     )
     if name == "float16":
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
         options["plugins"] = [MixedPrecision("16-mixed", "cpu", scaler)]
     fit(module, devices, strategy, sync_batchnorm=name == "sync_batchnorm", **options)
-    skipped = {role: int(count) for role, count in module.skipped_steps.items()}
+    skipped = {role: int(count) for role, count in module.optimization.skipped_steps.items()}
     return {"before": before, "weights": module.state_dict(), "means": means, "skipped": skipped}
 
 

@@ -223,7 +223,7 @@ def test_a_fit_with_a_loader_of_ones_own_is_loaded_and_goes_on(tmp_path: Path) -
         return trainer
 
     fit(2).save_checkpoint(tmp_path / "a.ckpt")
-    assert ConditionalGAN.load_from_checkpoint(tmp_path / "a.ckpt").images_seen == 16
+    assert ConditionalGAN.load_from_checkpoint(tmp_path / "a.ckpt").ema.images_seen == 16
     assert fit(3, tmp_path / "a.ckpt").global_step == 3
 
 

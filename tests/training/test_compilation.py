@@ -33,6 +33,7 @@ from lightning_cgan import (
     UsageError,
     WassersteinGradientPenalty,
 )
+from lightning_cgan.training.compilation import Compilation
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 
@@ -78,13 +79,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves graphs uncompiled, which is quick."""
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
 
 
 def check_alike(make: Any, **options: Any) -> None:
     captured = train(built(make), compile="alternation", precision="64-true", **options)
-    assert captured.captured is not None
-    assert captured.captured.seconds > 0
+    assert captured.compilation.captured is not None
+    assert captured.compilation.captured.seconds > 0
     assert largest_difference(captured, train(built(make), precision="64-true", **options)) < 1e-9
 
 
@@ -111,8 +112,8 @@ def test_graph_of_a_classifier_trains_alike() -> None:
 @compiler
 def test_compiled_alternations_train_alike() -> None:
     compiled = train(built(mlp), compile="alternation")
-    assert compiled.captured is not None
-    assert compiled.captured.compiles
+    assert compiled.compilation.captured is not None
+    assert compiled.compilation.captured.compiles
     assert largest_difference(compiled, train(built(mlp))) < 1e-5  # float32, and Adam at the start
 
 
@@ -163,7 +164,7 @@ def test_what_no_graph_can_hold_is_told_in_one_line(
         networks = PeekingGenerator(10, 1, 8, latent_dim=4, hidden=(16,)), networks[1]
     with caplog.at_level(logging.INFO):
         module = train(networks, compile="alternation", **options)
-    assert module.captured is None
+    assert module.compilation.captured is None
     (message,) = [record.getMessage() for record in caplog.records if "not run as one graph" in record.getMessage()]
     assert message.startswith(f"An alternation is not run as one graph: {reason}")
     assert "\n" not in message
@@ -190,7 +191,7 @@ def test_frozen_weights_stay_as_they_are(no_compiler: None) -> None:
     first.requires_grad_(False)
     before = first.weight.clone()
     module = train(networks, compile="alternation")
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert torch.equal(first.weight, before)
 
 
@@ -203,7 +204,7 @@ def test_callbacks_that_look_within_are_not_passed_over(no_compiler: None) -> No
 
     norms = Norms()
     module = train(built(mlp), compile="alternation", callbacks=[norms])
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert norms.seen == 12  # two in each of six alternations
 
 
@@ -211,5 +212,5 @@ def test_a_trained_module_can_be_copied(no_compiler: None) -> None:
     module = train(built(mlp), compile="alternation")
     twin = copy.deepcopy(module)
     assert largest_difference(twin, module) == 0
-    assert twin.captured is None
-    assert module.captured is not None
+    assert twin.compilation.captured is None
+    assert module.compilation.captured is not None

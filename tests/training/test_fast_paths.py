@@ -17,7 +17,8 @@ from lightning_cgan import R1, ConditionalGAN, DigitsData, NonSaturating
 from lightning_cgan.networks.base import judge
 from lightning_cgan.objectives.inputs import Round
 from lightning_cgan.objectives.objectives import Objectives
-from lightning_cgan.training.scalars import RunningMeans
+from lightning_cgan.training.compilation import Compilation
+from lightning_cgan.training.scalars import Scalars
 
 
 def some_round(count: int = 6) -> Round:
@@ -90,12 +91,12 @@ def test_shared_fakes_are_fakes_made_again() -> None:
 
 
 def test_running_means_are_means() -> None:
-    means = RunningMeans()
+    means = Scalars(ConditionalGAN(*built(mlp), NonSaturating()))
     for value in (1.0, 2.0, 6.0):
         means.add({"loss": torch.tensor(value, dtype=torch.float64), "logits": torch.tensor(-value)})
     means.add({"loss": torch.tensor(1.0)})
     state = means.state_dict()
-    again = RunningMeans()
+    again = Scalars(ConditionalGAN(*built(mlp), NonSaturating()))
     again.load_state_dict(state)
     again.add({"loss": torch.tensor(0.0)})
     assert means.pop()["loss"] == 2.5
@@ -105,7 +106,7 @@ def test_running_means_are_means() -> None:
 
 @pytest.mark.parametrize("compile", ["none", "alternation"])
 def test_memory_stays_flat(monkeypatch: pytest.MonkeyPatch, compile: str) -> None:
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
     counts = []
 
     class Counting(ConditionalGAN):

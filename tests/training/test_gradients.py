@@ -19,6 +19,7 @@ from helpers.paths import DIGITS
 from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.cli.main import main
+from lightning_cgan.training.compilation import Compilation
 from lightning_cgan.training.gradients import are_finite, leave_out_unless_finite, take_back
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -74,18 +75,21 @@ def test_an_update_with_nan_is_left_out_and_counted(kind: str, monkeypatch: pyte
     options: dict[str, Any] = {f"{role}_optimizer": optimizer for role in ("generator", "discriminator")}
     if kind == "graph":
         options["compile"] = "alternation"
-        monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+        monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
     module = ConditionalGAN(*networks, NonSaturating(), **options)
     history = History()
     quiet_trainer(4, callbacks=[history], precision="32-true").fit(module, batches(2))
-    assert (module.captured is not None) == (kind == "graph")
+    assert (module.compilation.captured is not None) == (kind == "graph")
     first, second, third, fourth = (state["discriminator"] for state in history.states)
     assert not same(first, second)
     assert same(second, third)
     assert not same(third, fourth)
     assert not same(history.states[1]["generator"], history.states[2]["generator"])
     assert all(value.isfinite().all() for state in history.states for part in state.values() for value in part.values())
-    assert {role: int(count) for role, count in module.skipped_steps.items()} == {"generator": 0, "discriminator": 1}
+    assert {role: int(count) for role, count in module.optimization.skipped_steps.items()} == {
+        "generator": 0,
+        "discriminator": 1,
+    }
 
 
 @pytest.mark.parametrize("bad", [math.nan, 1.0])

@@ -35,6 +35,8 @@ from lightning_cgan import (
     NonSaturating,
     WassersteinGradientPenalty,
 )
+from lightning_cgan.training.compilation import Compilation
+from lightning_cgan.training.optimization import Optimization
 
 Change = Callable[[ConditionalGAN, int], Any]
 ANEW = " has changed: alternations are recorded anew as graphs"
@@ -44,7 +46,7 @@ NOT = "An alternation is not run as one graph: "
 @pytest.fixture(autouse=True)
 def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves graphs uncompiled, which is quick."""
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
 
 
 class Changing(Callback):
@@ -167,14 +169,14 @@ def with_two_penalties() -> dict[str, Any]:
 def test_schedules_of_betas_are_followed(name: str, caplog: pytest.LogCaptureFixture) -> None:
     schedules = {f"{role}_scheduler": SCHEDULES[name] for role in ("generator", "discriminator")}
     module, lines = both(None, caplog, lambda: dict(schedules))
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert lines == []
 
 
 @pytest.mark.parametrize("name", ENTERS)
 def test_what_enters_may_change_in_every_step(name: str, caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(ENTERS[name], caplog, with_two_penalties, at=None)
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert lines == []
 
 
@@ -187,7 +189,7 @@ def test_the_weight_of_class_terms_may_change_in_every_step(caplog: pytest.LogCa
     module, lines = both(
         lambda module, step: setattr(module.auxiliary_classifier, "weight", 0.1 * step), caplog, make, at=None
     )
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert lines == []
 
 
@@ -202,7 +204,7 @@ def test_both_kinds_of_weight_decay(optimizer: type[Adam], caplog: pytest.LogCap
         options["decoupled_weight_decay"] = True
     optimizers = {f"{role}_optimizer": partial(optimizer, **options) for role in ("generator", "discriminator")}
     module, _ = both(None, caplog, lambda: dict(optimizers))
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     # Decoupled, both optimizers are the same one.
     twin = {f"{role}_optimizer": partial(AdamW, lr=0.01, weight_decay=0.3) for role in ("generator", "discriminator")}
     assert largest_difference(module, train(networks(), precision="64-true", steps=8, **twin)) < 1e-9
@@ -298,7 +300,7 @@ ANEWS: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
 def test_what_takes_graphs_anew(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, make = ANEWS[name]
     module, lines = both(change, caplog, make)
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert lines == [name + ANEW]
 
 
@@ -308,13 +310,13 @@ def test_what_comes_back_finds_its_graphs(caplog: pytest.LogCaptureFixture) -> N
         module.discriminator.layers[0].weight.requires_grad_(step % 2 == 0)
 
     module, lines = both(change, caplog, at=None)
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert lines == ["discriminator.drop.p" + ANEW]
 
 
 def test_what_changes_again_and_again_ends_graphs(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(lambda module, step: setattr(module.discriminator.drop, "p", 0.1 * step), caplog, at=None)
-    assert module.captured is None
+    assert module.compilation.captured is None
     ended = NOT + "discriminator.drop.p has changed 4 times, each of which takes graphs anew"
     assert lines == ["discriminator.drop.p" + ANEW] * 3 + [ended]
 
@@ -331,7 +333,7 @@ def test_a_number_that_cannot_be_a_tensor_takes_graphs_anew(caplog: pytest.LogCa
     module, lines = both(
         lambda module, step: setattr(module.penalties[0], "gamma", 0.2), caplog, lambda: {"penalties": [Decides(1.0)]}
     )
-    assert module.captured is not None
+    assert module.compilation.captured is not None
     assert lines == ["penalties[0].gamma" + ANEW]
 
 
@@ -395,13 +397,17 @@ ENDS: dict[str, tuple[Change, str]] = {
     ),
     "maximize": (in_groups(maximize=True), "only Adam and AdamW without amsgrad, maximize and differentiable can be"),
     "clipping": (
-        lambda module, step: module.clip_norms.update(generator=0.001),
+        lambda module, step: module.optimization.clip_norms.update(generator=0.001),
         "clip_norm looks at gradients before each step",
     ),
     "accumulation": (lambda module, step: module.accumulation.update(generator=2), "an update is accumulated"),
     "a method": (
-        lambda module, step: setattr(module, "move", lambda role: ConditionalGAN.move(module, role)),
+        lambda module, step: setattr(module, "manual_backward", partial(ConditionalGAN.manual_backward, module)),
         "ConditionalGAN has a method of its own for a part of it",
+    ),
+    "a method of a part": (
+        lambda module, step: setattr(module.optimization, "step", partial(Optimization.step, module.optimization)),
+        "Optimization has a method of its own for a part of it",
     ),
     "a compiled layer": (
         lambda module, step: module.discriminator.layers.compile(backend="eager"),
@@ -414,13 +420,13 @@ ENDS: dict[str, tuple[Change, str]] = {
 def test_what_ends_graphs(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, reason = ENDS[name]
     module, lines = both(change, caplog)
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert lines == [NOT + reason]
 
 
 def test_a_replaced_network_is_not_moved_by_the_optimizer_of_another(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(replace_discriminator, caplog)
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert lines[-1] == NOT + "the discriminator's optimizer trains none of the weights that are there"
 
 
@@ -434,7 +440,7 @@ def test_a_callback_that_comes_later_is_not_passed_over(caplog: pytest.LogCaptur
     late = Late()
     change: Change = lambda module, step: module.trainer.callbacks.append(late)  # type: ignore[attr-defined] # noqa: E731
     module, lines = both(change, caplog)
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert late.seen == 2 * 2 * 5  # with graphs and without, in both backward passes of five alternations
     assert lines == [NOT + "Late.on_after_backward would not be called"]
 
@@ -499,7 +505,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 def test_what_changes_while_it_computes_is_no_graph(name: str, caplog: pytest.LogCaptureFixture) -> None:
     make, reason = REFUSED[name]
     module, lines = both(None, caplog, make)
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert lines == [NOT + reason]
 
 
@@ -509,19 +515,17 @@ def test_dice_of_python_are_no_part_of_a_graph(caplog: pytest.LogCaptureFixture)
         return {"loss": Rolling()}
 
     module, lines = both(None, caplog, make)
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert lines == [NOT + "the state of Python's or NumPy's random numbers changes in each pass"]
 
 
 def test_a_part_that_knows_the_trainer_is_no_graph(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(tell, caplog, lambda: {"loss": Knowing()}, at=0)
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert lines == [NOT + "loss.module is a ConditionalGAN, whose changes a graph would not see"]
 
 
-@pytest.mark.parametrize(
-    "method", ["_alternate", "_update_discriminator", "_update_generator", "manual_backward", "backward", "move"]
-)
+@pytest.mark.parametrize("method", ["update_discriminator", "update_generator", "manual_backward", "backward"])
 def test_methods_of_a_subclass_are_called(method: str, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
@@ -553,7 +557,7 @@ def test_watchers_of_the_trainer(options: dict[str, Any], reason: str, caplog: p
     module = ConditionalGAN(*networks(), NonSaturating(), compile="alternation")
     with caplog.at_level(logging.INFO):
         quiet_trainer(2, **options).fit(module, DigitsData(batch_size=16))
-    assert module.captured is None
+    assert module.compilation.captured is None
     assert NOT + reason in caplog.messages
 
 
@@ -563,7 +567,7 @@ def test_hooks_and_modes_of_the_whole_process(caplog: pytest.LogCaptureFixture) 
         module = ConditionalGAN(*networks(), NonSaturating(), compile="alternation")
         with caplog.at_level(logging.INFO):
             quiet_trainer(2).fit(module, DigitsData(batch_size=16))
-        assert module.captured is None
+        assert module.compilation.captured is None
         return [message for message in caplog.messages if message.startswith(NOT)]
 
     hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
@@ -592,8 +596,8 @@ def fit_loader(compile: str, sizes: list[int], **options: Any) -> ConditionalGAN
 @pytest.mark.parametrize("sizes", [[16, 16, 8], [8, 16]])
 def test_a_short_batch_has_a_graph_of_its_own(sizes: list[int]) -> None:
     module = fit_loader("alternation", sizes, discriminator_steps=2)
-    assert module.captured is not None
-    assert len(module.captured.sizes) == 2
+    assert module.compilation.captured is not None
+    assert len(module.compilation.captured.sizes) == 2
     assert largest_difference(module, fit_loader("none", sizes, discriminator_steps=2)) < 1e-9
 
 

@@ -42,7 +42,7 @@ def test_what_is_missing_may_be_missing(tmp_path: Path) -> None:
     for positional in (False, True):
         given: Any = ((None, None, False), {}) if positional else ((), {"strict": False})
         again = ConditionalGAN.load_from_checkpoint(path, *given[0], ema_half_life=100.0, **given[1])
-        assert again.ema_half_life == 100.0
+        assert again.ema.half_life == 100.0
         assert again.generator_ema is not None
         labels = torch.arange(10)  # the average begins at the trained weights: not at any others
         assert torch.equal(again.generate(labels, seed=1), module.generate(labels, seed=1))

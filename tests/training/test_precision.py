@@ -77,7 +77,10 @@ def test_overflow_in_the_discriminator_leaves_the_generator_its_true_update() ->
     module.dealer.deal = lambda *args: dealt.append(deal(*args)) or dealt[-1]  # type: ignore[method-assign,func-returns-value]
     fit(module)
     assert not moves(module, before, "discriminator").any()  # skipped
-    assert {role: int(count) for role, count in module.skipped_steps.items()} == {"generator": 0, "discriminator": 1}
+    assert {role: int(count) for role, count in module.optimization.skipped_steps.items()} == {
+        "generator": 0,
+        "discriminator": 1,
+    }
     # what it should be: one SGD step in float32 on the gradient at the discriminator that did not move
     logits = twin.discriminator(twin.generator(dealt[0].latents, dealt[0].fake_labels), dealt[0].fake_labels)
     torch.nn.functional.softplus(-logits).mean().backward()
