@@ -11,7 +11,7 @@ from lightning.pytorch.core.hooks import CheckpointHooks, DataHooks, ModelHooks
 
 from helpers.paths import PACKAGE
 from lightning_cgan import ConditionalGAN
-from lightning_cgan.core.serialization import Rebuildable
+from lightning_cgan.core.serialization import ConfigMixin
 from lightning_cgan.networks.sampler import Sampler
 
 
@@ -27,7 +27,7 @@ def hooks() -> set[str]:
 
 def test_the_classes_that_the_module_is_made_of() -> None:
     mro = ConditionalGAN.__mro__
-    assert mro[:4] == (ConditionalGAN, Rebuildable, Sampler, LightningModule)
+    assert mro[:4] == (ConditionalGAN, ConfigMixin, Sampler, LightningModule)
     assert [kind.__module__.partition(".")[0] for kind in mro].count("lightning_cgan") == 3
 
 

@@ -60,7 +60,7 @@ def test_each_update_moves_its_own_network_only() -> None:
 
 
 def test_step_is_a_hand_written_loop() -> None:
-    """Two discriminator steps, R1 every second alternation and SGD, against the loop that one would write by hand."""
+    """Two discriminator steps, R1 every second step and SGD, against the loop that one would write by hand."""
     options: dict[str, Any] = {
         "penalties": [R1(0.5, interval=2)],
         "generator_optimizer": partial(SGD, lr=0.3),
@@ -231,7 +231,7 @@ def test_losses_are_never_in_half_precision(precision: str, expected: torch.dtyp
 
 
 def test_a_scheduler_that_waits_for_a_score_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected a scheduler that counts alternations, got ReduceLROnPlateau"):
+    with pytest.raises(UsageError, match="expected a scheduler that counts steps, got ReduceLROnPlateau"):
         fit(gan(generator_scheduler=ReduceLROnPlateau))
 
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.images import bytes_from_signed
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.classifiers import Judge
-from lightning_cgan.evaluation.scores import look_at
+from lightning_cgan.evaluation.scores import extract_features
 
 _BATCH_SIZE = 500
 
@@ -91,7 +91,7 @@ def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Ju
     kept: list[tuple[Tensor, Tensor]] = []
     for attempt in range(8):
         fakes = make_fakes(maker, labels, seed * 8 + attempt, gafi.latent_scale)
-        is_sure = look_at(judge, fakes).confidence.cpu() >= gafi.min_confidence
+        is_sure = extract_features(judge, fakes).confidence.cpu() >= gafi.min_confidence
         assert isinstance(fakes.images, Tensor)
         kept.append((fakes.images[is_sure], labels[is_sure]))
         labels = labels[~is_sure]
@@ -103,7 +103,7 @@ def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Ju
             f"--report.gafi.min_confidence: expected some images of which the judge is so sure, got none at "
             f"{gafi.min_confidence}; give a smaller number"
         )
-    order = torch.randperm(len(labels), generator=generator_at(seed))
+    order = torch.randperm(len(labels), generator=rng_at(seed))
     return OrderedLoader(images[order], labels[order], _BATCH_SIZE)
 
 
@@ -126,14 +126,14 @@ def check_selection(option: str, latent_scale: float, min_confidence: float) -> 
         )
 
 
-def choose(images: OrderedLoader, places: Tensor) -> OrderedLoader:
+def choose(images: OrderedLoader, indices: Tensor) -> OrderedLoader:
     """The images at some places."""
-    places = places.to(images.labels.device)
-    return OrderedLoader(images.images.index_select(0, places), images.labels[places], images.batch_size)
+    indices = indices.to(images.labels.device)
+    return OrderedLoader(images.images.index_select(0, indices), images.labels[indices], images.batch_size)
 
 
 def at_most(images: OrderedLoader, count: int) -> OrderedLoader:
     """All images, or so many of them, the same ones every time."""
     if len(images.labels) <= count:
         return images
-    return choose(images, torch.randperm(len(images.labels), generator=generator_at(count))[:count].sort().values)
+    return choose(images, torch.randperm(len(images.labels), generator=rng_at(count))[:count].sort().values)

@@ -80,8 +80,8 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
 def _table(report: dict[str, Any]) -> str:
     scores, real = report["scores"], report["scores_of_real_images"]
     rows = [(title, form.format(scores[key]), form.format(real[key]), what) for key, title, form, what in _SCORES]
-    ceiling = _mean(report["gan_train_of_real_images"])
-    rows += [(title, _mean(report[key]), ceiling, what) for key, title, what in _STUDENTS if key in report]
+    real_data_bound = _mean(report["gan_train_of_real_images"])
+    rows += [(title, _mean(report[key]), real_data_bound, what) for key, title, what in _STUDENTS if key in report]
     ratio = f"{report['memorisation']['ratio']:.3f}"
     rows.append(
         ("memorisation", ratio, "1", "distance from the nearest training image, as a multiple of that of test images")

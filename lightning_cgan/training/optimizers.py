@@ -67,7 +67,7 @@ def check_scheduler(scheduler: Any, name: str) -> None:
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         raise UsageError(
-            f"{name}: expected a scheduler that counts alternations, got ReduceLROnPlateau, which waits for a score; "
+            f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which waits for a score; "
             "choose another, such as PolynomialLR"
         )
 
@@ -100,15 +100,15 @@ def _side_by_side(scheduler: Any) -> Iterator[Any]:
 
 def _steps(trainer: Trainer, config: Any) -> float:
     """How often a scheduler is stepped in a run; infinity where that is not known."""
-    alternations = trainer.estimated_stepping_batches
+    steps = trainer.estimated_stepping_batches
     if config.interval == "step":
-        return alternations // config.frequency if alternations >= 0 else math.inf
+        return steps // config.frequency if steps >= 0 else math.inf
     epochs = trainer.max_epochs
     return epochs // config.frequency if epochs is not None and epochs >= 0 else math.inf
 
 
 def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Steps the schedulers whose turn it is behind an alternation: by its number, or in the last one of an epoch.
+    """Steps the schedulers whose turn it is behind a step: by its number, or in the last one of an epoch.
 
     Raises:
         UsageError: One cannot be stepped any more.

@@ -30,7 +30,7 @@ from lightning_cgan import (
     UsageError,
 )
 from lightning_cgan.core.building import build
-from lightning_cgan.core.serialization import describe
+from lightning_cgan.core.serialization import to_config
 from lightning_cgan.training.checkpointing import build_from
 
 SIZES = {"num_classes": 10, "image_channels": 1, "image_size": 8}
@@ -128,7 +128,7 @@ def test_own_networks_get_what_they_were_given() -> None:
     made = Own(
         nn.Tanh, layer, R1(0.5), (3, 4), [4, 4], partial(SGD, lr=0.5), nn.GELU, Hinge(), **SIZES, batch_norm=True
     )
-    again = build(describe(made), MLPGenerator, "x")
+    again = build(to_config(made), MLPGenerator, "x")
     assert isinstance(again, Own)
     assert again.init_args == made.init_args
     activation, norm, penalty, pair, optimizer, anything, unsaid = again.given

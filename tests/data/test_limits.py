@@ -18,7 +18,7 @@ from lightning_cgan.data import OrderedLoader
 from lightning_cgan.data.loader import RepeatingLoader
 
 
-class Seen(Callback):
+class Features(Callback):
     """The numbers of the images of each batch, by epoch; of training and of validation."""
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ def gan(classes: int = 3, size: int = 2, **options: Any) -> ConditionalGAN:
     return ConditionalGAN(generator, MLPDiscriminator(classes, 1, size, hidden=(8,)), NonSaturating(), **options)
 
 
-def fit(data: Any = None, module: ConditionalGAN | None = None, **options: Any) -> Seen:
-    seen = Seen()
+def fit(data: Any = None, module: ConditionalGAN | None = None, **options: Any) -> Features:
+    seen = Features()
     torch.manual_seed(0)
     options = {"max_epochs": 3, "num_sanity_val_steps": 0, **options}
     quiet_trainer(-1, callbacks=[seen], **options).fit(module or gan(), data or Numbered(batch_size=64))

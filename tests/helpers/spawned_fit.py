@@ -30,7 +30,7 @@ def main(strategy: str) -> None:
         "generator": 0,
         "discriminator": 0,
     }
-    assert module.scalars.counts["generator_loss"] == 2  # since alternation 3
+    assert module.scalars.counts["generator_loss"] == 2  # since step 3
     trainer.save_checkpoint("home.ckpt")
     assert not any("lightning_cgan" in name for name in torch.load("home.ckpt", weights_only=True)["state_dict"])
     loaded = ConditionalGAN.load_from_checkpoint("home.ckpt")

@@ -19,7 +19,7 @@ from lightning_cgan import (
     UsageError,
     WassersteinGradientPenalty,
 )
-from lightning_cgan.networks.base import Judgement
+from lightning_cgan.networks.base import DiscriminatorOutput
 
 
 class Linear(Discriminator):
@@ -79,7 +79,7 @@ def test_wasserstein_penalty_looks_at_its_places(batch: tuple[Tensor, ...]) -> N
         norm = sum(((1 - place) * a + place * b) ** 4 for a, b in zip(x.flatten(), z.flatten(), strict=True)) ** 0.5
         expected += 3 * (norm - 1) ** 2 / 4
     penalty = WassersteinGradientPenalty(weight=3.0)
-    assert penalty.needs_places
+    assert penalty.needs_interpolation
     assert torch.allclose(penalty(Quadratic(), *batch, places), torch.as_tensor(expected))
     with pytest.raises(UsageError, match="places: expected a number for each image, got none"):
         penalty(Quadratic(), *batch)
@@ -110,15 +110,15 @@ class Naming(Linear):
 
     classifies = True
 
-    def forward(self, images: Tensor, labels: Tensor) -> Judgement:  # type: ignore[override]
-        return Judgement(super().forward(images, labels), images.flatten(1) @ (100 * self.weight.T))
+    def forward(self, images: Tensor, labels: Tensor) -> DiscriminatorOutput:  # type: ignore[override]
+        return DiscriminatorOutput(super().forward(images, labels), images.flatten(1) @ (100 * self.weight.T))
 
 
 def test_class_logits_are_not_penalised(batch: tuple[Tensor, ...]) -> None:
     naming, plain = Naming(), Linear()
     plain.load_state_dict(naming.state_dict())
     for penalty in (R1(1.0), R2(1.0), WassersteinGradientPenalty(1.0)):
-        places = torch.rand(4) if penalty.needs_places else None
+        places = torch.rand(4) if penalty.needs_interpolation else None
         assert torch.equal(penalty(naming, *batch, places), penalty(plain, *batch, places))
 
 

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LinearLR, PolynomialLR
 from helpers.pairs import mlp
 from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, NonSaturating, UsageError
-from lightning_cgan.core.serialization import describe
+from lightning_cgan.core.serialization import to_config
 
 Run = Callable[..., Path]
 
@@ -120,7 +120,7 @@ class NewerSGD(SGD):
     ],
 )
 def test_only_what_differs_from_the_defaults_is_described(value: Any, init_args: dict[str, Any]) -> None:
-    assert describe(value)["init_args"] == init_args
+    assert to_config(value)["init_args"] == init_args
 
 
 def test_a_checkpoint_of_the_command_line_loads_where_optimizers_take_less(

@@ -88,15 +88,15 @@ def test_speed_of_a_second_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_speed_leaves_out_the_making_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = capture._Situation.record
+    record = capture._GuardedGraphs.record
 
-    def slow(self: capture._Situation, *arguments: Any) -> Any:
+    def slow(self: capture._GuardedGraphs, *arguments: Any) -> Any:
         reporting.time.now += 500.0  # type: ignore[attr-defined]
         return record(self, *arguments)
 
-    monkeypatch.setattr(capture._Situation, "record", slow)
+    monkeypatch.setattr(capture._GuardedGraphs, "record", slow)
     monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
-    assert speeds(monkeypatch, gan(compile="alternation")) == [8.0] * 4
+    assert speeds(monkeypatch, gan(compile="step")) == [8.0] * 4
 
 
 def test_a_clock_that_stands_still_is_no_error() -> None:
