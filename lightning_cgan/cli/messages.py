@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_cgan.cli.hints import as_typed, parts_of, plain
 from lightning_cgan.cli.options import class_names, options_of, parameters_of
-from lightning_cgan.cli.renamed import new_name
+from lightning_cgan.cli.renamed import VALUES, new_name
 from lightning_cgan.cli.shipped import SHIPPED, given_configs, is_config
 from lightning_cgan.core.errors import did_you_mean, no_such_file
 
@@ -201,13 +201,12 @@ def _unknown_module(match: re.Match[str], complaint: Complaint) -> str:
 
 
 def _wrong_literal(match: re.Match[str], complaint: Complaint) -> str:
-    hint = did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
+    new = VALUES.get((complaint.key, match[2].strip("'\"")))
+    hint = f"; it is called {new} now" if new else did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
     return f"--{complaint.key}: expected one of {match[1]}, got {as_typed(match[2])}{hint}"
 
 
 def _wrong_type(match: re.Match[str], complaint: Complaint) -> str:
-    if new := VALUES.get((complaint.key, match[2])):
-        return f"--{complaint.key}: no such value as {match[2]}; it is called {new} now"
     return _expected(complaint.key, [match[1]], match[2])
 
 
