@@ -273,9 +273,9 @@ def test_penalties_and_augmentations_see_what_the_discriminator_sees() -> None:
     seen: list[Tensor] = []
 
     class Watching(R1):
-        def __call__(self, discriminator: Any, real: Tensor, fake: Tensor, *others: Any) -> Tensor:
-            seen.extend([real, fake])
-            return super().__call__(discriminator, real, fake, *others)
+        def __call__(self, discriminator: Any, inputs: Any, fake: Tensor) -> Tensor:
+            seen.extend([inputs.real, fake])
+            return super().__call__(discriminator, inputs, fake)
 
     module = gan(penalties=[Watching(1.0)], augmentations=[Cutout(0.5, fill=7.0)])
     recorder = Recorder(module.discriminator)
