@@ -42,7 +42,7 @@ def test_one_pass_for_real_and_fake_is_two(pair: str) -> None:
     found = {}
     for joint in (True, False):
         objectives = Objectives(NonSaturating(), [R1(1.0)], None, joint_pass=joint)
-        objective, means = objectives.of_discriminator(discriminator, inputs, fake, objectives.due(0))
+        objective, means = objectives.of_discriminator(discriminator, inputs, fake, objectives.active_penalties(0))
         found[joint] = objective, means, gradients(objective, discriminator)
     assert torch.allclose(found[True][0], found[False][0], atol=1e-6)
     for name, mean in found[False][1].items():
