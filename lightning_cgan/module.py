@@ -17,7 +17,7 @@ from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng
+from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
 from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
 from lightning_cgan.networks.latents import Distribution, LatentSampler
@@ -91,7 +91,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
             derivatives; or the whole `step`, penalties and steps of Adam included, as one graph for each set of
             penalties that are due together. Where that is not possible, a line says why, and the networks are compiled.
-        cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, wherever that is possible.
+        cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, wherever that is possible. No GPU has
+            shown yet that it is right and faster.
 
     Attributes:
         latent_sampler: How `predict` draws the latents of numbered images.
@@ -127,7 +128,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         ema_half_life: float | None = None,
         ema_ramp_up: float | None = 0.05,
         compile: Compiled = "none",
-        cuda_graph: bool = True,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         check_positive("discriminator_steps", discriminator_steps)
@@ -467,7 +468,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
     def _seed_of_fit(self) -> int:
         """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
-        seed, images_seen = torch.initial_seed() % 2**63, self.ema.images_seen
+        seed, images_seen = seed_of_process(), self.ema.images_seen
         return rng_at(seed, images_seen).initial_seed() if images_seen else seed
 
     def _rng(self, *address: int) -> torch.Generator:

@@ -41,7 +41,7 @@ def bare_loop(
         compiles = module.compilation.fused_step.compiles
         skipped = {role: torch.zeros((), dtype=torch.int64, device=pixels.device) for role in ROLES}
         parts = StepParts(generator, discriminator, objectives, input_sampler, *optimizers)
-        fused_step = FusedStep(parts, skipped, compiles)
+        fused_step = FusedStep(parts, skipped, compiles, module.compilation.cuda_graph)
     count = 0
 
     def step() -> None:

@@ -16,17 +16,15 @@ from torch import Tensor
 from lightning_cgan.callbacks.shared import shared_judge, splits_of
 from lightning_cgan.core.errors import UsageError, check_seed, check_truncation, writing
 from lightning_cgan.core.files import remove_unfinished, write_atomic
-from lightning_cgan.core.images import bytes_from_signed, is_whole_png, save_png, signed_from_bytes
+from lightning_cgan.core.images import bytes_from_signed, is_whole_png, save_png
 from lightning_cgan.core.output_paths import check_writable, folders_of_classes
 from lightning_cgan.evaluation.classifiers import Judge
-from lightning_cgan.evaluation.fakes import check_selection
+from lightning_cgan.evaluation.fakes import ATTEMPTS, check_selection, replace_doubtful
 from lightning_cgan.evaluation.judge import fingerprint_of
 from lightning_cgan.evaluation.protocol import LabelledSplits
-from lightning_cgan.evaluation.scores import extract_features
 from lightning_cgan.networks.latents import LatentSampler
 
 _FINGERPRINT_FILE = "predictions.json"
-_ATTEMPTS = 8
 
 
 class PredictionWriter(Callback):
@@ -181,7 +179,7 @@ class PredictionWriter(Callback):
         doubtful = int(trainer.strategy.reduce(torch.tensor(self._doubtful, device=pl_module.device), reduce_op="sum"))
         if doubtful:
             rank_zero_warn(
-                f"The judge is not sure of {doubtful:,} images, nor of {_ATTEMPTS - 1} others in their place: they are "
+                f"The judge is not sure of {doubtful:,} images, nor of {ATTEMPTS - 1} others in their place: they are "
                 "left out. A smaller --predictions.min_confidence takes more"
             )
 
@@ -226,18 +224,16 @@ class PredictionWriter(Callback):
                     write_atomic(path, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
-        """Puts others in the place of images that the judge is not sure of; tells which images are fit, shape (N,)."""
-        kept = torch.ones(len(labels), dtype=torch.bool)
+        """Replaces images that the judge is not sure of, in place; tells which images are fit, shape (N,)."""
         if self._judge is None:
-            return kept
-        sizes = module.generator.latent_dim, module.latents
-        for attempt in range(1, _ATTEMPTS + 1):
-            seen = extract_features(self._judge, [(signed_from_bytes(pixels), labels)])
-            kept = seen.confidence.cpu() >= self.min_confidence
-            left = (~kept).nonzero()[:, 0].to(labels.device)
-            if attempt == _ATTEMPTS or not len(left):
-                break
-            latents = self.latent_sampler.latents(labels[left], numbers[left], *sizes, variant=attempt)
-            pixels[left] = bytes_from_signed(module.generate(labels[left], latents))
+            return torch.ones(len(labels), dtype=torch.bool)
+
+        def make(indices: Tensor, attempt: int) -> Tensor:
+            chosen = indices.to(labels.device)
+            sizes = module.generator.latent_dim, module.latents
+            latents = self.latent_sampler.latents(labels[chosen], numbers[chosen], *sizes, variant=attempt)
+            return bytes_from_signed(module.generate(labels[chosen], latents))
+
+        kept = replace_doubtful(self._judge, pixels, labels, self.min_confidence, make) >= 0
         self._doubtful += int((~kept).sum())
         return kept

@@ -57,9 +57,7 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
         try:
             gradio = _import_gradio(folder)
             port = _free_port(host, port)
-            page = build_page(
-                DemoBackend(load_source(source, imports.split(",") if imports else ()), Path(folder)), source
-            )
+            page = build_page(DemoBackend(load_source(source, imports), Path(folder)), source)
             print(f"Demo of {source}: {_launch(page, gradio, host, port, folder)} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:

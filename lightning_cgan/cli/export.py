@@ -58,7 +58,7 @@ def export(
         raise UsageError(
             f"--report: expected a folder to write, got --out {path}, which has no card; leave --report out"
         )
-    module, class_names = load(checkpoint, imports.split(",") if imports else (), "cpu")
+    module, class_names = load(checkpoint, imports, "cpu")
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
     metadata = ExportMetadata.of(module, class_names)
     if not wants_folder:

@@ -76,7 +76,7 @@ def generate(
     check_seed("--seed", seed)
     path = Path(out)
     _check_output_path(path, walk, overwrite)
-    module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
+    module, class_names = load(checkpoint, imports, device)
     chosen, latent_sampler = parse_labels(labels, class_names), LatentSampler(seed, truncation)
     if walk is not None:
         _check_film(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)

@@ -43,6 +43,11 @@ def seed_global_rng(*address: int, device: torch.device) -> None:
         torch.cuda.default_generators[device.index or 0].manual_seed(_seed_at(*address))
 
 
+def seed_of_process() -> int:
+    """PyTorch's initial seed of the moment, as `seed_everything` sets it, within 63 bits."""
+    return torch.initial_seed() % 2**63
+
+
 def _seed_at(*address: int) -> int:
     digest = hashlib.blake2b(struct.pack(f"<{len(address)}q", *address), digest_size=4).digest()
     return int.from_bytes(digest, "little")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
 from lightning_cgan.core.errors import UsageError, check_positive
+from lightning_cgan.core.rng import seed_of_process
 from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.image_files import ImageFiles, squared
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
@@ -242,7 +243,7 @@ class LabelledImages(LightningDataModule, ABC):
         steps = self._discriminator_steps()
         seed = getattr(self._module(), "seed", None)  # that of the run; PyTorch's is another after each step
         if seed is None:
-            seed = torch.initial_seed() % 2**63
+            seed = seed_of_process()
         seed = trainer.strategy.broadcast(seed) if trainer else seed
         images, labels = self._on_device("train")
         rank, world_size = self._place()

@@ -33,7 +33,7 @@ from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, extract_features, quick_scores
 
-FORMAT = 1
+FORMAT = 2  # of report.json; in the first, two keys of `protocol` had other names
 
 # The purposes of generated images, each with latents of its own.
 _SCORED, _TRAINING, _SELECTION, _GAFI, _PARZEN = range(5)

@@ -30,7 +30,7 @@ class Source:
     mixes: bool
 
 
-def load_source(path: str, imports: Sequence[str] = ()) -> Source:
+def load_source(path: str, imports: str | None = None) -> Source:
     """Opens a checkpoint, or what `export` wrote: a folder or an ONNX file. A program of PyTorch's is refused.
 
     Args:

@@ -100,7 +100,7 @@ class Compilation:
         if compiles and not self.has_compiler():
             rank_zero_info("A step is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        return FusedStep(self._parts(), self.optimization.skipped_steps, compiles, rank_zero_info)
+        return FusedStep(self._parts(), self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
     def _parts(self) -> StepParts:
         """What graphs are recorded of."""

@@ -62,6 +62,7 @@ class FusedStep:
         parts: What a step is made with.
         skipped_steps: Count the updates of each network that are left out, because a gradient is not finite.
         compiles: Whether `torch.compile` fuses each graph.
+        cuda_graph: Whether a GPU runs each as one CUDA graph.
         tell: Is told in one line when graphs are recorded anew.
 
     Attributes:
@@ -73,10 +74,12 @@ class FusedStep:
         parts: StepParts,
         skipped_steps: Mapping[Any, Tensor],
         compiles: bool,
+        cuda_graph: bool = False,
         tell: Tell = lambda line: None,
     ) -> None:
         self.skipped_steps = skipped_steps
         self.compiles = compiles
+        self.cuda_graph = cuda_graph
         self.tell = tell
         self.seconds = 0.0
         self.sizes: set[Any] = set()
@@ -253,7 +256,8 @@ class _GuardedGraphs:
             names[:] = means
             return [mean.detach() for mean in means.values()]
 
-        graph = record(alternate, entering, len(self.persistent_tensors), self.dependencies, self.whole.compiles)
+        how = (len(self.persistent_tensors), self.dependencies, self.whole.compiles, self.whole.cuda_graph)
+        graph = record(alternate, entering, *how)
         self.graphs[_key(inputs, penalties)] = graph, names, penalties
 
     @torch.enable_grad()

@@ -18,7 +18,14 @@ from lightning_cgan.training.graph_dependencies import Dependencies
 Run = Callable[..., Sequence[Tensor]]
 
 
-def record(function: Run, inputs: Sequence[Tensor], persistent: int, dependencies: Dependencies, compiles: bool) -> Run:
+def record(
+    function: Run,
+    inputs: Sequence[Tensor],
+    persistent: int,
+    dependencies: Dependencies,
+    compiles: bool,
+    cuda_graph: bool,
+) -> Run:
     """Records a function, which leaves no trace but the graph.
 
     Args:
@@ -27,6 +34,7 @@ def record(function: Run, inputs: Sequence[Tensor], persistent: int, dependencie
         persistent: How many of them, from the first on, are always the same tensors, which the function may write to.
         dependencies: What the function computes with besides.
         compiles: Whether `torch.compile` fuses the graph.
+        cuda_graph: Whether a GPU runs it as one CUDA graph.
 
     Raises:
         FusionError: Python's part of the function changes something.
@@ -40,7 +48,7 @@ def record(function: Run, inputs: Sequence[Tensor], persistent: int, dependencie
                 # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
                 graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
                 graph(*(tensor.clone() for tensor in inputs))  # compiles
-            return _CudaGraph(graph, inputs, persistent) if inputs[0].is_cuda else graph
+            return _CudaGraph(graph, inputs, persistent) if cuda_graph and inputs[0].is_cuda else graph
 
 
 class _CudaGraph:

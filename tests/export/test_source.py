@@ -33,7 +33,7 @@ def test_folder_of_an_own_network(
     assert "\nimport own\n\nfrom lightning_cgan import" in Path("x/README.md").read_text()
     monkeypatch.delitem(sys.modules, "own")
     assert "got own.Own; import its module first" in fails("demo", "x", "--port", "0")
-    assert load_source("x", imports=["own"]).metadata.image_size == 16
+    assert load_source("x", imports="own").metadata.image_size == 16
 
 
 def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
