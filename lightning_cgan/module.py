@@ -1,55 +1,62 @@
-"""The conditional GAN: two networks, two optimizers, one training step."""
+"""The conditional GAN: two networks, two optimizers, one training step, and every hook of Lightning's, in order."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
+from typing_extensions import Self
 
+from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.rng import NETWORKS, TRAINING, generator_at, move_global_generator
-from lightning_cgan.core.serialization import INSTANTIATOR, Rebuildable
-from lightning_cgan.networks.base import (
-    Discriminator,
-    Generator,
-    check_agreement,
-    frozen,
-    uses_batch_statistics,
-)
-from lightning_cgan.networks.latents import Distribution, Drawing
+from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
+from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
+from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
+from lightning_cgan.networks.latents import Distribution, LatentSampler
+from lightning_cgan.networks.sampler import Sampler
 from lightning_cgan.objectives.augmentations import Augmentation
-from lightning_cgan.objectives.inputs import Dealer, LabelSource, Round
+from lightning_cgan.objectives.inputs import InputSampler, LabelSource, UpdateInputs
 from lightning_cgan.objectives.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.objectives.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.objectives.penalties import GradientPenalty
 from lightning_cgan.training.batches import TrainingBatches
-from lightning_cgan.training.compilation import Compiled
-from lightning_cgan.training.ema import average_of, decay_of, update_average
-from lightning_cgan.training.evaluation_steps import EvaluationSteps
-from lightning_cgan.training.optimization import ROLES
+from lightning_cgan.training.checkpointing import Checkpointing, build_from, read_checkpoint
+from lightning_cgan.training.compilation import COMPILED, Compilation, Compiled
+from lightning_cgan.training.contract import ROLES, Role
+from lightning_cgan.training.data_position import KeepsDataPosition
+from lightning_cgan.training.ema import MovingAverage, averaged_copy
+from lightning_cgan.training.evaluation_steps import held_out_losses
+from lightning_cgan.training.optimization import Optimization, prepare_strategy
+from lightning_cgan.training.optimizers import save_by_time
+from lightning_cgan.training.scalars import Scalars
 
 
-class ConditionalGAN(Rebuildable, EvaluationSteps):
+class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
-    One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
-    generator. The Trainer's `global_step`, `max_steps`, checkpoints and loggers all count alternations, since the
+    One training step is one *alternation* of the two: `discriminator_steps` updates of the discriminator, then one of
+    the generator. The Trainer's `global_step`, `max_steps`, checkpoints and loggers all count these steps, since the
     discriminator's updates go through Lightning's precision plugin but not through its counter.
 
-    A training batch is what one alternation needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
-    discriminator step it is cut into as many equal parts, so that each step sees fresh images and fresh latents (as in
-    BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
-    loader of your own must give `discriminator_steps` times the batch size. What a short last batch has too many for
-    equal parts is left out, and one with too few images is no step.
+    A training batch is what one step needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
+    discriminator step it is cut into as many equal parts, so that each update sees fresh images and fresh latents (as
+    in BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
+    custom loader must give `discriminator_steps` times the batch size. A short last batch is cut down to equal parts,
+    and one with too few images is skipped.
 
-    Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
-    (see `core/rng.py`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins;
-    a fit that goes on by `ckpt_path` has the one of its checkpoint. A module that was trained before, in a fit or in
-    the run whose checkpoint it was loaded from, makes another seed of it, by the number of images that it has seen.
+    Latents, fake labels, augmentations and the points of penalties are a function of the seed and the step (see
+    `core/rng.py`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins; a fit that
+    resumes by `ckpt_path` has that of its checkpoint. A module that was trained before derives another seed from it, by
+    the number of images that it has seen.
 
     Args:
         generator: Makes the images.
@@ -62,13 +69,13 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
             Radford et al. 2016 (arXiv:1511.06434, section 4) found `partial(Adam, lr=2e-4, betas=(0.5, 0.999))`.
         discriminator_optimizer: The same for the discriminator.
         generator_scheduler: Takes the generator's optimizer, returns a learning-rate scheduler, stepped once in each
-            alternation.
+            step.
         discriminator_scheduler: The same for the discriminator.
         latents: The distribution of the latents: standard normal, or uniform in [-1, 1].
         fake_labels: Where the labels of generated images come from in training: `real` takes those of the real batch,
             `uniform` draws every class with equal chance, `empirical` shuffles those of the real batch, and so follows
             their frequencies.
-        discriminator_steps: The number of discriminator updates in an alternation.
+        discriminator_steps: The number of discriminator updates in a step.
         share_fakes: Whether the generator's update works on the images of the last discriminator update. It is exact,
             since the generator did not move in between, and saves a pass unless an update is accumulated: then the
             images are made again from the same latents.
@@ -79,16 +86,17 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
             their gradients add up to those of the whole batch.
         discriminator_accumulation: The same for the discriminator.
         ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
-            half after so many images (batch size times alternations). Samples are made with it. It is kept in float32
+            half after so many images (batch size times steps). Samples are made with it. It is kept in float32
             where the networks are in half precision.
         ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
         compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
-            derivatives; or the whole `alternation`, penalties and steps of Adam included, as one graph for each set of
+            derivatives; or the whole `step`, penalties and steps of Adam included, as one graph for each set of
             penalties that are due together. Where that is not possible, a line says why, and the networks are compiled.
-        cuda_graph: Whether a GPU runs an alternation as one CUDA graph, compiled or not, wherever that is possible.
+        cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, wherever that is possible. No GPU has
+            shown yet that it is right and faster.
 
     Attributes:
-        drawing: How `predict` draws the latents of numbered images.
+        latent_sampler: How `predict` draws the latents of numbered images.
         objectives_class: What says what each update minimises; a subclass of this module may name one that adds terms.
 
     Raises:
@@ -121,7 +129,7 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         ema_half_life: float | None = None,
         ema_ramp_up: float | None = 0.05,
         compile: Compiled = "none",
-        cuda_graph: bool = True,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         check_positive("discriminator_steps", discriminator_steps)
@@ -130,131 +138,129 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         check_positive("ema_half_life", ema_half_life)
         if ema_ramp_up is not None and ema_ramp_up <= 0:
             raise UsageError(f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; or none, for no ramp-up")
+        if compile not in COMPILED:
+            raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; name one of them")
+        check_agreement("discriminator", discriminator, "generator", generator)
+        check_classifier(discriminator, auxiliary_classifier)
+        self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
+        self.generator_ema = None if ema_half_life is None else averaged_copy(generator)
         self.loss = loss
         self.auxiliary_classifier = auxiliary_classifier
         self.penalties = penalties or []
-        self.optimizer_factories = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
-        self.scheduler_factories = {"generator": generator_scheduler, "discriminator": discriminator_scheduler}
-        self.latents = latents
-        self.discriminator_steps = discriminator_steps
-        self.share_fakes = share_fakes
-        self.clip_norms = {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm}
-        self.accumulation = {"generator": generator_accumulation, "discriminator": discriminator_accumulation}
-        self.ema_half_life = ema_half_life
-        self.ema_ramp_up = ema_ramp_up
-        self.generator_ema = None if ema_half_life is None else average_of(generator)
         # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
-        self.compiled = compile
-        self.cuda_graph = cuda_graph
-        self.seed = None
-        self.images_seen = 0
-        self.drawing = Drawing()
-        self._prepare_batches()
-        with_places = any(penalty.needs_places for penalty in self.penalties)
+        self.latents = latents
+        self.latent_sampler = LatentSampler()
         sizes = (generator.latent_dim, generator.num_classes)
-        self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places)
-        check_agreement("discriminator", discriminator, "generator", generator)
-        check_classifier(discriminator, auxiliary_classifier)
-        self._save_description()
-
-    def _prepare_batches(self) -> None:
-        steps, accumulation = self.discriminator_steps, self.accumulation
-        networks = self.generator, self.discriminator
-        self._batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
+        with_interpolation = any(penalty.needs_interpolation for penalty in self.penalties)
+        steps = (discriminator_steps, share_fakes)
+        self.input_sampler = InputSampler(*sizes, latents, fake_labels, augmentations or [], with_interpolation, *steps)
+        self.seed: int | None = None
+        self.discriminator_steps = discriminator_steps
+        self.accumulation: dict[Role, int] = {
+            "generator": generator_accumulation,
+            "discriminator": discriminator_accumulation,
+        }
+        self.ema = MovingAverage(ema_half_life, ema_ramp_up)
+        self.scalars = Scalars(self)
+        self.optimization = Optimization(
+            self,
+            {"generator": generator_optimizer, "discriminator": discriminator_optimizer},
+            {"generator": generator_scheduler, "discriminator": discriminator_scheduler},
+            {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm},
+            has_own=type(self).configure_optimizers is not ConditionalGAN.configure_optimizers,
+        )
+        self.compilation = Compilation(self, self.optimization, self.scalars, compile, cuda_graph)
+        self.checkpointing = Checkpointing(self, self.optimization, self.compilation, self.ema, self.scalars)
+        self._prepare_batches()
+        self._save_config()
 
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Makes one alternation.
+        """Makes one step: `discriminator_steps` updates of the discriminator, then one of the generator.
 
         Raises:
             UsageError: The batch is not of images (N, C, H, W), floats in [-1, 1], and class numbers (N,), or cannot be
                 cut into the parts that are asked for.
         """
-        loader = self.trainer.train_dataloader
-        images, labels = self._batches.take(batch, batch_idx, loader, self.device, self.trainer.world_size)
+        loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
+        images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)
         if not len(images):
             return
         assert self.seed is not None, "setup has fixed it"
-        address = (self.seed, NETWORKS, self.global_step, self.trainer.global_rank)
-        move_global_generator(*address, device=self.device)  # for dropout, and whatever else a network draws
-        rounds, last = self._deal_alternation(images, labels)
-        due = self.objectives.due(self.global_step)
-        if not self.run_captured(rounds, last, due):
-            self._alternate(rounds, last, due)
-        self.finish_alternation()
-        self._average_generator(len(rounds[0].real) * self.trainer.world_size)
-        self.running_means.count_images(len(images) * self.trainer.world_size)
+        self.scalars.stopwatch.start()
+        step = self.global_step
+        # For dropout, and whatever else a network draws.
+        seed_global_rng(self.seed, NETWORKS, step, self.global_rank, device=self.device)
+        inputs = self.input_sampler.sample(images, labels, self.seed, step)
+        penalties = self.objectives.active_penalties(step)
+        if not self.compilation.run_step(inputs, penalties):  # the whole step as one graph, where it can be
+            fake = None
+            for part in inputs.discriminator:
+                is_shared = inputs.shares_fakes and part is inputs.generator
+                fake = self.update_discriminator(part, penalties, keep_graph=is_shared and not self._accumulates())
+            self.update_generator(inputs.generator, fake)
+        self.optimization.finish_step()
+        self.checkpointing.note_step()
+        self.ema.update(self.generator_ema, self.generator, len(inputs.generator.real) * world_size)
+        self.scalars.count_images(len(images) * world_size)
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:
-            self._batches.raise_faults()
-            self.report_running_means(**self.skipped_scalars())
+            self.batches.raise_faults()
+            self.scalars.report(**self.optimization.skipped_scalars())
+        self.scalars.stopwatch.stop()
 
-    def on_train_epoch_end(self) -> None:
-        """Looks at what of the batches has not been looked at yet, since that makes a GPU wait."""
-        self._batches.raise_faults()
-
-    def _deal_alternation(self, images: Tensor, labels: Tensor) -> tuple[list[Round], Round | None]:
-        """A round for each update of the discriminator, and one for the generator's if that does not share fakes."""
-        step, count = self.global_step, self.discriminator_steps
-        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
-        rounds = [self._deal(*part, TRAINING, step, number) for number, part in enumerate(parts)]
-        if self.share_fakes:
-            return rounds, None
-        # An address of its own: fresh latents, as if one more part of the batch had come.
-        return rounds, self._deal(*parts[-1], TRAINING, step, count)
-
-    def _alternate(self, rounds: list[Round], last: Round | None, due: Penalties) -> None:
-        fake = None
-        for dealt in rounds:
-            is_shared = last is None and dealt is rounds[-1]
-            keep_graph = is_shared and set(self.accumulation.values()) == {1}
-            fake = self._update_discriminator(dealt, due, keep_graph)
-        self._update_generator(last or rounds[-1], fake)
-
-    def _update_discriminator(self, dealt: Round, due: Penalties, keep_graph: bool) -> Tensor | None:
+    def update_discriminator(self, inputs: UpdateInputs, penalties: Penalties, keep_graph: bool) -> Tensor | None:
         """Returns the generated images, if the generator's update can go on from their graph."""
-        self.optimizer_of("discriminator").zero_grad()
-        parts = dealt.split(self.accumulation["discriminator"])
+        self.optimization.zero_grad("discriminator")
+        parts = inputs.split(self.accumulation["discriminator"])
         for part in parts:
             with torch.set_grad_enabled(keep_graph):
-                fake = self.dealer.make(self.generator, part)
-            objective, means = self.objectives.of_discriminator(self.discriminator, part, fake.detach(), due)
-            self.running_means.add(means)
+                fake = self.input_sampler.generate_fakes(self.generator, part)
+            objective, means = self.objectives.of_discriminator(self.discriminator, part, fake.detach(), penalties)
+            self.scalars.add(means)
             self.manual_backward(objective / len(parts))
-        self.move("discriminator")
+        self.optimization.step("discriminator")
         return fake if keep_graph else None
 
-    def _update_generator(self, dealt: Round, fake: Tensor | None) -> None:
-        self.optimizer_of("generator").zero_grad()
-        parts = dealt.split(self.accumulation["generator"])
+    def update_generator(self, inputs: UpdateInputs, fake: Tensor | None) -> None:
+        """Works on images whose graph is there, or makes them."""
+        self.optimization.zero_grad("generator")
+        parts = inputs.split(self.accumulation["generator"])
         with frozen(self.discriminator):
             for part in parts:
-                made = fake if fake is not None else self.dealer.make(self.generator, part)
+                made = fake if fake is not None else self.input_sampler.generate_fakes(self.generator, part)
                 objective, means = self.objectives.of_generator(self.discriminator, part, made)
-                self.running_means.add(means)
+                self.scalars.add(means)
                 self.manual_backward(objective / len(parts))
-        self.move("generator")
+        self.optimization.step("generator")
 
-    def _average_generator(self, images: int) -> None:
-        if self.generator_ema is not None and self.ema_half_life is not None:
-            decay = decay_of(images, self.images_seen, self.ema_half_life, self.ema_ramp_up)
-            update_average(self.generator_ema, self.generator, decay)
-        self.images_seen += images
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Computes gradients of this process's images; `Optimization.step` averages them over the processes."""
+        strategy = self.trainer.strategy
+        if isinstance(strategy, ParallelStrategy):
+            with strategy.block_backward_sync():
+                super().manual_backward(loss, *args, **kwargs)
+        else:
+            super().manual_backward(loss, *args, **kwargs)
 
-    def _deal(self, real: Tensor, labels: Tensor, *address: int) -> Round:
-        return self.dealer.deal(self._generator(*address), real, labels)
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clips the gradient of the network that is about to move."""
+        self.optimization.clip(optimizer)
 
-    def _seed_of_fit(self) -> int:
-        """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
-        seed = torch.initial_seed() % 2**63
-        return generator_at(seed, self.images_seen).initial_seed() if self.images_seen else seed
+    def _accumulates(self) -> bool:
+        return set(self.accumulation.values()) != {1}
 
-    # ---- what Lightning asks for -------------------------------------------------------------------------------------
+    # ---- before, around and after the steps of a fit -----------------------------------------------------------------
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Adds what lets a run resume at its place in the data."""
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:
         """Fixes the seed, makes strategy and networks ready, and compares the networks with the data module, if any.
@@ -266,23 +272,211 @@ class ConditionalGAN(Rebuildable, EvaluationSteps):
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
             self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
         self._prepare_batches()
-        self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
-        self.prepare_strategy()
+        self.input_sampler.set_rank(self.trainer.global_rank, self.trainer.world_size)
+        prepare_strategy(self.trainer.strategy)
         if stage == "fit":
-            self.prepare_compilation()
+            self.compilation.prepare(self)
         data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
 
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
+
+        Raises:
+            UsageError: See `Optimization.configure`.
+        """
+        return self.optimization.configure()
+
+    def on_fit_start(self) -> None:
+        """Looks at the optimizers and schedulers, and at what a checkpoint is about to restore of them.
+
+        Raises:
+            UsageError: They cannot move the two networks in turn, or are others than those of the checkpoint.
+        """
+        self.optimization.check()
+        self.checkpointing.begin()
+
+    def on_train_start(self) -> None:
+        """Begins to count, and decides whether steps run as graphs."""
+        self.scalars.begin()
+        self.optimization.begin()
+        self.compilation.begin()
+
+    def on_train_epoch_start(self) -> None:
+        """Starts the clock of `images_per_second`; Lightning calls this after the callbacks."""
+        self.scalars.stopwatch.start()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Lets Lightning's `ModelCheckpoint(train_time_interval=…)` save, and starts the clock after the callbacks."""
+        save_by_time(self.trainer)  # in manual optimization it would never
+        if not self.trainer.is_last_batch:
+            self.scalars.stopwatch.start()
+
+    def on_validation_start(self) -> None:
+        """Stops the clock: scores, pictures and checkpoints of a validation are not training."""
+        self.scalars.stopwatch.stop()
+
+    def on_validation_epoch_end(self) -> None:
+        """Hands losses and scores on held-out images to the loggers, before a checkpoint counts their rows."""
+        if self.is_fitting and not self.trainer.sanity_checking:
+            self.scalars.report_validation()
+
+    def on_validation_end(self) -> None:
+        """Starts the clock again, unless an epoch has ended."""
+        if not self.trainer.sanity_checking and not self.trainer.is_last_batch:
+            self.scalars.stopwatch.start()
+
+    def on_train_epoch_end(self) -> None:
+        """Looks at what of the batches has not been looked at yet, since that makes a GPU wait."""
+        self.batches.raise_faults()
+
+    def on_train_end(self) -> None:
+        """Tells how many updates were skipped, and packs what belongs to the weights of a spawned process."""
+        self.optimization.tell_skipped()
+        self.checkpointing.end()
+
+    # ---- beside training ---------------------------------------------------------------------------------------------
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
+        return cast(Tensor, self.chosen_generator(ema=True)(latents, labels))
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`.
+
+        Of several loaders, each has losses of its own, whose names end in `/dataloader_idx_0`, and so on.
+        """
+        pair = self.batches.check(batch, "validation", batch_idx)
+        self._report_losses("val", *pair, VALIDATION, batch_idx, *_unless_first(dataloader_idx))
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`; see the former."""
+        pair = self.batches.check(batch, "test", batch_idx)
+        self._report_losses("test", *pair, TEST, batch_idx, *_unless_first(dataloader_idx))
+
+    def _report_losses(self, prefix: str, images: Tensor, labels: Tensor, *address: int) -> None:
+        networks = self.generator, self.discriminator
+        losses = held_out_losses(self.loss, networks, self.input_sampler, images, labels, self._rng(*address))
+        self.scalars.report_losses(prefix, len(images), **losses)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
+        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again, int64.
+
+        Args:
+            batch: Labels with the numbers of the images within their classes, shape (N, 2), for the latents of
+                `latent_sampler`; or labels alone, shape (N,), for any latents. Also as the one part of a list.
+            batch_idx: The number of the batch.
+            dataloader_idx: The number of the loader, where there are several.
+
+        Raises:
+            UsageError: The batch is something else.
+        """
+        given = self.batches.check_prediction(batch, batch_idx)
+        labels = given if given.ndim == 1 else given[:, 0]
+        if given.ndim == 1:
+            address = (PREDICTION, batch_idx, *_unless_first(dataloader_idx))
+            latents = self.input_sampler.sample_latents(len(given), self._rng(*address))
+        else:
+            latents = self.latent_sampler.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
+        with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
+            return self.generate(labels, latents), labels
+
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
-    def _save_description(self) -> None:
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the seed, the counts, the data, and the means that wait to be logged."""
+        self.checkpointing.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes up the seed of the run, its counts and its means; Lightning loads the weights after that.
+
+        Raises:
+            UsageError: See `Checkpointing.load`.
+        """
+        self.checkpointing.load(checkpoint, self)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """The weights, as of any module, and what a spawned process brings back beside them."""
+        state: dict[str, Any] = super().state_dict(*args, **kwargs)
+        return state if args or kwargs else self.checkpointing.pack(state)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Takes up weights, as any module does."""
+        return super().load_state_dict(self.checkpointing.unpack(state_dict), *args, **kwargs)
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Builds the module of a checkpoint, but imports nothing for a file's sake, and calls nothing that it names.
+
+        Args:
+            checkpoint_path: A file, a URL, or a file that is open.
+            map_location: Where its tensors go; see `torch.load`. If not given, where they were, if that is there.
+            hparams_file: Not taken: a checkpoint says itself how its module is built.
+            strict: Whether the weights must be those of the module, no more and no less.
+            weights_only: Of no effect: a file that wants to run code is refused, always.
+            **kwargs: Arguments of the module, in the place of those of the checkpoint.
+
+        Raises:
+            UsageError: The checkpoint names classes of modules that nobody has imported, or others than networks,
+                losses, optimizers and their like: whoever wrote it would choose what code runs.
+        """
+        if hparams_file is not None:
+            expected = "hparams_file: expected none, since the checkpoint says how its module is built"
+            raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
+        return build_from(cls, read_checkpoint(checkpoint_path, map_location), strict, kwargs)
+
+    def _save_config(self) -> None:
         """Keeps what builds this module again as hyperparameters, in the format of Lightning's command line."""
-        if self.undescribed:
-            names = ", ".join(self.undescribed)
+        if self.unserializable:
+            names = ", ".join(self.unserializable)
             rank_zero_warn(
                 f"{type(self).__name__}: the checkpoint cannot say how {names} was made; give {names} to "
                 "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
                 "lr=1e-3) for an optimizer"
             )
-        self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
+        self.save_hyperparameters({INSTANTIATOR_KEY: INSTANTIATOR, **self.init_args}, logger=False)
+
+    # ---- for the parts -----------------------------------------------------------------------------------------------
+
+    @property
+    def attached_trainer(self) -> Trainer | None:
+        """The Trainer, or nothing where none runs this module."""
+        return self._trainer
+
+    @property
+    def is_fitting(self) -> bool:
+        """Whether a Trainer fits this module now."""
+        return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+
+    @property
+    def reported(self) -> dict[str, float]:
+        """The scalars that were last handed to the loggers."""
+        return self.scalars.reported
+
+    def _prepare_batches(self) -> None:
+        steps, accumulation = self.discriminator_steps, self.accumulation
+        networks = self.generator, self.discriminator
+        self.batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
+
+    def _seed_of_fit(self) -> int:
+        """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
+        seed, images_seen = seed_of_process(), self.ema.images_seen
+        return rng_at(seed, images_seen).initial_seed() if images_seen else seed
+
+    def _rng(self, *address: int) -> torch.Generator:
+        assert self.seed is not None, "the seed is known once a Trainer runs"
+        return rng_at(self.seed, *address, device=self.device)
+
+
+def _unless_first(dataloader_idx: int) -> tuple[int, ...]:
+    """The part of an address that says which of several loaders it is; most runs have one."""
+    return (dataloader_idx,) if dataloader_idx else ()

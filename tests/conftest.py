@@ -78,7 +78,7 @@ def run(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of 20 alternations on digits of 8 x 8 pixels, which no test changes."""
+    """The folder of a run of 20 steps on digits of 8 x 8 pixels, which no test changes."""
     runs = tmp_path_factory.mktemp("short") / "runs"
     short = ("--trainer.max_steps", "20", "--data.image_size", "8", "--runs_dir", str(runs))
     main(["fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *short])

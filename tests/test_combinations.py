@@ -78,7 +78,7 @@ def weights(module: ConditionalGAN) -> dict[str, Tensor]:
 
 
 def check_training(loss: str, conditioning: str, generator: str, discriminator: str) -> None:
-    """Three alternations: no NaN, both networks change, and in each update only the one that should."""
+    """Three steps: no NaN, both networks change, and in each update only the one that should."""
     module = ConditionalGAN(
         GENERATORS[generator](),
         DISCRIMINATORS[discriminator](**CONDITIONINGS[conditioning]),

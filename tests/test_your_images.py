@@ -35,7 +35,7 @@ def as_a_shell_would(words: list[str]) -> list[str]:
 @pytest.fixture
 def _short(_quick_judge: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report of little."""
-    brief = ScoringProtocol("full", images=100, lesson=100, epochs=1, seeds=(0,), seeds_of_ceiling=(0,))
+    brief = ScoringProtocol("full", images=100, training_images=100, epochs=1, seeds=(0,), seeds_of_bound=(0,))
     monkeypatch.setitem(report._PROTOCOLS, "full", brief)
 
 

@@ -54,6 +54,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
     ) -> None:
         super().__init__()
         self.generator = build(generator, Generator, "config.json")
+        self.generator_ema = None
         self.latents = latents
         names = list(map(str, range(self.num_classes))) if class_names is None else class_names
         are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)

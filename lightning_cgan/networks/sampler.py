@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lightning_cgan.core.compat import convert_tensors
 from lightning_cgan.core.errors import UsageError, check_seed
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.latents import Distribution, draw_latents
+from lightning_cgan.networks.latents import Distribution, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -25,10 +26,12 @@ class Sampler(nn.Module):
 
     Attributes:
         generator: Makes the images.
+        generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
     """
 
     generator: Generator
+    generator_ema: Generator | None
     latents: Distribution
 
     @property
@@ -47,70 +50,9 @@ class Sampler(nn.Module):
             UsageError: The seed is no whole number of 64 bits.
         """
         check_seed("seed", seed)
-        generator = None if seed is None else generator_at(seed)
+        rng = None if seed is None else rng_at(seed)
         # Of a fixed type: a run in half precision beside this changes the one that PyTorch would take.
-        return draw_latents((count, self.generator.latent_dim), self.latents, generator, torch.float32)
-
-    def generate(
-        self, labels: Tensor | Sequence[int] | int, latents: Tensor | None = None, seed: int | None = None
-    ) -> Tensor:
-        """Makes an image of each label as the generator does in evaluation mode, in whichever mode it is.
-
-        Args:
-            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
-                whose rows add up to 1, for what lies between classes.
-            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
-            seed: Makes the drawn latents reproducible.
-
-        Returns:
-            Images, shape (N, C, H, W), in [-1, 1], on the generator's device, in the precision of its weights.
-
-        Raises:
-            UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
-                seed is no whole number of 64 bits.
-        """
-        return self._generate(self.generator, labels, latents, seed)
-
-    @torch.no_grad()
-    def _generate(
-        self, network: Generator, labels: Tensor | Sequence[int] | int, latents: Tensor | None, seed: int | None
-    ) -> Tensor:
-        labels = _as_labels(labels, self.num_classes)
-        if latents is None:
-            latents = self.sample_latents(len(labels), seed)
-        _check_latents(latents, len(labels), self.generator.latent_dim)
-        weight = next(network.parameters(), torch.empty(0))
-        evaluated = in_evaluation_mode(network)  # whatever others do with it meanwhile
-        images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
-        return images
-
-
-class SamplingModule(Sampler):
-    """A `Sampler` that may have a moving average of its generator.
-
-    Attributes:
-        generator_ema: The same network with the moving average of the weights, if there is one.
-    """
-
-    generator_ema: Generator | None
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
-        return cast(Tensor, self.chosen_generator(ema=True)(latents, labels))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
-        average = self._modules.get("generator_ema")
-        if average is None or not recurse:
-            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-            return self
-        self._modules["generator_ema"] = None
-        try:
-            super()._apply(fn)  # type: ignore[no-untyped-call]
-        finally:
-            self._modules["generator_ema"] = average
-        average._apply(in_full_precision(fn))
-        return self
+        return sample_latents((count, self.generator.latent_dim), self.latents, rng, torch.float32)
 
     def chosen_generator(self, ema: bool) -> Generator:
         """The generator that makes images: with the moving average of the weights, if wanted and where there is one."""
@@ -141,6 +83,33 @@ class SamplingModule(Sampler):
                 seed is no whole number of 64 bits.
         """
         return self._generate(self.chosen_generator(ema), labels, latents, seed)
+
+    @torch.no_grad()
+    def _generate(
+        self, network: Generator, labels: Tensor | Sequence[int] | int, latents: Tensor | None, seed: int | None
+    ) -> Tensor:
+        labels = _as_labels(labels, self.num_classes)
+        if latents is None:
+            latents = self.sample_latents(len(labels), seed)
+        _check_latents(latents, len(labels), self.generator.latent_dim)
+        weight = next(network.parameters(), torch.empty(0))
+        evaluated = in_evaluation_mode(network)  # whatever others do with it meanwhile
+        images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
+        return images
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
+        average = self._modules.get("generator_ema")
+        if average is None or not recurse:
+            super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+            return self
+        self._modules["generator_ema"] = None
+        try:
+            super()._apply(fn)  # type: ignore[no-untyped-call]
+        finally:
+            self._modules["generator_ema"] = average
+        convert_tensors(average, in_full_precision(fn))
+        return self
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
@@ -190,7 +159,7 @@ def _check_latents(latents: Any, count: int, latent_dim: int) -> None:
 
 
 def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A conversion of tensors, as `nn.Module._apply` takes it, that moves them but leaves out half precision."""
+    """A conversion of tensors, that moves them but leaves out half precision."""
 
     def converted(tensor: Tensor) -> Tensor:
         result = convert(tensor)

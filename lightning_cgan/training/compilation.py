@@ -1,190 +1,195 @@
-"""When and how alternations run compiled, or as one graph."""
+"""When and how steps run compiled, or as one graph."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
 from operator import is_
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_cgan.core.errors import CaptureError, UsageError
+from lightning_cgan.core.compat import count_step, is_compiled_in_place
+from lightning_cgan.core.errors import FusionError, UsageError
 from lightning_cgan.core.hardware import ask_for_gpus_cheaply
-from lightning_cgan.objectives.inputs import Dealer, Round
-from lightning_cgan.objectives.objectives import Objectives, Penalties
+from lightning_cgan.objectives.inputs import StepInputs
+from lightning_cgan.objectives.objectives import Penalties
+from lightning_cgan.training.contract import ROLES, TrainedModule
 from lightning_cgan.training.fused_adam import why_not_in_a_graph
-from lightning_cgan.training.fused_step import CapturedAlternation
-from lightning_cgan.training.optimization import ROLES, Engine, Role
-from lightning_cgan.training.scalars import Reporter
+from lightning_cgan.training.fused_step import FusedStep, StepParts
+from lightning_cgan.training.optimization import Optimization
+from lightning_cgan.training.scalars import Scalars
 
-Compiled = Literal["none", "networks", "alternation"]
+Compiled = Literal["none", "networks", "step"]
+COMPILED: tuple[Compiled, ...] = get_args(Compiled)
 
-# What is not called where an alternation is a graph: hooks of callbacks, and methods of the module.
+# What is not called where a step is a graph: hooks of callbacks, and methods of the module.
 _HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
-_METHODS = (*_HOOKS, "_alternate", "_update_discriminator", "_update_generator", "manual_backward", "backward", "move")
+_METHODS = (*_HOOKS, "update_discriminator", "update_generator", "manual_backward", "backward")
 
 
-class GraphEngine(Engine, Reporter):
-    """An engine that runs alternations as graphs where it can, and says why where it cannot.
+class Compilation:
+    """Runs steps compiled, or as graphs, where it can, and says why where it cannot.
+
+    Args:
+        module: Has the networks.
+        optimization: Moves them in other steps.
+        scalars: Are told what a graph has measured.
+        mode: What `torch.compile` fuses.
+        cuda_graph: Whether a GPU runs steps as CUDA graphs.
 
     Attributes:
-        compiled: What `torch.compile` fuses.
-        cuda_graph: Whether a GPU runs alternations as CUDA graphs.
-        accumulation: The number of parts that the batch of each network's update is cut into.
-        objectives: What the networks minimise.
-        dealer: Augments the generated images.
-        captured: The graphs of the run, if there are any.
+        fused_step: The graphs of the run, if there are any.
     """
 
-    compiled: Compiled
-    cuda_graph: bool
-    accumulation: dict[Role, int]
-    objectives: Objectives
-    dealer: Dealer
-    captured: CapturedAlternation | None = None
-    _looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and who watches
+    def __init__(
+        self, module: TrainedModule, optimization: Optimization, scalars: Scalars, mode: Compiled, cuda_graph: bool
+    ) -> None:
+        self.module, self.optimization, self.scalars = module, optimization, scalars
+        self.mode = mode
+        self.cuda_graph = cuda_graph
+        self.fused_step: FusedStep | None = None
+        self._looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and who watches
 
-    def prepare_compilation(self) -> None:
+    def prepare(self, module: LightningModule) -> None:
         """Compiles the networks, if they are to be compiled one by one.
+
+        Args:
+            module: The module, whole.
 
         Raises:
             UsageError: There is nothing that compiles.
         """
-        if self._compiler_ctx is not None:  # by torch.compile(module), which Lightning takes apart
-            to_uncompiled(self)
-            self.compiled = "networks" if self.compiled == "none" else self.compiled
+        if _uncompile(module):
+            self.mode = "networks" if self.mode == "none" else self.mode
             rank_zero_info(
-                f"{type(self).__name__} was compiled as a whole, which stops at each backward pass: it is run as with "
-                f"compile={self.compiled!r} instead"
+                f"{type(module).__name__} was compiled as a whole, which stops at each backward pass: it is run as "
+                f"with compile={self.mode!r} instead"
             )
-        if self.compiled == "networks":
+        if self.mode == "networks":
             if not self.has_compiler():
                 raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or choose none")
             self.compile_networks()
 
-    def on_train_start(self) -> None:
-        """Starts the clock, and decides whether alternations run as graphs."""
-        super().on_train_start()
+    def begin(self) -> None:
+        """Decides whether the steps of a run are graphs."""
         ask_for_gpus_cheaply()
-        self.captured, self._looked_at = None, (None, None)
-        is_graph = self.device.type == "cuda" and self.cuda_graph and self.compiled == "none"
-        if self.compiled != "alternation" and not is_graph:
+        self.fused_step, self._looked_at = None, (None, None)
+        is_graph = self.module.device.type == "cuda" and self.cuda_graph and self.mode == "none"
+        if self.mode != "step" and not is_graph:
             return
         try:
-            self.captured = self._capture()
-        except CaptureError as error:
-            self._do_not_capture(str(error))
+            self.fused_step = self._fuse()
+        except FusionError as error:
+            self._do_not_fuse(str(error))
 
-    def _capture(self) -> CapturedAlternation:
-        """Gets ready to record alternations as graphs.
+    def _fuse(self) -> FusedStep:
+        """Gets ready to record steps as graphs.
 
         Raises:
-            CaptureError: An alternation cannot be one.
+            FusionError: A step cannot be one.
         """
-        reason = self.why_not_captured()
+        reason = self.why_not_fused()
         if reason is not None:
-            raise CaptureError(reason)
-        compiles = self.compiled == "alternation"
+            raise FusionError(reason)
+        compiles = self.mode == "step"
         if compiles and not self.has_compiler():
-            rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
+            rank_zero_info("A step is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        run: dict[str, Any] = {"skipped_steps": self.skipped_steps, "compiles": compiles, "tell": rank_zero_info}
-        return CapturedAlternation(*self._parts(), **run)
+        return FusedStep(self._parts(), self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
-    def _parts(self) -> tuple[Any, ...]:
+    def _parts(self) -> StepParts:
         """What graphs are recorded of."""
-        return self.generator, self.discriminator, self.objectives, self.dealer, *self.trainer.optimizers
+        module = self.module
+        networks = module.generator, module.discriminator
+        return StepParts(*networks, module.objectives, module.input_sampler, *module.trainer.optimizers)
 
-    def why_not_captured(self) -> str | None:
-        """Why an alternation cannot be one graph, if it cannot."""
-        if self.trainer.world_size > 1:
+    def why_not_fused(self) -> str | None:
+        """Why a step cannot be one graph, if it cannot."""
+        if self.module.trainer.world_size > 1:
             return "processes average their gradients within it"
-        if self.scaler() is not None:
+        if self.optimization.scaler() is not None:
             return "float16 looks at gradients before each step"
         return self._why_not_now()
 
     def _why_not_now(self) -> str | None:
         """The same, as far as it may change between steps."""
-        if any(self.clip_norms.values()):
+        if any(self.optimization.clip_norms.values()):
             return "clip_norm looks at gradients before each step"
-        if set(self.accumulation.values()) != {1}:
+        if set(self.module.accumulation.values()) != {1}:
             return "an update is accumulated"
-        for optimizer in self.trainer.optimizers:
+        for optimizer in self.module.trainer.optimizers:
             if reason := why_not_in_a_graph(optimizer):
                 return reason
-        if not vars(self).keys().isdisjoint(_METHODS):
-            return f"{type(self).__name__} has a method of its own for a part of it"
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        for owner, methods in ((self.module, _METHODS), (self.optimization, ("step",))):
+            if not vars(owner).keys().isdisjoint(methods):
+                return f"{type(owner).__name__} has a method of its own for a part of it"
+        callbacks = self.module.trainer.callbacks  # type: ignore[attr-defined]
         if callbacks != self._looked_at[0]:
             self._looked_at = list(callbacks), self._who_watches()
         return self._looked_at[1]
 
     def _who_watches(self) -> str | None:
-        """Which class has code of its own for a part of an alternation, if one has."""
-        package = __name__.partition(".")[0]
-        ours = next(kind for kind in type(self).__mro__ if kind.__module__.partition(".")[0] == package)
+        """Which class has code of its own for a part of a step, if one has."""
+        package, trainer = __name__.partition(".")[0], self.module.trainer
+        own = type(self.module)
+        ours = next(kind for kind in own.__mro__ if kind.__module__.partition(".")[0] == package)
         for method in _METHODS:
-            if getattr(type(self), method, None) is not getattr(ours, method, None):
-                return f"{type(self).__name__}.{method} would not be called"
-        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if getattr(own, method, None) is not getattr(ours, method, None):
+                return f"{own.__name__}.{method} would not be called"
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             for hook in _HOOKS:
                 if is_overridden(hook, callback, Callback):
                     return f"{type(callback).__name__}.{hook} would not be called"
-        for part in (self.trainer.strategy, self.trainer.precision_plugin):
+        for part in (trainer.strategy, trainer.precision_plugin):
             if type(part).__module__.partition(".")[0] not in ("lightning", "pytorch_lightning", package):
                 return f"{type(part).__name__} may look at steps"
         return None
 
-    def _do_not_capture(self, reason: str) -> None:
-        rank_zero_info(f"An alternation is not run as one graph: {reason}")
-        self.captured = None
-        if self.compiled == "alternation" and self.has_compiler():
+    def _do_not_fuse(self, reason: str) -> None:
+        rank_zero_info(f"A step is not run as one graph: {reason}")
+        self.fused_step = None
+        if self.mode == "step" and self.has_compiler():
             self.compile_networks()
 
-    def run_captured(self, rounds: Sequence[Round], last: Round | None, due: Penalties) -> bool:
-        """Makes an alternation as a graph, if there can be one for these rounds; see `CapturedAlternation`."""
-        if self.captured is None:
+    def run_step(self, inputs: StepInputs, penalties: Penalties) -> bool:
+        """Makes a step as a graph, if there can be one for such inputs; see `FusedStep`."""
+        if self.fused_step is None:
             return False
-        seconds = self.captured.seconds
+        seconds = self.fused_step.seconds
         try:
             self._look_again()
-            if not self.captured.fits(rounds):
+            if not self.fused_step.accepts(inputs):
                 return False
-            means = self.captured.run(rounds, last, due)
-        except CaptureError as error:
-            self._do_not_capture(str(error))
+            means = self.fused_step.run(inputs, penalties)
+        except FusionError as error:
+            self._do_not_fuse(str(error))
             return False
-        self.running_means.leave_out(self.captured.seconds - seconds)
-        self.running_means.add(means)
-        self.count_alternation()
+        self.scalars.stopwatch.leave_out(self.fused_step.seconds - seconds)
+        self.scalars.add(means)
+        self._count_step()
         return True
 
     def _look_again(self) -> None:
         """Begins anew where networks, objectives or optimizers have been replaced.
 
         Raises:
-            CaptureError: An alternation cannot be a graph any more.
+            FusionError: A step cannot be a graph any more.
         """
-        assert self.captured is not None
+        assert self.fused_step is not None
         if reason := self._why_not_now():
-            raise CaptureError(reason)
+            raise FusionError(reason)
         parts = self._parts()
-        if not all(map(is_, parts, self.captured.parts)):
-            self.captured.begin_anew(*parts)
+        if not all(map(is_, parts, self.fused_step.parts)):
+            self.fused_step.rebuild(parts)
 
-    def count_alternation(self) -> None:
-        """Moves the Trainer's clock after an alternation that did not go through `move`."""
-        counted = self.optimizer_of("generator")
-        counted._on_before_step()
-        counted._on_after_step()
-        for optimizer in self.trainer.optimizers:
-            optimizer._opt_called = True  # type: ignore[attr-defined] # as schedules want to see
+    def _count_step(self) -> None:
+        """Moves the Trainer's clock after a step that no optimizer of Lightning's has made."""
+        count_step(self.optimization.optimizer_of("generator"), self.module.trainer.optimizers)
 
     def compile_networks(self) -> None:
         """Compiles the networks in place, which keeps the names of their weights, unless they are already.
@@ -193,15 +198,31 @@ class GraphEngine(Engine, Reporter):
         compiled one, such as that of a penalty, would look at.
         """
         for role in ROLES:
-            network = getattr(self, role)
-            if network._compiled_call_impl is None and not any(map(is_parametrized, network.modules())):
+            network = getattr(self.module, role)
+            if not is_compiled_in_place(network) and not any(map(is_parametrized, network.modules())):
                 network.compile()
 
     def has_compiler(self) -> bool:
         """Whether `torch.compile` finds what it needs: on a CPU, something that compiles C++."""
         compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
-        return self.trainer.strategy.root_device.type != "cpu" or any(map(shutil.which, compilers))
+        return self.module.trainer.strategy.root_device.type != "cpu" or any(map(shutil.which, compilers))
+
+    def in_use(self) -> str:
+        """What of a step is compiled or a graph, in the words of a checkpoint."""
+        if self.fused_step is not None:
+            return "step, compiled" if self.fused_step.compiles else "step"
+        networks = [getattr(self.module, role) for role in ROLES]
+        return "networks" if any(map(is_compiled_in_place, networks)) else "none"
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own graphs: these belong to the places of this module's weights in memory."""
-        return {**super().__getstate__(), "captured": None, "_looked_at": (None, None)}
+        return {**vars(self), "fused_step": None, "_looked_at": (None, None)}
+
+
+def _uncompile(module: LightningModule) -> bool:
+    """Takes back a `torch.compile` of a module as a whole, and says whether there was one."""
+    try:
+        to_uncompiled(module)
+    except ValueError:  # there was none, which Lightning says in no other way
+        return False
+    return True

@@ -12,22 +12,25 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from lightning_cgan.core.compat import convert_tensors, foreach
 from lightning_cgan.networks.sampler import HALVES
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
+_lerp_each_ = foreach("lerp_")
 
-def average_of(network: NetworkT) -> NetworkT:
+
+def averaged_copy(network: NetworkT) -> NetworkT:
     """The average of a network that has not moved yet: a copy that is not trained, in float32 or better.
 
     In half precision it would stand still: what an update adds to a weight is less than the last digit.
     """
     average = copy.deepcopy(network).requires_grad_(False)
-    average._apply(lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor)  # type: ignore[no-untyped-call]
+    convert_tensors(average, lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor)
     return average
 
 
-def decay_of(images: int, images_seen: int, half_life: float, ramp_up: float | None) -> float:
+def ema_decay(images: int, images_seen: int, half_life: float, ramp_up: float | None) -> float:
     """How much of the average stays when the network has been trained on some more images.
 
     Args:
@@ -46,7 +49,7 @@ def decay_of(images: int, images_seen: int, half_life: float, ramp_up: float | N
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves an average towards a network of the same architecture: decay · average + (1 - decay) · network.
 
     Buffers, such as batch statistics, are averaged too; whole numbers, such as counters, are copied. The average may be
@@ -55,7 +58,30 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     averages, values = [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()]
     pairs = list(zip(averages, values, strict=True))
     floats = [(old, new.to(old.dtype)) for old, new in pairs if old.is_floating_point()]
-    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
+    _lerp_each_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
     for old, new in pairs:
         if not old.is_floating_point():
             old.copy_(new)
+
+
+class MovingAverage:
+    """How a moving average of the generator's weights follows them.
+
+    Args:
+        half_life: The number of images after which a contribution counts half; none, for no average.
+        ramp_up: See `ema_decay`.
+
+    Attributes:
+        images_seen: The number of real images that the generator has been trained with.
+    """
+
+    def __init__(self, half_life: float | None, ramp_up: float | None) -> None:
+        self.half_life = half_life
+        self.ramp_up = ramp_up
+        self.images_seen = 0
+
+    def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
+        """Moves the average, if there is one, towards a network that has been trained on some more images."""
+        if average is not None and self.half_life is not None:
+            update_ema(average, network, ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
+        self.images_seen += images

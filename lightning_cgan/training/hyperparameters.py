@@ -19,11 +19,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR
 
+from lightning_cgan.core.compat import (
+    BOOKKEEPING_OF_SCHEDULES,
+    FUNCTION_OF_SCHEDULE,
+    MILESTONES,
+    PARTS_OF_SCHEDULE,
+)
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.configured import Name, Part, configuration, groups_of, plain
 
-# What schedulers keep for themselves, which differs between releases of PyTorch.
-_BOOKKEEPING = {"_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr", "verbose"}
 _DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are told
 _LONGEST = 10**9  # steps
 
@@ -64,16 +68,16 @@ def take_up(
     states, schedules = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
     changes: list[str] = []
     for number, optimizer in enumerate(optimizers):
-        own = [place for place, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
-        saved = _Options(states[number]["param_groups"], [schedules[place] for place in own])
+        own = [index for index, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
+        saved = _Options(states[number]["param_groups"], [schedules[index] for index in own])
         was = None if before is None else _configured(before, number)
         names: dict[Part, str] = {"optimizer": name(number, "optimizer"), "scheduler": name(number, "scheduler")}
-        schedulers = [configs[place].scheduler for place in own]
+        schedulers = [configs[index].scheduler for index in own]
         options, new = _resumed(optimizer, schedulers, saved, _configured(now, number), was, names)
         changes += new
         states[number] = {**states[number], "param_groups": options.groups}
-        for place, state in zip(own, options.schedules, strict=True):
-            schedules[place] = state
+        for index, state in zip(own, options.schedules, strict=True):
+            schedules[index] = state
     return changes
 
 
@@ -166,10 +170,10 @@ def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[
 
 def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: Set[str] = frozenset()) -> Iterator[str]:
     for key in sorted(_differing(was, now) - left_out):
-        if key == "_schedulers":
-            for place, states in enumerate(zip(was[key], now[key], strict=False)):
-                yield from _told(*states, f"{name}.schedulers.{place}", left_out)
-        elif not key.startswith("_") or key == "_milestones":
+        if key == PARTS_OF_SCHEDULE:
+            for index, states in enumerate(zip(was[key], now[key], strict=False)):
+                yield from _told(*states, f"{name}.schedulers.{index}", left_out)
+        elif not key.startswith("_") or key == MILESTONES:
             yield f"{name}.{key.lstrip('_')}: {_shown(was[key])} → {_shown(now[key])}"
 
 
@@ -193,8 +197,8 @@ def _rates(options: _Options) -> list[Any]:
 
 
 def _has_function(scheduler: Any) -> bool:
-    parts = getattr(scheduler, "_schedulers", ())
-    own = isinstance(scheduler, (LambdaLR, MultiplicativeLR)) or getattr(scheduler, "_scale_fn_custom", None)
+    parts = getattr(scheduler, PARTS_OF_SCHEDULE, ())
+    own = isinstance(scheduler, (LambdaLR, MultiplicativeLR)) or getattr(scheduler, FUNCTION_OF_SCHEDULE, None)
     return bool(own) or any(map(_has_function, parts))
 
 
@@ -205,13 +209,15 @@ def _position(state: Any) -> int | None:
     step = state.get("last_epoch")
     if isinstance(step, int) and not isinstance(step, bool):
         return step if 0 <= step < _LONGEST else None
-    parts = state.get("_schedulers")
+    parts = state.get(PARTS_OF_SCHEDULE)
     return _position(parts[0]) if isinstance(parts, list) and parts else None
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
     """The keys of what differs; what only one of two releases of PyTorch knows does not."""
-    return {key for key in was.keys() & now.keys() if key not in _BOOKKEEPING and not _same(was[key], now[key])}
+    return {
+        key for key in was.keys() & now.keys() if key not in BOOKKEEPING_OF_SCHEDULES and not _same(was[key], now[key])
+    }
 
 
 def _same(was: Any, now: Any) -> bool:

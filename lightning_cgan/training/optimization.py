@@ -9,75 +9,85 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins import LayerSync
-from lightning.pytorch.strategies import DDPStrategy, ParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_cgan.core.compat import (
+    has_comm_hook,
+    is_batch_norm,
+    leave_out_static_graph,
+    replace_layer_sync,
+    takes_found_inf,
+)
 from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.training.configured import Part
+from lightning_cgan.training.contract import ROLES, Role, TrainedModule
 from lightning_cgan.training.gradients import leave_out_unless_finite, take_back
 from lightning_cgan.training.optimizers import (
     check_lengths,
     check_optimizers,
     check_scheduler,
     name_learning_rates,
-    save_by_time,
     step_schedulers,
     warn_of_ended_schedules,
 )
 
-Role = Literal["generator", "discriminator"]
-ROLES: tuple[Role, Role] = ("generator", "discriminator")
 
-
-class Engine(LightningModule):
-    """A module that moves a generator and a discriminator.
+class Optimization:
+    """The optimizers and schedules of a generator and a discriminator.
 
     Under DDP the gradients of the network that moves are averaged here, in one message, and DDP's own reducer is left
     idle: it would look for the parameters of both networks in each backward pass, fail where one takes no part, and,
     told to search for such, send the gradients of both every time.
 
-    Attributes:
+    Args:
+        module: Has the networks.
         optimizer_factories: What builds the optimizer of each network.
         scheduler_factories: What builds the learning-rate scheduler of each network, if it has one.
         clip_norms: The largest norm of each network's gradient, if there is one.
+        has_own: Whether the module has a `configure_optimizers` of its user's.
+
+    Attributes:
         skipped_steps: The number of updates of each network that were left out, because a gradient was not finite.
     """
 
-    generator: Generator
-    discriminator: Discriminator
-    optimizer_factories: dict[Role, OptimizerCallable]
-    scheduler_factories: dict[Role, LRSchedulerCallable | None]
-    clip_norms: dict[Role, float | None]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.automatic_optimization = False
+    def __init__(
+        self,
+        module: TrainedModule,
+        optimizer_factories: dict[Role, OptimizerCallable],
+        scheduler_factories: dict[Role, LRSchedulerCallable | None],
+        clip_norms: dict[Role, float | None],
+        has_own: bool = False,
+    ) -> None:
+        self.module = module
+        self.optimizer_factories = optimizer_factories
+        self.scheduler_factories = scheduler_factories
+        self.clip_norms = clip_norms
+        self.has_own = has_own
         self.skipped_steps: dict[Role, Tensor] = {role: torch.zeros((), dtype=torch.int64) for role in ROLES}
 
-    # ---- before the first alternation --------------------------------------------------------------------------------
+    # ---- before the first step ---------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> OptimizerLRScheduler:
+    def configure(self) -> OptimizerLRScheduler:
         """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
 
         Raises:
             UsageError: A network has no weights, an optimizer or a scheduler refuses its options, or a scheduler waits
-                for a score, of which there is none in each alternation.
+                for a score, of which there is none in each step.
         """
         configured: list[dict[str, Any]] = []
         for role in ROLES:
-            network = getattr(self, role)
+            network = getattr(self.module, role)
             weights = list(network.parameters())
             if not weights:
                 example = "MLPGenerator" if role == "generator" else "MLPDiscriminator"
@@ -97,75 +107,58 @@ class Engine(LightningModule):
         return cast(OptimizerLRScheduler, tuple(configured))
 
     def option(self, role: Role, part: Part) -> str:
-        """The option that gives a network's optimizer, or the scheduler of that; a subclass may have none."""
-        has_own = type(self).configure_optimizers is not Engine.configure_optimizers
-        return f"configure_optimizers, {role}_{part}" if has_own else f"--model.{role}_{part}"
+        """The option that gives a network's optimizer, or the scheduler of that; a user's own module may have none."""
+        return f"configure_optimizers, {role}_{part}" if self.has_own else f"--model.{role}_{part}"
 
-    def on_fit_start(self) -> None:
-        """Looks at the optimizers and schedulers, of a subclass's own `configure_optimizers`, too, and names them.
+    def check(self) -> None:
+        """Looks at the optimizers and schedulers, of a user's own `configure_optimizers`, too, and names them.
 
         Raises:
             UsageError: They cannot move the two networks in turn.
         """
-        networks: dict[str, nn.Module] = {role: getattr(self, role) for role in ROLES}
-        check_optimizers(self.trainer.optimizers, networks, [self.option(role, "optimizer") for role in ROLES])
-        for config in self.trainer.lr_scheduler_configs:
+        networks: dict[str, nn.Module] = {role: getattr(self.module, role) for role in ROLES}
+        trainer = self.module.trainer
+        check_optimizers(trainer.optimizers, networks, [self.option(role, "optimizer") for role in ROLES])
+        for config in trainer.lr_scheduler_configs:
             check_scheduler(config.scheduler, self._option_of_schedule(config.scheduler.optimizer))
-        name_learning_rates(self.trainer, ROLES)
+        name_learning_rates(trainer, ROLES)
 
     def _option_of_schedule(self, optimizer: Optimizer) -> str:
-        return self.option(ROLES[self.trainer.optimizers.index(optimizer)], "scheduler")
+        return self.option(ROLES[self.module.trainer.optimizers.index(optimizer)], "scheduler")
 
-    def prepare_strategy(self) -> None:
-        """Refuses strategies that cut up the networks, and lets `sync_batchnorm` work on a CPU too.
+    def begin(self) -> None:
+        """Puts the counts where gradients are, so that nothing waits for a GPU, and compares schedules with the run.
 
         Raises:
-            UsageError: The strategy is neither one for a single device nor DDP, or reduces gradients in its own way.
+            UsageError: A schedule ends before the run does, and would be an error then.
         """
-        strategy = self.trainer.strategy
-        if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
-            raise UsageError(
-                f"--trainer.strategy: expected ddp or a single device, got {type(strategy).__name__}; the networks are "
-                "small enough for each process to hold both: use ddp"
-            )
-        if getattr(strategy, "_ddp_comm_hook", None) is not None:
-            raise UsageError(
-                "--trainer.strategy: expected a DDPStrategy without ddp_comm_hook, got one with it; the module "
-                "averages gradients itself, so leave the hook out"
-            )
-        if isinstance(strategy, DDPStrategy):
-            strategy._ddp_kwargs.pop("static_graph", None)  # advice for the reducer, which would be missed by Lightning
-        if getattr(strategy, "_layer_sync", None) is not None and strategy.root_device.type == "cpu":
-            strategy._layer_sync = _SyncBatchNormOnCPU()  # type: ignore[union-attr]
+        check_lengths(self.module.trainer, self._option_of_schedule)
+        warn_of_ended_schedules(self.module.trainer, self._option_of_schedule)
+        self.skipped_steps = {role: skipped.to(self.module.device) for role, skipped in self.skipped_steps.items()}
 
     # ---- one update --------------------------------------------------------------------------------------------------
 
-    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Computes gradients of this process's images; `move` averages them over the processes."""
-        strategy = self.trainer.strategy
-        if isinstance(strategy, ParallelStrategy):
-            with strategy.block_backward_sync():
-                super().manual_backward(loss, *args, **kwargs)
-        else:
-            super().manual_backward(loss, *args, **kwargs)
+    def zero_grad(self, role: Role) -> None:
+        """Forgets the gradients of a network."""
+        self.optimizer_of(role).zero_grad()
 
     def optimizer_of(self, role: Role) -> LightningOptimizer:
         """The optimizer of a network."""
-        return cast(list[LightningOptimizer], self.optimizers())[ROLES.index(role)]
+        return cast(list[LightningOptimizer], self.module.optimizers())[ROLES.index(role)]
 
-    def move(self, role: Role) -> None:
+    def step(self, role: Role) -> None:
         """Makes one step of a network's optimizer with the gradients that are there."""
-        optimizer = self.optimizer_of(role)
-        if self.trainer.world_size > 1:
+        optimizer, trainer = self.optimizer_of(role), self.module.trainer
+        if trainer.world_size > 1:
             # Still scaled: an overflow in one process must reach all before they decide whether to skip the step.
             average_gradients(_parameters(optimizer.optimizer))
         scale = self._loss_scale()
         skipped = leave_out_unless_finite(optimizer.optimizer) if scale is None else None
         if role == "generator":
-            optimizer.step()  # counted: one alternation is one step
+            optimizer.step()  # counted as the Trainer's step
         else:
             # Through the precision plugin, as every step, but past Lightning's counter.
-            self.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
+            trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
         if skipped is None:
             # The scaler backs off when it skips a step, and only then.
             skipped = cast(Tensor, self._loss_scale()) < cast(Tensor, scale)
@@ -173,7 +166,7 @@ class Engine(LightningModule):
             take_back(optimizer.optimizer)
         self.skipped_steps[role] += skipped
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+    def clip(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to move, by its true norm.
 
         Lightning's `clip_gradients` refuses fused optimizers, which un-scale float16 gradients within their step.
@@ -185,29 +178,20 @@ class Engine(LightningModule):
         if clip_norm is None:
             return
         scaler = self.scaler()
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaler is not None and takes_found_inf(optimizer):
             scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(_parameters(optimizer), clip_norm)
 
-    def finish_alternation(self) -> None:
+    def finish_step(self) -> None:
         """Steps the learning-rate schedules, and makes what the networks measured the same in all processes."""
-        step_schedulers(self.trainer, self._option_of_schedule)
-        if self.trainer.world_size > 1:
+        step_schedulers(self.module.trainer, self._option_of_schedule)
+        if self.module.trainer.world_size > 1:
             for role in ROLES:
-                average_buffers(getattr(self, role))
+                average_buffers(getattr(self.module, role))
 
-    def on_train_start(self) -> None:
-        """Puts the counts where gradients are, so that nothing waits for a GPU, and compares schedules with the run."""
-        super().on_train_start()
-        check_lengths(self.trainer, self._option_of_schedule)
-        warn_of_ended_schedules(self.trainer, self._option_of_schedule)
-        self.skipped_steps = {role: skipped.to(self.device) for role, skipped in self.skipped_steps.items()}
+    # ---- skipped steps -----------------------------------------------------------------------------------------------
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Lets Lightning's `ModelCheckpoint(train_time_interval=…)` save: in manual optimization it would never."""
-        save_by_time(self.trainer)
-
-    def on_train_end(self) -> None:
+    def tell_skipped(self) -> None:
         """Tells how many updates were skipped."""
         normal = "; a few are normal, while float16's loss scale is being found" if self.scaler() is not None else ""
         for role, skipped in self.skipped_steps.items():
@@ -223,12 +207,34 @@ class Engine(LightningModule):
 
     def scaler(self) -> torch.amp.GradScaler | None:
         """What scales float16 losses, if they are."""
-        return getattr(self.trainer.precision_plugin, "scaler", None)
+        return getattr(self.module.trainer.precision_plugin, "scaler", None)
 
     def _loss_scale(self) -> Tensor | None:
         """The scale of float16 losses, if there is one, on its device: `get_scale` would make a GPU wait."""
         scaler = self.scaler()
-        return None if scaler is None else scaler.scale(torch.ones((), device=self.device))
+        return None if scaler is None else scaler.scale(torch.ones((), device=self.module.device))
+
+
+def prepare_strategy(strategy: Strategy) -> None:
+    """Refuses strategies that cut up the networks, and lets `sync_batchnorm` work on a CPU too.
+
+    Raises:
+        UsageError: The strategy is neither one for a single device nor DDP, or reduces gradients in its own way.
+    """
+    if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UsageError(
+            f"--trainer.strategy: expected ddp or a single device, got {type(strategy).__name__}; the networks are "
+            "small enough for each process to hold both: use ddp"
+        )
+    if has_comm_hook(strategy):
+        raise UsageError(
+            "--trainer.strategy: expected a DDPStrategy without ddp_comm_hook, got one with it; the module "
+            "averages gradients itself, so leave the hook out"
+        )
+    if isinstance(strategy, DDPStrategy):
+        leave_out_static_graph(strategy)  # advice for the reducer, which would be missed by Lightning
+    if strategy.root_device.type == "cpu":
+        replace_layer_sync(strategy, _SyncBatchNormOnCPU())
 
 
 class _SyncBatchNormOnCPU(LayerSync):
@@ -239,7 +245,7 @@ class _SyncBatchNormOnCPU(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if is_batch_norm(module):
                 self.classes[module] = type(module)
                 module.__class__ = SyncBatchNorm
         return model

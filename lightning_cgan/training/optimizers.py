@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, ReduceLROnPlateau
 
+from lightning_cgan.core.compat import PARTS_OF_SCHEDULE, rename_rates, saves_by_time
 from lightning_cgan.core.errors import UsageError
 
 # From an optimizer to the name of the option that gives its scheduler
@@ -67,7 +68,7 @@ def check_scheduler(scheduler: Any, name: str) -> None:
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         raise UsageError(
-            f"{name}: expected a scheduler that counts alternations, got ReduceLROnPlateau, which waits for a score; "
+            f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which waits for a score; "
             "choose another, such as PolynomialLR"
         )
 
@@ -92,7 +93,7 @@ def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
 def _side_by_side(scheduler: Any) -> Iterator[Any]:
     """A scheduler, or those that are stepped together as one."""
     if isinstance(scheduler, ChainedScheduler):
-        for part in scheduler._schedulers:
+        for part in getattr(scheduler, PARTS_OF_SCHEDULE):
             yield from _side_by_side(part)
     else:
         yield scheduler
@@ -100,15 +101,15 @@ def _side_by_side(scheduler: Any) -> Iterator[Any]:
 
 def _steps(trainer: Trainer, config: Any) -> float:
     """How often a scheduler is stepped in a run; infinity where that is not known."""
-    alternations = trainer.estimated_stepping_batches
+    steps = trainer.estimated_stepping_batches
     if config.interval == "step":
-        return alternations // config.frequency if alternations >= 0 else math.inf
+        return steps // config.frequency if steps >= 0 else math.inf
     epochs = trainer.max_epochs
     return epochs // config.frequency if epochs is not None and epochs >= 0 else math.inf
 
 
 def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Steps the schedulers whose turn it is behind an alternation: by its number, or in the last one of an epoch.
+    """Steps the schedulers whose turn it is behind a step: by its number, or in the last one of an epoch.
 
     Raises:
         UsageError: One cannot be stepped any more.
@@ -158,8 +159,7 @@ def name_learning_rates(trainer: Trainer, roles: Sequence[str]) -> None:
 def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[int, str]) -> None:
     """Lightning calls these by the class of the optimizer, and has no option for it."""
 
-    def update_name(optimizer: Optimizer, name: str, *others: Any) -> list[str]:
-        found: list[str] = type(monitor)._check_duplicates_and_update_name(monitor, optimizer, name, *others)
+    def rename(optimizer: Optimizer, name: str, found: list[str]) -> list[str]:
         begins = f"lr-{type(optimizer).__name__}"
         ours = names.get(id(optimizer))
         if ours is None or name != begins:
@@ -167,12 +167,12 @@ def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[in
         endings = (found_name.removeprefix(begins).partition("/") for found_name in found)
         return [f"{ours}{slash}{group}" for _, slash, group in endings]
 
-    monitor._check_duplicates_and_update_name = update_name  # type: ignore[method-assign,assignment]
+    rename_rates(monitor, rename)
 
 
 def save_by_time(trainer: Trainer) -> None:
     """Lets each `ModelCheckpoint(train_time_interval=…)` look at its clock, as in automatic optimization."""
     automatic = cast(LightningModule, SimpleNamespace(automatic_optimization=True))
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback._train_time_interval is not None:
+        if isinstance(callback, ModelCheckpoint) and saves_by_time(callback):
             ModelCheckpoint.on_train_batch_end(callback, trainer, automatic, None, None, 0)

@@ -6,10 +6,11 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.core.compat import pass_over_batches, set_steps_of_loggers
+from lightning_cgan.core.schema import check_schema
 
 
-class Place:
+class DataPosition:
     """The place of a run in the order of its training images, at one of its steps.
 
     Lightning gives a loader its state back in the middle of an epoch alone: at the end of one it would begin anew, and
@@ -44,7 +45,7 @@ class Place:
         """
         order = checkpoint["lightning_cgan"].get("order") or _order_in_loops(checkpoint)
         if order is not None:
-            check_kinds({"seed": 1, "images_seen": 1}, order, "lightning_cgan.order")
+            check_schema({"seed": 1, "images_seen": 1}, order, "lightning_cgan.order")
             _count_epochs(checkpoint)
         self.order, self.step = order, checkpoint["global_step"]
 
@@ -60,23 +61,23 @@ class Place:
         self.note(trainer)
 
 
-class KeepsPlace(Callback):
-    """Lets a run resume at its `Place`, which the module has.
+class KeepsDataPosition(Callback):
+    """Lets a run resume at its `DataPosition`, which the module has.
 
     It is a callback of the module's own, since who writes a subclass with such hooks may not call those of the module.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings the loader to its place, and lets Lightning finish an epoch that has no more batches."""
-        cast(Any, pl_module).place.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.enter(trainer)
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
             # Else Lightning would train on a batch more, unless a validation is due.
-            loop.val_loop._has_run = True
+            pass_over_batches(loop)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a loader to its place that was made anew for this epoch; there is nothing to restart in that."""
-        cast(Any, pl_module).place.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.enter(trainer)
         _end_restart(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,7 +130,7 @@ def _count_epochs(checkpoint: dict[str, Any]) -> None:
     is_within = done > 0 and not is_complete
     _set(batches, batches["total"]["processed"] - done, ready=done, processed=done, waiting=int(is_within))
     batches["is_last_batch"] = done > 0 and is_complete
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - int(is_within)
+    set_steps_of_loggers(loops, checkpoint["global_step"] - int(is_within))
 
 
 def _set(progress: dict[str, Any], earlier: int, ready: int, processed: int, waiting: int = 0) -> None:
