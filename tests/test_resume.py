@@ -64,6 +64,7 @@ def test_another_name_begins_another_run(run: Run) -> None:
     assert {file: file.stat().st_mtime_ns for file in part.rglob("*") if file.is_file()} == before
 
 
+@pytest.mark.usefixtures("_quick_judge")
 def test_last_of_no_run_begins_one(run: Run, tmp_path: Path, fails: Callable[..., str]) -> None:
     message = fails("validate", "--config", DIGITS, "--ckpt_path", "last")
     assert message == "error: --ckpt_path: expected a run with a checkpoint in runs/digits, got none; name a file"
