@@ -25,7 +25,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
         str(tmp_path / "out"),
         "--fit=--scores.images 0",
     ]
-    shown = script("benchmark.py", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
+    shown = script("benchmark", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
     assert shown.startswith("| config | precision, threads | fit | bare | eager | naive | floor |")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"benchmark.json", "benchmark.md", "benchmark.png"}
     found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
@@ -39,7 +39,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
 
 
 def test_benchmark_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(CONFIGS / "nowhere.yaml"), "--out", str(tmp_path)]
+    command = [sys.executable, str(SCRIPTS / "benchmark"), str(CONFIGS / "nowhere.yaml"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: --config: no such file: ")
