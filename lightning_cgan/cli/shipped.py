@@ -9,7 +9,7 @@ import yaml
 
 from lightning_cgan.core.errors import UsageError
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parent.parent
 # A wheel has the configs inside the package, a checkout beside it.
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
 # Also those to lay over another, such as `with/tensorboard`
