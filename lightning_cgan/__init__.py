@@ -13,12 +13,12 @@ _HOMES = {
         "BestCheckpoint",
         "Checkpoints",
         "Curves",
-        "Monitor",
         "PredictionWriter",
         "ProgressBar",
         "Report",
         "SampleGrid",
         "Scores",
+        "TrainingAlarms",
     ),
     "lightning_cgan.runs.checkpoint_io": ("AtomicCheckpointIO",),
     "lightning_cgan.data": (
@@ -47,15 +47,15 @@ _HOMES = {
         "DCGANDiscriminator",
         "DCGANGenerator",
         "Discriminator",
+        "DiscriminatorOutput",
         "Generator",
-        "Judgement",
         "MLPDiscriminator",
         "MLPGenerator",
         "R3GANDiscriminator",
         "R3GANGenerator",
         "ResNetDiscriminator",
         "ResNetGenerator",
-        "judge",
+        "discriminate",
     ),
     "lightning_cgan.objectives.objectives": ("Objectives",),
     "lightning_cgan.objectives.penalties": (
@@ -66,7 +66,7 @@ _HOMES = {
         "image_gradients",
     ),
     "lightning_cgan.export.pretrained": ("PretrainedGenerator",),
-    "lightning_cgan.objectives.inputs": ("Round",),
+    "lightning_cgan.objectives.inputs": ("UpdateInputs",),
     "lightning_cgan.training.schedules": ("LinearDecay",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -75,7 +75,17 @@ __version__ = version("lightning_cgan")
 __all__ = ["__version__", *sorted(_HOME_OF)]
 
 
+_RENAMED = {
+    "Judgement": "DiscriminatorOutput",
+    "Monitor": "TrainingAlarms",
+    "Round": "UpdateInputs",
+    "judge": "discriminate",
+}
+
+
 def __getattr__(name: str) -> Any:
+    if name in _RENAMED:  # `from … import` would say nothing of what an AttributeError says
+        raise ImportError(f"{name} of {__name__!r} is called {_RENAMED[name]} now")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOME_OF[name]), name)

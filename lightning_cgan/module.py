@@ -17,45 +17,45 @@ from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, generator_at, move_global_generator
-from lightning_cgan.core.serialization import INSTANTIATOR, Rebuildable
+from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
+from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
 from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
-from lightning_cgan.networks.latents import Distribution, Drawing
+from lightning_cgan.networks.latents import Distribution, LatentSampler
 from lightning_cgan.networks.sampler import Sampler
 from lightning_cgan.objectives.augmentations import Augmentation
-from lightning_cgan.objectives.inputs import Dealer, LabelSource, Round
+from lightning_cgan.objectives.inputs import InputSampler, LabelSource, UpdateInputs
 from lightning_cgan.objectives.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.objectives.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.objectives.penalties import GradientPenalty
 from lightning_cgan.training.batches import TrainingBatches
 from lightning_cgan.training.checkpointing import Checkpointing, build_from, read_checkpoint
-from lightning_cgan.training.compilation import Compilation, Compiled
+from lightning_cgan.training.compilation import COMPILED, Compilation, Compiled
 from lightning_cgan.training.contract import ROLES, Role
-from lightning_cgan.training.ema import MovingAverage, average_of
+from lightning_cgan.training.data_position import KeepsDataPosition
+from lightning_cgan.training.ema import MovingAverage, averaged_copy
 from lightning_cgan.training.evaluation_steps import held_out_losses
 from lightning_cgan.training.optimization import Optimization, prepare_strategy
 from lightning_cgan.training.optimizers import save_by_time
-from lightning_cgan.training.progress import KeepsPlace
 from lightning_cgan.training.scalars import Scalars
 
 
-class ConditionalGAN(Rebuildable, Sampler, LightningModule):
+class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     """Trains a generator and a discriminator against each other, both of which see the labels.
 
-    One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
-    generator. The Trainer's `global_step`, `max_steps`, checkpoints and loggers all count alternations, since the
+    One training step is one *alternation* of the two: `discriminator_steps` updates of the discriminator, then one of
+    the generator. The Trainer's `global_step`, `max_steps`, checkpoints and loggers all count these steps, since the
     discriminator's updates go through Lightning's precision plugin but not through its counter.
 
-    A training batch is what one alternation needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
-    discriminator step it is cut into as many equal parts, so that each step sees fresh images and fresh latents (as in
-    BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
-    loader of your own must give `discriminator_steps` times the batch size. What a short last batch has too many for
-    equal parts is left out, and one with too few images is no step.
+    A training batch is what one step needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
+    discriminator step it is cut into as many equal parts, so that each update sees fresh images and fresh latents (as
+    in BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
+    custom loader must give `discriminator_steps` times the batch size. A short last batch is cut down to equal parts,
+    and one with too few images is skipped.
 
-    Latents, drawn labels, augmentations and the points of penalties are a function of the seed and the alternation
-    (see `core/rng.py`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins;
-    a fit that goes on by `ckpt_path` has the one of its checkpoint. A module that was trained before, in a fit or in
-    the run whose checkpoint it was loaded from, makes another seed of it, by the number of images that it has seen.
+    Latents, fake labels, augmentations and the points of penalties are a function of the seed and the step (see
+    `core/rng.py`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins; a fit that
+    resumes by `ckpt_path` has that of its checkpoint. A module that was trained before derives another seed from it, by
+    the number of images that it has seen.
 
     Args:
         generator: Makes the images.
@@ -68,13 +68,13 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
             Radford et al. 2016 (arXiv:1511.06434, section 4) found `partial(Adam, lr=2e-4, betas=(0.5, 0.999))`.
         discriminator_optimizer: The same for the discriminator.
         generator_scheduler: Takes the generator's optimizer, returns a learning-rate scheduler, stepped once in each
-            alternation.
+            step.
         discriminator_scheduler: The same for the discriminator.
         latents: The distribution of the latents: standard normal, or uniform in [-1, 1].
         fake_labels: Where the labels of generated images come from in training: `real` takes those of the real batch,
             `uniform` draws every class with equal chance, `empirical` shuffles those of the real batch, and so follows
             their frequencies.
-        discriminator_steps: The number of discriminator updates in an alternation.
+        discriminator_steps: The number of discriminator updates in a step.
         share_fakes: Whether the generator's update works on the images of the last discriminator update. It is exact,
             since the generator did not move in between, and saves a pass unless an update is accumulated: then the
             images are made again from the same latents.
@@ -85,16 +85,17 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
             their gradients add up to those of the whole batch.
         discriminator_accumulation: The same for the discriminator.
         ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
-            half after so many images (batch size times alternations). Samples are made with it. It is kept in float32
+            half after so many images (batch size times steps). Samples are made with it. It is kept in float32
             where the networks are in half precision.
         ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
         compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
-            derivatives; or the whole `alternation`, penalties and steps of Adam included, as one graph for each set of
+            derivatives; or the whole `step`, penalties and steps of Adam included, as one graph for each set of
             penalties that are due together. Where that is not possible, a line says why, and the networks are compiled.
-        cuda_graph: Whether a GPU runs an alternation as one CUDA graph, compiled or not, wherever that is possible.
+        cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, wherever that is possible. No GPU has
+            shown yet that it is right and faster.
 
     Attributes:
-        drawing: How `predict` draws the latents of numbered images.
+        latent_sampler: How `predict` draws the latents of numbered images.
         objectives_class: What says what each update minimises; a subclass of this module may name one that adds terms.
 
     Raises:
@@ -127,7 +128,7 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         ema_half_life: float | None = None,
         ema_ramp_up: float | None = 0.05,
         compile: Compiled = "none",
-        cuda_graph: bool = True,
+        cuda_graph: bool = False,
     ) -> None:
         super().__init__()
         check_positive("discriminator_steps", discriminator_steps)
@@ -136,12 +137,14 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         check_positive("ema_half_life", ema_half_life)
         if ema_ramp_up is not None and ema_ramp_up <= 0:
             raise UsageError(f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; or none, for no ramp-up")
+        if compile not in COMPILED:
+            raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; name one of them")
         check_agreement("discriminator", discriminator, "generator", generator)
         check_classifier(discriminator, auxiliary_classifier)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
-        self.generator_ema = None if ema_half_life is None else average_of(generator)
+        self.generator_ema = None if ema_half_life is None else averaged_copy(generator)
         self.loss = loss
         self.auxiliary_classifier = auxiliary_classifier
         self.penalties = penalties or []
@@ -149,11 +152,11 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
         self.latents = latents
-        self.drawing = Drawing()
+        self.latent_sampler = LatentSampler()
         sizes = (generator.latent_dim, generator.num_classes)
-        with_places = any(penalty.needs_places for penalty in self.penalties)
+        with_interpolation = any(penalty.needs_interpolation for penalty in self.penalties)
         steps = (discriminator_steps, share_fakes)
-        self.dealer = Dealer(*sizes, latents, fake_labels, augmentations or [], with_places, *steps)
+        self.input_sampler = InputSampler(*sizes, latents, fake_labels, augmentations or [], with_interpolation, *steps)
         self.seed: int | None = None
         self.discriminator_steps = discriminator_steps
         self.accumulation: dict[Role, int] = {
@@ -172,12 +175,12 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         self.compilation = Compilation(self, self.optimization, self.scalars, compile, cuda_graph)
         self.checkpointing = Checkpointing(self, self.optimization, self.compilation, self.ema, self.scalars)
         self._prepare_batches()
-        self._save_description()
+        self._save_config()
 
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Makes one alternation: `discriminator_steps` updates of the discriminator, then one of the generator.
+        """Makes one step: `discriminator_steps` updates of the discriminator, then one of the generator.
 
         Raises:
             UsageError: The batch is not of images (N, C, H, W), floats in [-1, 1], and class numbers (N,), or cannot be
@@ -191,14 +194,14 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         self.scalars.stopwatch.start()
         step = self.global_step
         # For dropout, and whatever else a network draws.
-        move_global_generator(self.seed, NETWORKS, step, self.global_rank, device=self.device)
-        inputs = self.dealer.sample(images, labels, self.seed, step)
-        due = self.objectives.due(step)
-        if not self.compilation.run_step(inputs, due):  # the whole step as one graph, where it can be
+        seed_global_rng(self.seed, NETWORKS, step, self.global_rank, device=self.device)
+        inputs = self.input_sampler.sample(images, labels, self.seed, step)
+        penalties = self.objectives.active_penalties(step)
+        if not self.compilation.run_step(inputs, penalties):  # the whole step as one graph, where it can be
             fake = None
             for part in inputs.discriminator:
                 is_shared = inputs.shares_fakes and part is inputs.generator
-                fake = self.update_discriminator(part, due, keep_graph=is_shared and not self._accumulates())
+                fake = self.update_discriminator(part, penalties, keep_graph=is_shared and not self._accumulates())
             self.update_generator(inputs.generator, fake)
         self.optimization.finish_step()
         self.checkpointing.note_step()
@@ -210,26 +213,26 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
             self.scalars.report(**self.optimization.skipped_scalars())
         self.scalars.stopwatch.stop()
 
-    def update_discriminator(self, dealt: Round, due: Penalties, keep_graph: bool) -> Tensor | None:
+    def update_discriminator(self, inputs: UpdateInputs, penalties: Penalties, keep_graph: bool) -> Tensor | None:
         """Returns the generated images, if the generator's update can go on from their graph."""
         self.optimization.zero_grad("discriminator")
-        parts = dealt.split(self.accumulation["discriminator"])
+        parts = inputs.split(self.accumulation["discriminator"])
         for part in parts:
             with torch.set_grad_enabled(keep_graph):
-                fake = self.dealer.make(self.generator, part)
-            objective, means = self.objectives.of_discriminator(self.discriminator, part, fake.detach(), due)
+                fake = self.input_sampler.generate_fakes(self.generator, part)
+            objective, means = self.objectives.of_discriminator(self.discriminator, part, fake.detach(), penalties)
             self.scalars.add(means)
             self.manual_backward(objective / len(parts))
         self.optimization.step("discriminator")
         return fake if keep_graph else None
 
-    def update_generator(self, dealt: Round, fake: Tensor | None) -> None:
+    def update_generator(self, inputs: UpdateInputs, fake: Tensor | None) -> None:
         """Works on images whose graph is there, or makes them."""
         self.optimization.zero_grad("generator")
-        parts = dealt.split(self.accumulation["generator"])
+        parts = inputs.split(self.accumulation["generator"])
         with frozen(self.discriminator):
             for part in parts:
-                made = fake if fake is not None else self.dealer.make(self.generator, part)
+                made = fake if fake is not None else self.input_sampler.generate_fakes(self.generator, part)
                 objective, means = self.objectives.of_generator(self.discriminator, part, made)
                 self.scalars.add(means)
                 self.manual_backward(objective / len(parts))
@@ -255,7 +258,8 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Adds what lets a run resume at its place in the data."""
-        return [] if any(isinstance(one, KeepsPlace) for one in self.trainer.callbacks) else [KeepsPlace()]  # type: ignore[attr-defined]
+        callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:
         """Fixes the seed, makes strategy and networks ready, and compares the networks with the data module, if any.
@@ -267,7 +271,7 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
             self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
         self._prepare_batches()
-        self.dealer.join(self.trainer.global_rank, self.trainer.world_size)
+        self.input_sampler.set_rank(self.trainer.global_rank, self.trainer.world_size)
         prepare_strategy(self.trainer.strategy)
         if stage == "fit":
             self.compilation.prepare(self)
@@ -352,15 +356,15 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
 
     def _report_losses(self, prefix: str, images: Tensor, labels: Tensor, *address: int) -> None:
         networks = self.generator, self.discriminator
-        losses = held_out_losses(self.loss, networks, self.dealer, images, labels, self._rng(*address))
+        losses = held_out_losses(self.loss, networks, self.input_sampler, images, labels, self._rng(*address))
         self.scalars.report_losses(prefix, len(images), **losses)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
         """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again, int64.
 
         Args:
-            batch: Labels with the numbers of the images within their classes, shape (N, 2), which `drawing` draws the
-                latents for; or labels alone, shape (N,), for any latents. Also as the one part of a list.
+            batch: Labels with the numbers of the images within their classes, shape (N, 2), for the latents of
+                `latent_sampler`; or labels alone, shape (N,), for any latents. Also as the one part of a list.
             batch_idx: The number of the batch.
             dataloader_idx: The number of the loader, where there are several.
 
@@ -371,9 +375,9 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
         labels = given if given.ndim == 1 else given[:, 0]
         if given.ndim == 1:
             address = (PREDICTION, batch_idx, *_unless_first(dataloader_idx))
-            latents = self.dealer.draw_latents(len(given), self._rng(*address))
+            latents = self.input_sampler.sample_latents(len(given), self._rng(*address))
         else:
-            latents = self.drawing.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
+            latents = self.latent_sampler.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
         with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
             return self.generate(labels, latents), labels
 
@@ -429,10 +433,10 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
             raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
         return build_from(cls, read_checkpoint(checkpoint_path, map_location), strict, kwargs)
 
-    def _save_description(self) -> None:
+    def _save_config(self) -> None:
         """Keeps what builds this module again as hyperparameters, in the format of Lightning's command line."""
-        if self.undescribed:
-            names = ", ".join(self.undescribed)
+        if self.unserializable:
+            names = ", ".join(self.unserializable)
             rank_zero_warn(
                 f"{type(self).__name__}: the checkpoint cannot say how {names} was made; give {names} to "
                 "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
@@ -464,12 +468,12 @@ class ConditionalGAN(Rebuildable, Sampler, LightningModule):
 
     def _seed_of_fit(self) -> int:
         """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
-        seed, images_seen = torch.initial_seed() % 2**63, self.ema.images_seen
-        return generator_at(seed, images_seen).initial_seed() if images_seen else seed
+        seed, images_seen = seed_of_process(), self.ema.images_seen
+        return rng_at(seed, images_seen).initial_seed() if images_seen else seed
 
     def _rng(self, *address: int) -> torch.Generator:
         assert self.seed is not None, "the seed is known once a Trainer runs"
-        return generator_at(self.seed, *address, device=self.device)
+        return rng_at(self.seed, *address, device=self.device)
 
 
 def _unless_first(dataloader_idx: int) -> tuple[int, ...]:

@@ -3,19 +3,19 @@
     python scripts/benchmark.py                              # all configs for MNIST, half an hour on two cores
     python scripts/benchmark.py configs/mnist_mlp.yaml --rounds 9 --fit="--threads 1"
 
-For each config, in alternations per second:
+For each config, in steps per second:
 
 - `fit`: the command line as shipped, with its loggers, progress bar, samples, curves, checkpoints and validation. What
-  happens every thousand alternations or so is timed in the run, and its median charged at the interval that the config
+  happens every thousand steps or so is timed in the run, and its median charged at the interval that the config
   gives: a judge that the first validation has to train is kept, and not charged.
 - `bare`: a loop by hand over the same step, without a Trainer: same networks, precision, optimizers, shared fakes,
-  penalties, moving average, and the same graph where the config compiles the alternation.
+  penalties, moving average, and the same graph where the config compiles the step.
 - `eager`: a plain loop in float32 over images in memory, two passes of the discriminator, new fakes for the generator.
 - `naive`: the same as tutorials write it: images through a DataLoader with ToTensor, losses read in every step.
 - `uncompiled`: the bare loop without the graph, where the config compiles: says when compiling has paid.
 - `floor`: as fast as the step's floating-point operations would run in the machine's large matrix products.
 
-All take turns in one process, a few dozen alternations each, so that a machine that is busy with other things disturbs
+All take turns in one process, a few dozen steps each, so that a machine that is busy with other things disturbs
 all alike: compare within a row only. Results go to a folder: `benchmark.json`, `benchmark.md`, `benchmark.png`.
 """
 
@@ -83,7 +83,7 @@ def table(results: list[dict[str, Any]]) -> str:
 def remarks(results: list[dict[str, Any]]) -> str:
     """What the table has no room for, as a second one."""
     lines = [
-        "| config | GFLOP in an alternation | first step after | peak memory | compiled in | which pays after |",
+        "| config | GFLOP in a step | first step after | peak memory | compiled in | which pays after |",
         "|---|---|---|---|---|---|",
     ]
     for result in results:
@@ -91,8 +91,8 @@ def remarks(results: list[dict[str, Any]]) -> str:
         if "uncompiled" in result["speeds"]:
             with_graph, without = (statistics.median(result["speeds"][name]) for name in ("bare", "uncompiled"))
             saved = 1 / without - 1 / with_graph
-            compiled = f"{result['seconds_to_capture']:.1f} s"
-            pays = f"{result['seconds_to_capture'] / saved:,.0f} alternations" if saved > 0 else "never"
+            compiled = f"{result['seconds_to_fuse']:.1f} s"
+            pays = f"{result['seconds_to_fuse'] / saved:,.0f} steps" if saved > 0 else "never"
         first, peak = f"{result['seconds_to_first_step']:.1f} s", f"{result['peak_mib']:,.0f} MiB"
         cells = [f"`{result['config']}`", f"{result['gflop']:.2f}", first, peak, compiled, pays]
         lines.append(f"| {' | '.join(cells)} |")
@@ -104,9 +104,9 @@ def draw(results: list[dict[str, Any]], picture: Path) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     names = ("naive", "eager", "bare", "fit")
-    for place, name in enumerate(names):
+    for row, name in enumerate(names):
         shares = [statistics.median(result["speeds"][name]) / result["floor"] for result in results]
-        axes.bar([index + 0.2 * place for index in range(len(results))], shares, width=0.2, label=name)
+        axes.bar([index + 0.2 * row for index in range(len(results))], shares, width=0.2, label=name)
     axes.set_xticks(
         [index + 0.3 for index in range(len(results))], [result["config"] for result in results], rotation=20
     )

@@ -1,4 +1,4 @@
-"""Compares ways to average gradients over processes: alternations per second, side by side on this machine.
+"""Compares ways to average gradients over processes: steps per second, side by side on this machine.
 
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 scripts/compare_strategies.py
 
@@ -69,7 +69,7 @@ class Unwrapped(DDPStrategy):
 
 
 def speed(way: str, pair: str) -> float:
-    """Alternations per second of one short training, after a few to warm up."""
+    """Steps per second of one short training, after a few to warm up."""
     count, generator, discriminator, generator_options, discriminator_options = PAIRS[pair]
     torch.manual_seed(0)
     average = lightning_cgan.training.optimization.average_gradients

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.files import write_atomic
 from lightning_cgan.evaluation.protocol import differences
 
 _COLUMNS = {
@@ -70,7 +70,7 @@ def main() -> None:
         else:
             _make(system, seed, report, options)
         table = _table(systems, options)
-        write_whole(options.out / "systems.md", lambda file, text=table: file.write_text(text + "\n"))  # type: ignore[misc]
+        write_atomic(options.out / "systems.md", lambda file, text=table: file.write_text(text + "\n"))  # type: ignore[misc]
         print(table, flush=True)
 
 
@@ -99,7 +99,7 @@ def _make(system: System, seed: int, report: Path, options: argparse.Namespace) 
     found = json.loads((folder / "unfinished" / "report.json").read_text())
     (folder / "unfinished" / "report.png").replace(folder / "report.png")
     text = json.dumps({**found, **json.loads(trained.read_text()), "made_with": _made_with(system, options)}, indent=1)
-    write_whole(report, lambda file: file.write_text(text + "\n"))
+    write_atomic(report, lambda file: file.write_text(text + "\n"))
 
 
 def _made_with(system: System, options: argparse.Namespace) -> dict[str, Any]:
@@ -132,8 +132,8 @@ def _train(system: System, seed: int, folder: Path, more: Sequence[str]) -> None
         _run("fit", *configs, *changes, *where, *more, *resume)
     finally:
         taken = before + time.monotonic() - started
-        write_whole(seconds, lambda file: file.write_text(str(taken)))
-    write_whole(folder / "trained.json", lambda file: file.write_text(json.dumps({"minutes": taken / 60})))
+        write_atomic(seconds, lambda file: file.write_text(str(taken)))
+    write_atomic(folder / "trained.json", lambda file: file.write_text(json.dumps({"minutes": taken / 60})))
 
 
 def _last_checkpoint(folder: Path) -> Path | None:

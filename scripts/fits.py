@@ -29,7 +29,7 @@ class Batches:
 
 
 def fit_speed(module: ConditionalGAN, share: int, count: int, **options: Any) -> float:
-    """Alternations per second of one short training on the CPU, after a few to warm up."""
+    """Steps per second of one short training on the CPU, after a few to warm up."""
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,

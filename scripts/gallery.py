@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
-from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.files import write_atomic
 from lightning_cgan.core.images import save_gif
 
 _BYTES = 300_000
@@ -39,7 +39,7 @@ def shrink(film: Path, out: Path) -> None:
         size = (frames[0].width // factor, frames[0].height // factor)
         smaller = [frame.resize(size, Image.Resampling.NEAREST).quantize(shades) for frame in frames]
         last = None if film == out else 2.0  # a walk ends where it began
-        write_whole(out, partial(save_gif, smaller, seconds=seconds, seconds_of_last=last))
+        write_atomic(out, partial(save_gif, smaller, seconds=seconds, seconds_of_last=last))
         if out.stat().st_size <= _BYTES:
             return
 

@@ -3,7 +3,7 @@ r"""Kills runs, resumes each by the documented command, and compares its end wit
     python scripts/kill_test.py --kills 30 --busy
     python scripts/kill_test.py --kills 30 --busy --at epoch-end
     python scripts/kill_test.py --kills 30 --busy --at early-stopping
-    python scripts/kill_test.py --kills 30 --busy "--fit=--model.compile alternation"
+    python scripts/kill_test.py --kills 30 --busy "--fit=--model.compile step"
     python scripts/kill_test.py --kills 10 --processes 2
     python scripts/kill_test.py --kills 3 --processes 2 --then 1 && python scripts/kill_test.py --kills 3 --then 2
 
@@ -66,7 +66,7 @@ while os.getppid() == parent:
 def main() -> None:
     """Makes the undisturbed run, then kills the others one after the other; exit code 1 if one ends differently."""
     options = _options()
-    chance = random.Random(options.seed)
+    rng = random.Random(options.seed)
     is_elastic = options.then != options.processes
     every = EPOCH if options.at == "epoch-end" else 1
     changes = [*COMMON, *SCORES, "--checkpoints.every_n_train_steps", str(every), "--runs_dir", str(options.out)]
@@ -80,9 +80,9 @@ def main() -> None:
         for number in range(options.kills):
             name = f"killed-{number}"
             if options.at == "early-stopping" or (options.at == "epoch-end" and number % 2):
-                how = _end_early(name, changes, options, chance)
+                how = _end_early(name, changes, options, rng)
             else:
-                how = _kill(name, [*changes, *to_the_end], options, chance)
+                how = _kill(name, [*changes, *to_the_end], options, rng)
             _finish(_fit(name, [*changes, *to_the_end, "--ckpt_path", "last"], options.then))
             whole = options.out / "whole" if is_elastic else _whole_with_threads_of(name, changes + to_the_end, options)
             found = _differences(whole, options.out / name, 1e-5 if is_elastic else 0.0)
@@ -149,9 +149,9 @@ def _wholes(out: Path) -> list[Path]:
     return sorted(out.glob("whole*"))
 
 
-def _end_early(name: str, changes: list[str], options: argparse.Namespace, chance: random.Random) -> str:
+def _end_early(name: str, changes: list[str], options: argparse.Namespace, rng: random.Random) -> str:
     """Makes a run that ends with an epoch before the last, by `max_epochs` or by a callback."""
-    epochs = 1 + chance.randrange(max(1, (options.steps - 1) // EPOCH))
+    epochs = 1 + rng.randrange(max(1, (options.steps - 1) // EPOCH))
     if options.at == "epoch-end":
         _finish(
             _fit(name, [*changes, "--trainer.max_steps", "-1", "--trainer.max_epochs", str(epochs)], options.processes)
@@ -168,16 +168,16 @@ def _end_early(name: str, changes: list[str], options: argparse.Namespace, chanc
     return f"stopped by a score after epoch {epochs}"
 
 
-def _kill(name: str, changes: list[str], options: argparse.Namespace, chance: random.Random) -> str:
-    """Kills all processes of a run at once, at a moment of its alternations; now and then before the first."""
+def _kill(name: str, changes: list[str], options: argparse.Namespace, rng: random.Random) -> str:
+    """Kills all processes of a run at once, at a moment of its steps; now and then before the first."""
     while True:
         process = _fit(name, changes, options.processes)
         folder = options.out / name
-        if chance.random() < 0.9:  # else while it starts
-            _wait_for_rows(process, folder, chance.randrange(_count_rows(options.out / "whole")))
-            time.sleep(chance.random() * 0.3)
+        if rng.random() < 0.9:  # else while it starts
+            _wait_for_rows(process, folder, rng.randrange(_count_rows(options.out / "whole")))
+            time.sleep(rng.random() * 0.3)
         else:
-            time.sleep(chance.random() * 5)
+            time.sleep(rng.random() * 5)
         is_over = process.poll() is not None
         if not is_over:
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Shows where the time of an alternation goes, by kinds of operations.
+"""Shows where the time of a step goes, by kinds of operations.
 
     python scripts/profile_step.py configs/mnist.yaml [more options of fit]
 
@@ -18,7 +18,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from lightning_cgan.cli.main import CLI
 
-FIRST, LAST = 24, 64  # alternations; the ones before warm up
+FIRST, LAST = 24, 64  # steps; the ones before warm up
 KINDS = {
     "convolutions": r"conv",
     "matrix products": r"^aten::(addmm|mm|bmm|linear|matmul)$",
@@ -32,7 +32,7 @@ KINDS = {
 
 
 class Watch(Callback):
-    """Profiles some alternations."""
+    """Profiles some steps."""
 
     def __init__(self) -> None:
         self.profile = profile(activities=[ProfilerActivity.CPU])
@@ -71,7 +71,7 @@ def main() -> None:
         if kind is not None:
             spent[kind] += event.self_cpu_time_total / 1e6
     spent["Python and Lightning between operations"] = cli.watch.seconds - sum(spent.values())
-    print(f"\n| {config} | ms an alternation | share |\n|---|---|---|")
+    print(f"\n| {config} | ms a step | share |\n|---|---|---|")
     for kind, seconds in spent.items():
         print(f"| {kind} | {1e3 * seconds / (LAST - FIRST):.2f} | {seconds / cli.watch.seconds:.0%} |")
     print(f"| together | {1e3 * cli.watch.seconds / (LAST - FIRST):.2f} | |")

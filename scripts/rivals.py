@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from lightning_cgan.core.images import signed_from_bytes
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.networks.base import frozen, judge
-from lightning_cgan.networks.latents import draw_latents
+from lightning_cgan.networks.base import discriminate, frozen
+from lightning_cgan.networks.latents import sample_latents
 from lightning_cgan.objectives.inputs import StepInputs
 from lightning_cgan.training.contract import ROLES
-from lightning_cgan.training.ema import decay_of, update_average
-from lightning_cgan.training.fused_step import CapturedAlternation, StepParts
+from lightning_cgan.training.ema import ema_decay, update_ema
+from lightning_cgan.training.fused_step import FusedStep, StepParts
 
 Step = Callable[[], None]
 
@@ -34,36 +34,36 @@ def bare_loop(
     build = module.optimization.optimizer_factories
     optimizers = [build[role](net.parameters()) for role, net in roles(generator, discriminator)]
     generator_optimizer, discriminator_optimizer = optimizers
-    dealer, objectives = module.dealer, module.objectives
+    input_sampler, objectives = module.input_sampler, module.objectives
     batches = from_memory(pixels, labels, batch_size)
-    captured = None
-    if as_graph and module.compilation.captured is not None:
-        compiles = module.compilation.captured.compiles
+    fused_step = None
+    if as_graph and module.compilation.fused_step is not None:
+        compiles = module.compilation.fused_step.compiles
         skipped = {role: torch.zeros((), dtype=torch.int64, device=pixels.device) for role in ROLES}
-        parts = StepParts(generator, discriminator, objectives, dealer, *optimizers)
-        captured = CapturedAlternation(parts, skipped, compiles)
+        parts = StepParts(generator, discriminator, objectives, input_sampler, *optimizers)
+        fused_step = FusedStep(parts, skipped, compiles, module.compilation.cuda_graph)
     count = 0
 
     def step() -> None:
         nonlocal count
         real, real_labels = next(batches)
-        dealt = dealer.deal(generator_at(0, count, device=real.device), real, real_labels)
-        due = objectives.due(count)
+        inputs = input_sampler.sample_update(rng_at(0, count, device=real.device), real, real_labels)
+        penalties = objectives.active_penalties(count)
         with autocast():
-            if captured is not None:
-                captured.run(StepInputs([dealt], dealt, shares_fakes=True), due)
+            if fused_step is not None:
+                fused_step.run(StepInputs([inputs], inputs, shares_fakes=True), penalties)
             else:
-                fake = generator(dealt.latents, dealt.fake_labels)
+                fake = generator(inputs.latents, inputs.fake_labels)
                 discriminator_optimizer.zero_grad()
-                objectives.of_discriminator(discriminator, dealt, fake.detach(), due)[0].backward()
+                objectives.of_discriminator(discriminator, inputs, fake.detach(), penalties)[0].backward()
                 discriminator_optimizer.step()
                 generator_optimizer.zero_grad()
                 with frozen(discriminator):
-                    objectives.of_generator(discriminator, dealt, fake)[0].backward()
+                    objectives.of_generator(discriminator, inputs, fake)[0].backward()
                 generator_optimizer.step()
         if average is not None:
-            decay = decay_of(batch_size, count * batch_size, module.ema.half_life, module.ema.ramp_up)
-            update_average(average, generator, decay)
+            decay = ema_decay(batch_size, count * batch_size, module.ema.half_life, module.ema.ramp_up)
+            update_ema(average, generator, decay)
         count += 1
 
     return step
@@ -81,7 +81,7 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
     count = 0
 
     def latents_for(images: Tensor) -> Tensor:
-        return draw_latents((len(images), generator.latent_dim), module.latents, None).to(images.device)
+        return sample_latents((len(images), generator.latent_dim), module.latents, None).to(images.device)
 
     def step() -> None:
         nonlocal count
@@ -89,8 +89,8 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
         ones, zeros = torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
         discriminator_optimizer.zero_grad()
         fake = generator(latents_for(real), labels).detach()
-        real_loss = binary_cross_entropy_with_logits(judge(discriminator, real, labels).logits, ones)
-        fake_loss = binary_cross_entropy_with_logits(judge(discriminator, fake, labels).logits, zeros)
+        real_loss = binary_cross_entropy_with_logits(discriminate(discriminator, real, labels).logits, ones)
+        fake_loss = binary_cross_entropy_with_logits(discriminate(discriminator, fake, labels).logits, zeros)
         loss = real_loss + fake_loss
         for penalty in module.penalties:
             if count % penalty.interval == 0:
@@ -99,7 +99,7 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
         discriminator_optimizer.step()
         generator_optimizer.zero_grad()
         fake = generator(latents_for(real), labels)
-        generator_loss = binary_cross_entropy_with_logits(judge(discriminator, fake, labels).logits, ones)
+        generator_loss = binary_cross_entropy_with_logits(discriminate(discriminator, fake, labels).logits, ones)
         generator_loss.backward()
         generator_optimizer.step()
         count += 1

@@ -1,4 +1,4 @@
-"""Measures what an alternation costs as things grow, and computes what it would on many GPUs.
+"""Measures what a step costs as things grow, and computes what it would on many GPUs.
 
     python scripts/scale.py                                              # on one process, a few minutes on two cores
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 scripts/scale.py       # on two: strong and weak scaling
@@ -28,13 +28,13 @@ from torch.optim import Adam
 
 from lightning_cgan import ConditionalGAN, DCGANDiscriminator, DCGANGenerator, NonSaturating
 from lightning_cgan.data import ShufflingLoader
-from lightning_cgan.training.threads import flops_of_alternation
+from lightning_cgan.training.threads import flops_of_step
 
 ROUNDS = 5
 # Assumed for the model of many GPUs, not measured: what small convolutions reach of a large GPU in bfloat16, the time
 # of a hop between two GPUs, and the bandwidth of each inside a machine of 8 and between machines.
 FLOPS_PER_SECOND, HOP, INSIDE, BETWEEN, GPUS_OF_A_MACHINE = 5e13, 1e-5, 2e11, 4e10, 8
-LAUNCHES = 5e-4  # an alternation as one CUDA graph, however small
+LAUNCHES = 5e-4  # a step as one CUDA graph, however small
 
 
 def pair(num_classes: int = 10, image_size: int = 28, fused: bool = True) -> ConditionalGAN:
@@ -128,21 +128,21 @@ def measure_processes() -> None:
         dist.barrier()
     if rank == 0:
         one = statistics.median(alone)
-        print(f"one process alone, bare loop: {one:.1f} alternations/s of 64 images")
+        print(f"one process alone, bare loop: {one:.1f} steps/s of 64 images")
         for name, factor in (("strong", 1), ("weak", world)):
             speed = statistics.median(found[name])
             images = 64 * factor
-            print(f"{name}: {speed:.1f} alternations/s of {images}, {speed * factor / one:.2f} times one process")
+            print(f"{name}: {speed:.1f} steps/s of {images}, {speed * factor / one:.2f} times one process")
 
 
 # ---- many GPUs -------------------------------------------------------------------------------------------------------
 
 
 def model_of_many() -> None:
-    """Arithmetic against messages: an alternation sends the gradients of each network once."""
+    """Arithmetic against messages: a step sends the gradients of each network once."""
     module = pair()
     sent = 4 * sum(p.numel() for network in (module.generator, module.discriminator) for p in network.parameters())
-    flops = flops_of_alternation(module.generator, module.discriminator, 1)
+    flops = flops_of_step(module.generator, module.discriminator, 1)
     print(f"{sent / 1e6:.1f} MB of gradients in two messages, {flops / 1e6:.0f} MFLOP an image\n")
     print("| GPUs | images each | arithmetic, µs | messages, µs | efficiency |\n|---|---|---|---|---|")
     for share in (64, 1024, 16384):

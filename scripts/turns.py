@@ -18,19 +18,19 @@ from rivals import Step, bare_loop, from_files, from_memory, plain_loop, to
 from lightning_cgan.callbacks import Checkpoints, Curves, SampleGrid
 from lightning_cgan.cli.main import CLI, run
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.training.threads import flops_of_alternation
+from lightning_cgan.training.threads import flops_of_step
 
 RIVALS = ("bare", "eager", "naive")
-# Only decides how many alternations a turn has.
+# Only decides how many steps a turn has.
 _GUESSED_FLOPS_PER_SECOND = 6e10
 
 
 class Turns(Callback):
-    """Lets the rivals run between the alternations of a fit, and times all.
+    """Lets the rivals run between the steps of a fit, and times all.
 
     Args:
-        turn: The alternations of a turn. Each of the fit has one of every event.
-        charged: How often an event happens in an alternation of the config as shipped, by its name.
+        turn: The steps of a turn. Each of the fit has one of every event.
+        charged: How often an event happens in a step of the config as shipped, by its name.
         default_threads: What PyTorch would use, for the loops that do not choose.
     """
 
@@ -55,7 +55,7 @@ class Turns(Callback):
             "eager": plain_loop(pl_module, from_memory(pixels, labels, size), reads_losses=False),
             "naive": plain_loop(pl_module, to(device, from_files(data, size)), reads_losses=True),
         }
-        if pl_module.compilation.captured is not None:
+        if pl_module.compilation.fused_step is not None:
             self.steps["uncompiled"] = bare(as_graph=False)
         self.seconds |= {name: [] for name in self.steps}
         self.threads |= {name: torch.get_num_threads() for name in ("fit", "bare", "uncompiled")}
@@ -104,7 +104,7 @@ class Turns(Callback):
         self.spent, self.started = 0.0, time.perf_counter()
 
     def speeds(self) -> dict[str, list[float]]:
-        """Alternations per second in each round but the first, which warms up."""
+        """Steps per second in each round but the first, which warms up."""
         charge = sum(statistics.median(self.events[event]) * often for event, often in self.charged.items())
         drawing = statistics.median(self.events["Curves"]) / self.drawing_every
         steady = {name: [seconds / self.turn for seconds in taken[1:]] for name, taken in self.seconds.items()}
@@ -128,7 +128,7 @@ class BenchmarkCLI(CLI):
     def before_fit(self) -> None:
         """Chooses the length of a turn, and lets everything happen once in each."""
         trainer, data = self.trainer, self.datamodule
-        self.flops = flops_of_alternation(self.model.generator, self.model.discriminator, data.batch_size)
+        self.flops = flops_of_step(self.model.generator, self.model.discriminator, data.batch_size)
         interval = math.lcm(*(penalty.interval for penalty in self.model.penalties))
         turn = max(2, round(self.seconds * _GUESSED_FLOPS_PER_SECOND / self.flops / interval)) * interval
         data.prepare_data()
@@ -169,12 +169,12 @@ def measure(config: str, rounds: int, seconds: float, options: list[str]) -> dic
         "batch_size": cli.datamodule.batch_size,
         "speeds": turns.speeds(),
         "events_ms": {name: 1e3 * statistics.median(taken) for name, taken in turns.events.items() if taken},
-        "seconds_to_capture": module.compilation.captured.seconds if module.compilation.captured is not None else None,
+        "seconds_to_fuse": module.compilation.fused_step.seconds if module.compilation.fused_step is not None else None,
     }
 
 
 def measure_start(config: str, options: list[str]) -> dict[str, Any]:
-    """The seconds from the end of imports to the first alternation, and the peak memory of this process."""
+    """The seconds from the end of imports to the first step, and the peak memory of this process."""
     stamps: list[float] = []
 
     class Stamp(Callback):

@@ -62,7 +62,7 @@ def weights(module: ConditionalGAN) -> dict[str, Tensor]:
 @pytest.mark.parametrize("conditioning", CONDITIONINGS)
 @pytest.mark.parametrize("loss", LOSSES)
 def test_combination_trains(loss: Any, conditioning: str) -> None:
-    """Three alternations of all pairs: no NaN, both networks change, and in each update only the one that should."""
+    """Three steps of all pairs: no NaN, both networks change, and in each update only the one that should."""
     for generator, discriminator in PAIRS:
         module = ConditionalGAN(
             GENERATORS[generator](),

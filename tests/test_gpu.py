@@ -39,7 +39,7 @@ def fit(module: ConditionalGAN, steps: int, **options: Any) -> ConditionalGAN:
     return module
 
 
-@pytest.mark.parametrize("compile", ["none", "networks", "alternation"])
+@pytest.mark.parametrize("compile", ["none", "networks", "step"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_every_part_trains_in_every_precision(precision: str, compile: Compiled) -> None:
     adam = partial(Adam, lr=1e-3, fused=True)
@@ -63,7 +63,7 @@ def test_every_part_trains_in_every_precision(precision: str, compile: Compiled)
     assert all(torch.isfinite(value).all() for value in after.values())
     assert not torch.equal(after["generator.project.weight"], before["generator.project.weight"])
     assert not torch.equal(after["generator_ema.project.weight"], before["generator_ema.project.weight"])
-    assert sum(int(count) for count in module.skipped_steps.values()) < 20
+    assert sum(int(count) for count in module.optimization.skipped_steps.values()) < 20
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("32-true", 1e-4), ("bf16-mixed", 0.05), ("16-mixed", 0.02)])
@@ -81,10 +81,10 @@ def test_precisions_agree_with_float32_eager(precision: str, tolerance: float) -
             assert ((value.cpu() - before[name] - moved).norm() / moved.norm()).item() < tolerance, name
 
 
-@pytest.mark.parametrize("compile", ["none", "alternation"])
+@pytest.mark.parametrize("compile", ["none", "step"])
 @pytest.mark.parametrize("interval", [1, 3])
 def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval: int) -> None:
-    """In float64, with graphs for alternations with and without penalty, and schedules that change the rates."""
+    """In float64, with graphs for steps with and without penalty, and schedules that change the rates."""
     found = []
     for cuda_graph in (False, True):
         torch.manual_seed(0)
@@ -102,7 +102,7 @@ def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval
             cuda_graph=cuda_graph,
         )
         fit(module, 12, precision="64-true")
-        assert (module.captured is not None) == cuda_graph
+        assert (module.compilation.fused_step is not None) == cuda_graph
         found.append({name: value.cpu().double() for name, value in module.state_dict().items()})
     for name, value in found[0].items():
         assert torch.allclose(found[1][name], value, atol=1e-7), name

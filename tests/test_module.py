@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +26,7 @@ from lightning_cgan import (
     NonSaturating,
     UsageError,
 )
+from lightning_cgan.training.optimization import prepare_strategy
 
 
 class Recorder:
@@ -60,7 +60,7 @@ def test_each_update_moves_its_own_network_only() -> None:
 
 
 def test_step_is_a_hand_written_loop() -> None:
-    """Two discriminator steps, R1 every second alternation and SGD, against the loop that one would write by hand."""
+    """Two discriminator steps, R1 every second step and SGD, against the loop that one would write by hand."""
     options: dict[str, Any] = {
         "penalties": [R1(0.5, interval=2)],
         "generator_optimizer": partial(SGD, lr=0.3),
@@ -231,7 +231,7 @@ def test_losses_are_never_in_half_precision(precision: str, expected: torch.dtyp
 
 
 def test_a_scheduler_that_waits_for_a_score_is_refused() -> None:
-    with pytest.raises(UsageError, match="expected a scheduler that counts alternations, got ReduceLROnPlateau"):
+    with pytest.raises(UsageError, match="expected a scheduler that counts steps, got ReduceLROnPlateau"):
         fit(gan(generator_scheduler=ReduceLROnPlateau))
 
 
@@ -246,7 +246,7 @@ def test_no_logging_at_all() -> None:
 
 
 def test_default_optimizer_is_adam() -> None:
-    assert gan().optimizer_factories == {"generator": Adam, "discriminator": Adam}
+    assert gan().optimization.optimizer_factories == {"generator": Adam, "discriminator": Adam}
 
 
 def test_accumulation_changes_nothing() -> None:
@@ -273,9 +273,9 @@ def test_penalties_and_augmentations_see_what_the_discriminator_sees() -> None:
     seen: list[Tensor] = []
 
     class Watching(R1):
-        def __call__(self, discriminator: Any, real: Tensor, fake: Tensor, *others: Any) -> Tensor:
-            seen.extend([real, fake])
-            return super().__call__(discriminator, real, fake, *others)
+        def __call__(self, discriminator: Any, inputs: Any, fake: Tensor) -> Tensor:
+            seen.extend([inputs.real, fake])
+            return super().__call__(discriminator, inputs, fake)
 
     module = gan(penalties=[Watching(1.0)], augmentations=[Cutout(0.5, fill=7.0)])
     recorder = Recorder(module.discriminator)
@@ -294,7 +294,5 @@ def test_strategies_that_cannot_be_right_are_refused() -> None:
         (hook, "expected a DDPStrategy without ddp_comm_hook, got one with it; .* so leave the hook out"),
         (ModelParallelStrategy(), "expected ddp or a single device, got ModelParallelStrategy; .* use ddp"),
     ):
-        module = gan()
-        module._trainer = SimpleNamespace(strategy=strategy)  # type: ignore[assignment]
         with pytest.raises(UsageError, match=f"--trainer.strategy: {message}"):
-            module.prepare_strategy()
+            prepare_strategy(strategy)

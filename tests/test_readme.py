@@ -88,5 +88,5 @@ def test_table_of_options_is_complete() -> None:
     rooms = [f"lightning_cgan.{room}" for room in ("losses", "penalties", "augmentations", "networks")]
     classes = {name for room in rooms for name in lightning_cgan._HOMES[room]} - contracts
     classes -= {"AuxiliaryClassifier", "ConditionalDiscriminator"}  # the one is an option, the other a base
-    classes -= {"Judgement", "judge", "image_gradients"}  # for networks and penalties of one's own
+    classes -= {"DiscriminatorOutput", "judge", "image_gradients"}  # for networks and penalties of one's own
     assert [name for name in sorted(options | classes) if f"`{name}`" not in text] == []

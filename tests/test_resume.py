@@ -107,9 +107,7 @@ def test_a_killed_run_goes_on(tmp_path: Path, options: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("to", "number"), [("second", signal.SIGTERM), ("first", signal.SIGUSR1)])
-def test_a_signal_to_one_process_ends_both_after_the_same_alternation(
-    tmp_path: Path, to: str, number: signal.Signals
-) -> None:
+def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path: Path, to: str, number: signal.Signals) -> None:
     command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
     options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.log_every_n_steps", "1"]
     options += ["--trainer.max_steps", "100000", "--model.generator_scheduler", "null", "--scores.images", "0"]
@@ -123,7 +121,7 @@ def test_a_signal_to_one_process_ends_both_after_the_same_alternation(
     _wait(None, lambda: not Path(f"/proc/{second}").exists())
     (folder,) = tmp_path.glob("runs/digits/*")
     checkpoint = last_of(folder)
-    assert f"Stopped at alternation {checkpoint['global_step']:,}. To go on:" in shown
+    assert f"Stopped at step {checkpoint['global_step']:,}. To go on:" in shown
     assert checkpoint["global_step"] % 10 == 0
     updates = [int(optimizer["state"][0]["step"]) for optimizer in checkpoint["optimizer_states"]]
     assert updates == [checkpoint["global_step"]] * 2
@@ -222,7 +220,7 @@ def test_metrics_file(tmp_path: Path) -> None:
     with (tmp_path / "metrics.csv").open("a") as torn:
         torn.write("4.")
     again = MetricsFile(tmp_path)
-    again.go_on_from(2)
+    again.truncate_to(2)
     again.log_metrics({"a": 5.5}, step=3)
     assert (tmp_path / "metrics.csv").read_bytes() == b"a,b,step\r\n,1.5,1\r\n,2.5,2\r\n5.5,,3\r\n"
 
@@ -230,7 +228,7 @@ def test_metrics_file(tmp_path: Path) -> None:
 def test_a_table_that_somebody_spoilt_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_bytes(b'a,step\r\n1.0,1\r\n2."0,2\r\n' + b"x" * 200_000 + b"\r\n4.0,4\r\n")
     file = MetricsFile(tmp_path)
-    file.go_on_from(4)
+    file.truncate_to(4)
     file.log_metrics({"a": 5.0}, step=5)
     assert (tmp_path / "metrics.csv").read_text().splitlines() == ["a,step", "1.0,1", '"2.""0",2', "5.0,5"]
 
@@ -247,7 +245,7 @@ def test_metrics_wait_while_the_disk_is_full(tmp_path: Path) -> None:
 
 
 def test_a_new_rate_and_a_longer_run_are_taken(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    """A run that had ended, by hand: linear decay to zero at 4, then at 16, is at a half after 8 alternations."""
+    """A run that had ended, by hand: linear decay to zero at 4, then at 16, is at a half after 8 steps."""
     schedule, rate = "--model.generator_scheduler.total_iters", "--model.discriminator_optimizer.lr"
     caplog.set_level("INFO")
     run("--trainer.max_steps", "4")

@@ -58,7 +58,7 @@ class Transcription:
             m, v = self.first[name] / (1 - 0.9**t), self.second[name] / (1 - 0.999**t)
             self.weights[name] -= 1e-3 * m / (np.sqrt(v) + 1e-8)
 
-    def alternation(self, pixels: Array, labels: Array, latents: Array) -> tuple[float, float]:
+    def step(self, pixels: Array, labels: Array, latents: Array) -> tuple[float, float]:
         n = len(pixels)
         code = np.eye(10)[labels.astype(int)]
         to_generator = np.concatenate([latents, code], axis=1)
@@ -84,7 +84,7 @@ class Transcription:
 
 
 class Witness(Callback):
-    """Writes down what goes into each alternation, and what comes out."""
+    """Writes down what goes into each step, and what comes out."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
@@ -95,15 +95,15 @@ class Witness(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.before = self.weights(pl_module)
-        dealer: Any = pl_module.dealer
-        deal = dealer.deal
+        input_sampler: Any = pl_module.input_sampler
+        sample_update = input_sampler.sample_update
 
         def watched_deal(*args: Any) -> Any:
-            dealt = deal(*args)
-            self.latents, self.fake_labels = dealt.latents.numpy().copy(), dealt.fake_labels.numpy().copy()
-            return dealt
+            inputs = sample_update(*args)
+            self.latents, self.fake_labels = inputs.latents.numpy().copy(), inputs.fake_labels.numpy().copy()
+            return inputs
 
-        dealer.deal = watched_deal
+        input_sampler.sample_update = watched_deal
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -142,9 +142,7 @@ def witnessed(monkeypatch: pytest.MonkeyPatch, mnist_folder: str) -> Callable[[s
     return witness_run
 
 
-@pytest.mark.parametrize(
-    ("precision", "compile", "tolerance"), [("64-true", "none", 1e-9), ("32-true", "alternation", 3e-5)]
-)
+@pytest.mark.parametrize(("precision", "compile", "tolerance"), [("64-true", "none", 1e-9), ("32-true", "step", 3e-5)])
 def test_step_is_the_transcription(
     witnessed: Callable[[str, str], Witness], precision: str, compile: str, tolerance: float
 ) -> None:
@@ -156,7 +154,7 @@ def test_step_is_the_transcription(
         assert np.array_equal(step["labels"], step["fake_labels"])
         assert -1 <= step["latents"].min() < -0.9 < 0.9 < step["latents"].max() <= 1
         pixels = (step["images"].reshape(64, 784).astype(np.float64) + 1) / 2
-        losses = transcription.alternation(pixels, step["labels"], step["latents"].astype(np.float64))
+        losses = transcription.step(pixels, step["labels"], step["latents"].astype(np.float64))
         assert step["losses"] == pytest.approx(losses, abs=tolerance, rel=1e-6)
         for name, value in transcription.weights.items():
             assert np.abs(step["weights"][name] - value).max() < tolerance, name

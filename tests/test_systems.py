@@ -85,7 +85,7 @@ def test_mlp(built: Built) -> None:
     assert_adam(model, lr=1e-3, betas=(0.9, 0.999))
     assert type(model.loss) is NonSaturating
     assert not model.penalties
-    assert (model.latents, model.dealer.fake_labels, data.batch_size) == ("uniform", "real", 64)
+    assert (model.latents, model.input_sampler.fake_labels, data.batch_size) == ("uniform", "real", 64)
     assert (trainer.max_steps, trainer.log_every_n_steps) == (100_000, 1000)
     samples = next(callback for callback in trainer.callbacks if type(callback).__name__ == "SampleGrid")
     assert (samples.every_n_steps, samples.labels, samples.columns, samples.rows) == (1000, [7], 4, 4)
@@ -101,7 +101,7 @@ def test_mlp_batchnorm(built: Built) -> None:
     assert of_discriminator == [*hidden[0], *hidden[1], ("Linear", (1,))]
     assert_adam(model, lr=1e-4, betas=(0.9, 0.999))
     assert type(model.loss) is NonSaturating
-    assert (model.latents, model.dealer.fake_labels, data.batch_size) == ("normal", "uniform", 128)
+    assert (model.latents, model.input_sampler.fake_labels, data.batch_size) == ("normal", "uniform", 128)
     assert trainer.max_epochs == 100
     samples = next(callback for callback in trainer.callbacks if type(callback).__name__ == "SampleGrid")
     assert (samples.labels, samples.columns, samples.rows) == (None, 1, 1)
@@ -126,7 +126,7 @@ def test_resnet_4_9(built: Built) -> None:
 def test_dcgan(built: Built) -> None:
     model, data, trainer = system(built, "mnist_dcgan.yaml")
     of_generator, of_discriminator = traces(model)
-    assert (model.generator.latent_dim, model.latents, model.dealer.fake_labels) == (100, "normal", "real")
+    assert (model.generator.latent_dim, model.latents, model.input_sampler.fake_labels) == (100, "normal", "real")
     assert of_generator == [
         ("Linear", (7 * 7 * 256,)),
         ("BatchNorm2d", (256, 7, 7)),

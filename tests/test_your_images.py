@@ -38,7 +38,7 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     """A judge that learns for a moment, and a report of little."""
     monkeypatch.setattr(judge, "_FEWEST_STEPS", 1)
     monkeypatch.setattr(judge, "_EPOCHS", 1)
-    brief = ScoringProtocol("full", images=100, lesson=100, epochs=1, seeds=(0,), seeds_of_ceiling=(0,))
+    brief = ScoringProtocol("full", images=100, training_images=100, epochs=1, seeds=(0,), seeds_of_bound=(0,))
     monkeypatch.setitem(report._PROTOCOLS, "full", brief)
 
 

@@ -1,8 +1,7 @@
 """What watches a run and leaves something for people to see."""
 
 from lightning_cgan.callbacks.checkpoints import Checkpoints
-from lightning_cgan.callbacks.curves import Curves, draw_curves
-from lightning_cgan.callbacks.monitor import Monitor
+from lightning_cgan.callbacks.curves import Curves, plot_curves
 from lightning_cgan.callbacks.predictions import PredictionWriter
 from lightning_cgan.callbacks.progress import ProgressBar
 from lightning_cgan.callbacks.report import Report
@@ -10,12 +9,12 @@ from lightning_cgan.callbacks.samples import SampleGrid
 from lightning_cgan.callbacks.save_config import SaveConfig
 from lightning_cgan.callbacks.scores import BestCheckpoint, Scores
 from lightning_cgan.callbacks.summary import Summary
+from lightning_cgan.callbacks.training_alarms import TrainingAlarms
 
 __all__ = [
     "BestCheckpoint",
     "Checkpoints",
     "Curves",
-    "Monitor",
     "PredictionWriter",
     "ProgressBar",
     "Report",
@@ -23,5 +22,6 @@ __all__ = [
     "SaveConfig",
     "Scores",
     "Summary",
-    "draw_curves",
+    "TrainingAlarms",
+    "plot_curves",
 ]

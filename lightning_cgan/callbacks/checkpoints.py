@@ -1,4 +1,4 @@
-"""Checkpoints on the clock of alternations, and a clean end for who asks for one."""
+"""Checkpoints on the clock of steps, and a clean end for who asks for one."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from lightning_cgan.core.errors import check_positive
 from lightning_cgan.runs.csv_logger import MetricsFile
 
 _SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-_AGREE_EVERY = 10  # alternations: what processes tell one another each time costs as much as a small network's update
+_AGREE_EVERY = 10  # steps: what processes tell one another each time costs as much as a small network's update
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's `ModelCheckpoint`, with `last.ckpt` of the very last alternation, however the run ends.
+    """Lightning's `ModelCheckpoint`, with `last.ckpt` of the very last step, however the run ends.
 
     Lightning's own saves at multiples of `every_n_train_steps` only, and on a signal stops wherever it is, also between
     the update of the discriminator and that of the generator, and in one process before the others. Here Ctrl-C,
-    SIGTERM and SIGUSR1, which clusters send before they take a machine away, wait for the end of an alternation, save,
+    SIGTERM and SIGUSR1, which clusters send before they take a machine away, wait for the end of a step, save,
     and then stop; a second Ctrl-C stops at once. With several processes, a signal to one of them stops all after the
-    same alternation, of at most the next ten.
+    same step, of at most the next ten.
 
     Args:
-        every_n_train_steps: The number of alternations from one checkpoint to the next.
+        every_n_train_steps: The number of steps from one checkpoint to the next.
         save_top_k: How many checkpoints to keep beside `last.ckpt`; without `monitor` the newest ones, and -1 for all.
         monitor: The name of a logged scalar that says which ones are best; the newest are kept if not given.
         mode: Whether the smallest (`min`) or the largest (`max`) value is best.
@@ -53,7 +53,7 @@ class Checkpoints(ModelCheckpoint):
             save_last=True,
             enable_version_counter=False,  # a run that goes on has one `last.ckpt`
         )
-        self.has_begun = False  # an alternation has been made, in this process
+        self.has_begun = False  # a step has been made, in this process
         self.stopped_by: signal.Signals | None = None
         self._control_group: Any = None
         self._waits = False  # for a validation
@@ -68,7 +68,7 @@ class Checkpoints(ModelCheckpoint):
         """Takes back the rows that came after the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
-                logger.go_on_from(checkpoint.get("lightning_cgan_rows", 0))
+                logger.truncate_to(checkpoint.get("lightning_cgan_rows", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Takes over the signals that ask for an end."""
@@ -100,13 +100,13 @@ class Checkpoints(ModelCheckpoint):
     ) -> None:
         """Saves when it is time, or when somebody asked to stop; but behind a look at validation scores, if one is due.
 
-        A run that goes on from between the last alternation of an epoch and its validation would leave that out.
+        A run that goes on from between the last step of an epoch and its validation would leave that out.
         """
         self.has_begun = True
         self._waits = _validation_is_due(trainer)
         if not self._waits:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            self._finish_alternation(trainer)
+            self._finish_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves what waited for the validation."""
@@ -114,9 +114,9 @@ class Checkpoints(ModelCheckpoint):
         if self._waits:
             self._waits = False
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
-            self._finish_alternation(trainer)
+            self._finish_step(trainer)
 
-    def _finish_alternation(self, trainer: Trainer) -> None:
+    def _finish_step(self, trainer: Trainer) -> None:
         must_stop = self._must_stop(trainer)
         if must_stop or _is_over(trainer):
             self._save_end(trainer)
@@ -124,7 +124,7 @@ class Checkpoints(ModelCheckpoint):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of a run that was stopped behind its last alternation, as by a look at a validation score."""
+        """Saves the end of a run that was stopped behind its last step, as by a look at a validation score."""
         self._save_end(trainer)
         self._give_back()
 
@@ -144,13 +144,13 @@ class Checkpoints(ModelCheckpoint):
 
 
 def _validation_is_due(trainer: Trainer) -> bool:
-    """Whether the validation loop runs before the next alternation."""
+    """Whether the validation loop runs before the next step."""
     loop = trainer.fit_loop
     return trainer.enable_validation and loop.epoch_loop._should_check_val_fx(cast(Any, loop._data_fetcher))
 
 
 def _is_over(trainer: Trainer) -> bool:
-    """Whether the alternation that has just ended is the last one.
+    """Whether the step that has just ended is the last one.
 
     The end is saved then, and not in `on_train_end` where it can be helped: there Lightning has counted the epoch as
     complete, and a run that goes on from it counts it once more.

@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_cgan.callbacks.shared import run_folder, training_goes_on
+from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
 from lightning_cgan.core.errors import check_positive
 
 _PANELS = {
@@ -27,7 +27,7 @@ class Curves(Callback):
 
     Args:
         every_n_seconds: The time from one drawing to the next: by the clock, since a drawing takes as long as hundreds
-            of alternations of small networks. There is one at the end in any case.
+            of steps of small networks. There is one at the end in any case.
     """
 
     def __init__(self, every_n_seconds: float = 60.0) -> None:
@@ -57,12 +57,12 @@ class Curves(Callback):
     @rank_zero_only
     def _draw(self) -> None:
         if self._folder is not None and (self._folder / "metrics.csv").exists():
-            with training_goes_on("The picture of curves"):
-                draw_curves(self._folder / "metrics.csv", self._folder / "curves.png")
+            with warn_on_write_error("The picture of curves"):
+                plot_curves(self._folder / "metrics.csv", self._folder / "curves.png")
 
 
-def draw_curves(metrics: Path, picture: Path) -> None:
-    """Draws losses, logits, scores and speed against the number of alternations.
+def plot_curves(metrics: Path, picture: Path) -> None:
+    """Draws losses, logits, scores and speed against the number of steps.
 
     Args:
         metrics: The file that `MetricsFile`, or Lightning's `CSVLogger`, wrote.
@@ -83,5 +83,5 @@ def draw_curves(metrics: Path, picture: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(loc="upper right", fontsize="small")
-    axes.set_xlabel("alternations")
+    axes.set_xlabel("steps")
     figure.savefig(picture, dpi=100)

@@ -13,20 +13,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from lightning_cgan.callbacks.shared import appoint_once, splits_of
+from lightning_cgan.callbacks.shared import shared_judge, splits_of
 from lightning_cgan.core.errors import UsageError, check_seed, check_truncation, writing
-from lightning_cgan.core.files import remove_unfinished, write_whole
-from lightning_cgan.core.images import bytes_from_signed, is_whole_png, save_png, signed_from_bytes
+from lightning_cgan.core.files import remove_unfinished, write_atomic
+from lightning_cgan.core.images import bytes_from_signed, is_whole_png, save_png
 from lightning_cgan.core.output_paths import check_writable, folders_of_classes
 from lightning_cgan.evaluation.classifiers import Judge
-from lightning_cgan.evaluation.fakes import check_selection
+from lightning_cgan.evaluation.fakes import ATTEMPTS, check_selection, replace_doubtful
 from lightning_cgan.evaluation.judge import fingerprint_of
 from lightning_cgan.evaluation.protocol import LabelledSplits
-from lightning_cgan.evaluation.scores import look_at
-from lightning_cgan.networks.latents import Drawing
+from lightning_cgan.networks.latents import LatentSampler
 
-_FACTS = "predictions.json"
-_ATTEMPTS = 8
+_FINGERPRINT_FILE = "predictions.json"
 
 
 class PredictionWriter(Callback):
@@ -47,7 +45,7 @@ class PredictionWriter(Callback):
         latent_scale: What the latents are multiplied by.
         min_confidence: Images of whose label the judge is less sure, from 0 to 1, are replaced by others; by none
             where eight in a row are doubtful.
-        make_up: Whether to make only as many images of a class as its real images, those of the test split aside, lack
+        top_up: Whether to make only as many images of a class as its real images, those of the test split aside, lack
             of `--data.predictions_per_class`: together they are a balanced set.
 
     Raises:
@@ -62,19 +60,19 @@ class PredictionWriter(Callback):
         truncation: float | None = None,
         latent_scale: float = 1.0,
         min_confidence: float = 0.0,
-        make_up: bool = False,
+        top_up: bool = False,
     ) -> None:
         super().__init__()
         check_seed("--predictions.seed", seed)
         check_truncation("--predictions.truncation", truncation)
         check_selection("--predictions", latent_scale, min_confidence)
         self.folder = Path(folder)
-        self.drawing = Drawing(seed, truncation, latent_scale)
+        self.latent_sampler = LatentSampler(seed, truncation, latent_scale)
         self.min_confidence = min_confidence
-        self.make_up = make_up
+        self.top_up = top_up
         self._judge: Judge | None = None
         self._class_names: list[str] = []
-        self._places: list[Path] = []
+        self._folders: list[Path] = []
         self._is_claimed = False
         self._doubtful = 0
 
@@ -85,34 +83,36 @@ class PredictionWriter(Callback):
         check_writable(self.folder, "--predictions.folder")
         data, labels = splits_of(trainer), range(pl_module.num_classes)  # type: ignore[arg-type]
         self._class_names = list(getattr(data, "class_names", None) or map(str, labels))
-        self._places = folders_of_classes(self.folder, self._class_names)
+        self._folders = folders_of_classes(self.folder, self._class_names)
         self._is_claimed, self._doubtful = False, 0
         if self._needs_real_images():
             if data is None:
-                option = "min_confidence" if self.min_confidence else "make_up"
+                option = "min_confidence" if self.min_confidence else "top_up"
                 raise UsageError(
                     f"--predictions.{option}: expected a LabelledImages, whose real images are known, got other data; "
                     f"leave {option} out, or subclass LabelledImages"
                 )
             data.setup("validate")
-        self._instruct(trainer, pl_module, self.drawing, self._already_made(), self.make_up)
+        self._instruct(trainer, pl_module, self.latent_sampler, self._already_made(), self.top_up)
 
     def _needs_real_images(self) -> bool:
-        return self.make_up or self.min_confidence > 0
+        return self.top_up or self.min_confidence > 0
 
-    def _instruct(self, trainer: Trainer, module: Any, drawing: Drawing, already_made: Any, makes_up: bool) -> None:
+    def _instruct(
+        self, trainer: Trainer, module: Any, latent_sampler: LatentSampler, already_made: Any, tops_up: bool
+    ) -> None:
         """Says what to make, and how."""
-        module.drawing, data = drawing, splits_of(trainer)
+        module.latent_sampler, data = latent_sampler, splits_of(trainer)
         if data is not None:
-            data.already_made, data.makes_up = already_made, makes_up  # type: ignore[attr-defined]
+            data.already_made, data.tops_up = already_made, tops_up  # type: ignore[attr-defined]
 
     def _leave(self, trainer: Trainer, module: Any) -> None:
         """Leaves the module and the data as if nothing had been asked of them."""
-        self._instruct(trainer, module, Drawing(), (), False)
+        self._instruct(trainer, module, LatentSampler(), (), False)
 
     def _already_made(self) -> set[tuple[int, int]]:
         """The labels and numbers of the images in the folder."""
-        files = [(label, file) for label, place in enumerate(self._places) for file in place.glob("*.png")]
+        files = [(label, file) for label, path in enumerate(self._folders) for file in path.glob("*.png")]
         return {(label, int(file.stem)) for label, file in files if file.stem.isdecimal() and is_whole_png(file)}
 
     @torch.inference_mode(False)  # a judge may have to be trained
@@ -121,23 +121,23 @@ class PredictionWriter(Callback):
         self._claim_folder(trainer, pl_module)
         data = splits_of(trainer)
         if self.min_confidence and data is not None:
-            self._judge = appoint_once(trainer, data, pl_module.device).judge
+            self._judge = shared_judge(trainer, data, pl_module.device).judge
 
     def _claim_folder(self, trainer: Trainer, module: LightningModule) -> None:
         """Refuses a folder with other images in it, and says in it what its own are made with."""
-        facts = self._facts(module, splits_of(trainer))
-        self._check_folder(facts)
+        fingerprint = self._fingerprint(module, splits_of(trainer))
+        self._check_folder(fingerprint)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
-            for place in self._places:
-                remove_unfinished(place)
-            text = json.dumps(facts, indent=1) + "\n"
+            for path in self._folders:
+                remove_unfinished(path)
+            text = json.dumps(fingerprint, indent=1) + "\n"
             with writing("--predictions.folder", self.folder):
-                write_whole(self.folder / _FACTS, lambda file: file.write_bytes(text.encode()))
+                write_atomic(self.folder / _FINGERPRINT_FILE, lambda file: file.write_bytes(text.encode()))
         trainer.strategy.barrier()
         self._is_claimed = True
 
-    def _facts(self, module: Any, data: LabelledSplits | None) -> dict[str, Any]:
+    def _fingerprint(self, module: Any, data: LabelledSplits | None) -> dict[str, Any]:
         """What the images, and how many there are, depend on."""
         digest = hashlib.sha256(repr(module.generator).encode())
         for value in module.state_dict().values():
@@ -146,23 +146,23 @@ class PredictionWriter(Callback):
         if data is not None and self._needs_real_images():
             real = fingerprint_of(data.in_order("train"))
         return {
-            **dataclasses.asdict(self.drawing),
+            **dataclasses.asdict(self.latent_sampler),
             "latents": module.latents,
             "min_confidence": self.min_confidence,
-            "make_up": self.make_up,
+            "top_up": self.top_up,
             "data": real,
             "classes": self._class_names,
             "weights": digest.hexdigest(),
         }
 
-    def _check_folder(self, facts: dict[str, Any]) -> None:
-        file = self.folder / _FACTS
+    def _check_folder(self, fingerprint: dict[str, Any]) -> None:
+        file = self.folder / _FINGERPRINT_FILE
         if file.is_file():
             try:
                 found = dict(json.loads(file.read_text(encoding="utf-8")))
             except (ValueError, TypeError):
                 found = {}
-            differing = [name for name, value in facts.items() if found.get(name) != value]
+            differing = [name for name, value in fingerprint.items() if found.get(name) != value]
             if differing:
                 raise UsageError(
                     f"--predictions.folder: expected images of the same {', '.join(differing)}, got others in "
@@ -179,7 +179,7 @@ class PredictionWriter(Callback):
         doubtful = int(trainer.strategy.reduce(torch.tensor(self._doubtful, device=pl_module.device), reduce_op="sum"))
         if doubtful:
             rank_zero_warn(
-                f"The judge is not sure of {doubtful:,} images, nor of {_ATTEMPTS - 1} others in their place: they are "
+                f"The judge is not sure of {doubtful:,} images, nor of {ATTEMPTS - 1} others in their place: they are "
                 "left out. A smaller --predictions.min_confidence takes more"
             )
 
@@ -220,22 +220,20 @@ class PredictionWriter(Callback):
         with writing("--predictions.folder", self.folder):
             for image, label, number, is_kept in rows:
                 if is_kept:
-                    place = self._places[label] / f"{number:05d}.png"
-                    write_whole(place, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
+                    path = self._folders[label] / f"{number:05d}.png"
+                    write_atomic(path, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
-        """Puts others in the place of images that the judge is not sure of; tells which images are fit, shape (N,)."""
-        kept = torch.ones(len(labels), dtype=torch.bool)
+        """Replaces images that the judge is not sure of, in place; tells which images are fit, shape (N,)."""
         if self._judge is None:
-            return kept
-        sizes = module.generator.latent_dim, module.latents
-        for attempt in range(1, _ATTEMPTS + 1):
-            seen = look_at(self._judge, [(signed_from_bytes(pixels), labels)])
-            kept = seen.confidence.cpu() >= self.min_confidence
-            left = (~kept).nonzero()[:, 0].to(labels.device)
-            if attempt == _ATTEMPTS or not len(left):
-                break
-            latents = self.drawing.latents(labels[left], numbers[left], *sizes, variant=attempt)
-            pixels[left] = bytes_from_signed(module.generate(labels[left], latents))
+            return torch.ones(len(labels), dtype=torch.bool)
+
+        def make(indices: Tensor, attempt: int) -> Tensor:
+            chosen = indices.to(labels.device)
+            sizes = module.generator.latent_dim, module.latents
+            latents = self.latent_sampler.latents(labels[chosen], numbers[chosen], *sizes, variant=attempt)
+            return bytes_from_signed(module.generate(labels[chosen], latents))
+
+        kept = replace_doubtful(self._judge, pixels, labels, self.min_confidence, make) >= 0
         self._doubtful += int((~kept).sum())
         return kept

@@ -14,7 +14,7 @@ _SHORT_NAMES = {"discriminator_loss": "D", "generator_loss": "G", "images_per_se
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, but one bar for the whole run, which counts alternations.
+    """Lightning's rich progress bar, but one bar for the whole run, which counts steps.
 
     Lightning's own starts anew with each epoch, and collects all scalars after every batch, which costs as much as a
     small network's whole step; this one does so a few times in a second.
@@ -26,7 +26,7 @@ class ProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """The number of alternations of the whole run, as far as it is known."""
+        """The number of steps of the whole run, as far as it is known."""
         trainer = self.trainer
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else math.inf
         return min(epochs * trainer.num_training_batches, trainer.max_steps if trainer.max_steps > 0 else math.inf)

@@ -14,10 +14,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cgan.callbacks.shared import splits_of
 from lightning_cgan.core.errors import UsageError, writing
-from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.files import write_atomic
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
-from lightning_cgan.evaluation.picture import draw_report
-from lightning_cgan.evaluation.protocol import FULL, QUICK, Examination, LabelledSplits
+from lightning_cgan.evaluation.protocol import FULL, QUICK, Evaluation, LabelledSplits
+from lightning_cgan.evaluation.report_plot import plot_report
 from lightning_cgan.runs.folder import report_folder
 
 _PROTOCOLS = {"full": FULL, "quick": QUICK}
@@ -87,13 +87,13 @@ class Report(Callback):
         protocol = _PROTOCOLS[self.protocol]
         if self.students is not None:
             protocol = dataclasses.replace(protocol, seeds=tuple(range(self.students)))
-        examination = Examination(cast(ImageMaker, pl_module), data, pl_module.device, protocol)
-        found, evidence = examination.report(self.gafi, self.parzen)
+        evaluation = Evaluation(cast(ImageMaker, pl_module), data, pl_module.device, protocol)
+        found, report_images = evaluation.report(self.gafi, self.parzen)
         report = {"checkpoint": about, **found}
         text = json.dumps(report, indent=1) + "\n"
         with writing("--report.folder", folder):
-            write_whole(folder / "report.png", lambda file: draw_report(report, evidence, data.class_names, file))
-            write_whole(folder / "report.json", lambda file: file.write_bytes(text.encode()))
+            write_atomic(folder / "report.png", lambda file: plot_report(report, report_images, data.class_names, file))
+            write_atomic(folder / "report.json", lambda file: file.write_bytes(text.encode()))
         rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
         return _summary(report)
 

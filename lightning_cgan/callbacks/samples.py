@@ -14,9 +14,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cgan.callbacks.shared import run_folder, training_goes_on
+from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.files import write_atomic
 from lightning_cgan.core.images import LARGEST_SIDE, cell_size, grid, save_gif, save_png
 from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.evaluation.fakes import ImageMaker
@@ -38,7 +38,7 @@ class SampleGrid(Callback):
     or 60 of them, and fewer of large ones.
 
     Args:
-        every_n_steps: The number of alternations from one grid to the next. There is one before the first alternation
+        every_n_steps: The number of steps from one grid to the next. There is one before the first step
             and one after the last in any case.
         labels: The classes to show, by name, by number or as ranges; all if not given, or where there are many, 100 of
             them, evenly chosen.
@@ -114,7 +114,7 @@ class SampleGrid(Callback):
         """Removes the grids after the checkpoint, which the run will draw again, and tells whether there are others."""
         grids = sorted(self._folder.glob("[0-9]*.png")) if self._folder else []
         later = [grid for grid in grids if grid.stem.isdecimal() and int(grid.stem) > trainer.global_step]
-        with training_goes_on("The folder of samples"):
+        with warn_on_write_error("The folder of samples"):
             for grid in later if trainer.is_global_zero else ():
                 grid.unlink()
         return len(later) < len(grids)
@@ -139,10 +139,10 @@ class SampleGrid(Callback):
         labels = torch.tensor(self._numbers).repeat_interleave(len(latents))
         images = module.generate(labels, latents.repeat(len(self._numbers), 1))
         picture = grid(images, self.columns)
-        with training_goes_on("The picture of samples"):
-            write_whole(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))
+        with warn_on_write_error("The picture of samples"):
+            write_atomic(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))
         for logger in trainer.loggers:
-            with training_goes_on(f"The picture of samples for {type(logger).__name__}"):
+            with warn_on_write_error(f"The picture of samples for {type(logger).__name__}"):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image("samples", picture, self._last_step)
                 elif isinstance(logger, WandbLogger):
@@ -152,7 +152,7 @@ class SampleGrid(Callback):
     def _play(self) -> None:
         if self._folder is None:
             return
-        with training_goes_on("samples.gif"):
+        with warn_on_write_error("samples.gif"):
             files = sorted(self._folder.glob("[0-9]*.png"))
             width, height = Image.open(files[-1]).size if files else (1, 1)
             pictures = [
@@ -162,7 +162,7 @@ class SampleGrid(Callback):
             frames = [picture for picture in pictures if picture.size == (width, height)]
             if frames:
                 film = partial(save_gif, frames, seconds=_SECONDS, seconds_of_last=_SECONDS_OF_LAST)
-                write_whole(self._folder.with_name("samples.gif"), film)
+                write_atomic(self._folder.with_name("samples.gif"), film)
 
 
 def _evenly(items: Sequence[T], most: int) -> list[T]:
@@ -170,5 +170,5 @@ def _evenly(items: Sequence[T], most: int) -> list[T]:
     if most < 2:
         return list(items[-1:])
     steps = max(1, min(len(items), most) - 1)
-    places = {round(number * (len(items) - 1) / steps) for number in range(steps + 1)} if items else ()
-    return [items[place] for place in sorted(places)]
+    indices = {round(number * (len(items) - 1) / steps) for number in range(steps + 1)} if items else ()
+    return [items[index] for index in sorted(indices)]

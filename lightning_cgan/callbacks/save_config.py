@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.files import write_atomic
 
 
 class SaveConfig(SaveConfigCallback):
@@ -32,7 +32,7 @@ class SaveConfig(SaveConfigCallback):
         file = folder / (f"config_{written + 1}.yaml" if written else "config.yaml")
         content = self.parser.dump(self.config, skip_none=False).encode()
         try:
-            write_whole(file, lambda unfinished: unfinished.write_bytes(content))
+            write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
         except OSError as error:
             expected = f"expected a folder to write to, got {folder}, where {file.name} cannot be written"
             raise UsageError(f"--runs_dir: {expected} ({error.strerror}); name another") from error

@@ -12,9 +12,9 @@ from lightning_cgan.callbacks.shared import splits_of
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import ImageMaker, at_most, make_fakes
-from lightning_cgan.evaluation.judge import appoint
+from lightning_cgan.evaluation.judge import get_judge
 from lightning_cgan.evaluation.protocol import LabelledSplits
-from lightning_cgan.evaluation.scores import Seen, look_at, quick_scores
+from lightning_cgan.evaluation.scores import Features, extract_features, quick_scores
 
 
 class Scores(Callback):
@@ -37,7 +37,7 @@ class Scores(Callback):
         self.images = images
         self.seed = seed
         self._judge: Judge | None = None
-        self._references: Seen | None = None
+        self._references: Features | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes and scores images."""
@@ -53,13 +53,13 @@ class Scores(Callback):
     def _score(self, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
         validation = data.in_order("validation")
         if self._judge is None:
-            self._judge = appoint(data.in_order("train"), validation, data.num_classes, pl_module.device).judge
-            self._references = look_at(self._judge, at_most(validation, 2 * self.images))
+            self._judge = get_judge(data.in_order("train"), validation, data.num_classes, pl_module.device).judge
+            self._references = extract_features(self._judge, at_most(validation, 2 * self.images))
         assert self._references is not None
         labels = at_most(validation, self.images).labels
         labels = labels.repeat(-(-self.images // len(labels)))[: self.images]
         fakes = make_fakes(cast(ImageMaker, pl_module), labels, self.seed)
-        scores = quick_scores(look_at(self._judge, fakes), self._references)
+        scores = quick_scores(extract_features(self._judge, fakes), self._references)
         return {f"val_{name}": value for name, value in scores.items()}
 
 

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cgan.evaluation.judge import Appointment, appoint
+from lightning_cgan.evaluation.judge import JudgeRecord, get_judge
 from lightning_cgan.evaluation.protocol import LabelledSplits
 
 
@@ -24,7 +24,7 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 
 @contextmanager
-def training_goes_on(what: str) -> Iterator[None]:
+def warn_on_write_error(what: str) -> Iterator[None]:
     """Makes a warning of a picture that cannot be made or written, as on a full disk: none is worth a run.
 
     Args:
@@ -43,14 +43,14 @@ def splits_of(trainer: Trainer) -> LabelledSplits | None:
     return data if hasattr(data, "in_order") else None
 
 
-def appoint_once(trainer: Trainer, data: LabelledSplits, device: torch.device) -> Appointment:
+def shared_judge(trainer: Trainer, data: LabelledSplits, device: torch.device) -> JudgeRecord:
     """The judge of a data set, in every process; the first process finds it or trains it, and hands it to the others.
 
     They need not find it themselves: a cache may not be theirs, or not be writable.
     """
-    found: Appointment | None = None
+    found: JudgeRecord | None = None
     if trainer.is_global_zero:
-        found = appoint(data.in_order("train"), data.in_order("validation"), data.num_classes, device)
+        found = get_judge(data.in_order("train"), data.in_order("validation"), data.num_classes, device)
         found.judge.cpu()
     found = trainer.strategy.broadcast(found)
     assert found is not None

@@ -11,19 +11,24 @@ from unittest import mock
 import jsonargparse
 from jsonargparse import Namespace
 
+from lightning_cgan.cli.renamed import with_new_names
+
 _Path: Any = jsonargparse.Path  # type: ignore[attr-defined]  # there in all releases, but not declared to be
 _read = _Path.read_text
 
 
 @contextmanager
 def read_as_utf8() -> Iterator[None]:
-    """Lets jsonargparse read files as UTF-8, with or without a byte order mark; it takes the encoding of the system."""
+    """Lets jsonargparse read files as UTF-8, with or without a byte order mark; it takes the encoding of the system.
+
+    What an earlier version of the package wrote is read as well.
+    """
 
     def read_text(path: Any) -> str:
         if not os.path.isfile(path.absolute):  # an address, or standard input
-            return str(_read(path))
+            return with_new_names(str(_read(path)))
         with open(path.absolute, encoding="utf-8-sig") as file:
-            return file.read()
+            return with_new_names(file.read())
 
     with mock.patch.object(_Path, "read_text", read_text):
         yield

@@ -95,7 +95,7 @@ def quiet() -> Iterator[None]:
         # jsonargparse and PyTorch about what Lightning does
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        # a checkpoint written after an alternation is what it should be
+        # a checkpoint written after a step is what it should be
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
         # the size of float32 weights is what matters
         warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
@@ -214,6 +214,6 @@ def resume_words(trainer: Trainer, folder: RunFolder | None) -> None:
         written = max(files, key=lambda file: file.stat().st_mtime, default=None)
         config = f"--config {written}" if written else "(with the same options)"
         print(
-            f"Stopped at alternation {trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
+            f"Stopped at step {trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
             f"{config} --ckpt_path {checkpoint}"
         )

@@ -21,8 +21,8 @@ from torchvision.transforms.functional import to_pil_image
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, extra, printable
 from lightning_cgan.core.images import bytes_from_signed, grid, save_png
-from lightning_cgan.export.source import Source, open_source
-from lightning_cgan.networks.latents import Drawing, between
+from lightning_cgan.export.source import Source, load_source
+from lightning_cgan.networks.latents import LatentSampler, slerp
 
 _NO_TRUNCATION = 3.0  # of a normal distribution, hardly anything lies beyond
 _COLUMNS = 10
@@ -57,7 +57,7 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
         try:
             gradio = _import_gradio(folder)
             port = _free_port(host, port)
-            page = build_page(Studio(open_source(source, imports.split(",") if imports else ()), Path(folder)), source)
+            page = build_page(DemoBackend(load_source(source, imports), Path(folder)), source)
             print(f"Demo of {source}: {_launch(page, gradio, host, port, folder)} (Ctrl-C ends it)", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -115,7 +115,7 @@ def _free_port(host: str, port: int) -> int:
         raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another {other}") from error
 
 
-class Studio:
+class DemoBackend:
     """What stands behind the page.
 
     Args:
@@ -126,7 +126,7 @@ class Studio:
     def __init__(self, source: Source, folder: Path) -> None:
         self.source = source
         self.folder = folder
-        self.facts = source.facts
+        self.metadata = source.metadata
 
     def images(
         self, label: int, seed: float | None, count: float | None, truncation: float | None
@@ -144,7 +144,7 @@ class Studio:
         """
         seed, count = int(seed or 0), int(count or 1)
         bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
-        latents = self.facts.draw(label, count, Drawing(seed, bound))
+        latents = self.metadata.sample_latents(label, count, LatentSampler(seed, bound))
         made = self.source.make(torch.full((len(latents),), label), latents)
         name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
         sheet = self.folder / f"{name}.png"
@@ -165,10 +165,10 @@ class Studio:
         """
         last, part = last if self.source.mixes else first, part or 0
         start, end = (
-            self.facts.draw(label, _IN_A_WALK, Drawing(int(seed or 0)))
+            self.metadata.sample_latents(label, _IN_A_WALK, LatentSampler(int(seed or 0)))
             for label, seed in ((first, first_seed), (last, last_seed))
         )
-        latents = between(start, end, part)
+        latents = slerp(start, end, part)
         made = self.source.make(self._between_classes(first, last, part), latents)
         picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
         return picture
@@ -176,11 +176,11 @@ class Studio:
     def _between_classes(self, first: int, last: int, part: float) -> Tensor:
         if first == last:
             return torch.full((_IN_A_WALK,), first)
-        codes = torch.eye(len(self.facts.class_names))
+        codes = torch.eye(len(self.metadata.class_names))
         return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
 
 
-def build_page(studio: Studio, name: str) -> Any:
+def build_page(studio: DemoBackend, name: str) -> Any:
     """Builds the page, a `gradio.Blocks`.
 
     Args:
@@ -189,11 +189,11 @@ def build_page(studio: Studio, name: str) -> Any:
     """
     import gradio
 
-    facts = studio.facts
+    metadata = studio.metadata
     with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
-        size, kind = facts.image_size, "gray" if facts.image_channels == 1 else "colour"
+        size, kind = metadata.image_size, "gray" if metadata.image_channels == 1 else "colour"
         gradio.Markdown("# Choose a class, get an image of it")
-        gradio.Markdown(f"{in_markdown(name)}: {len(facts.class_names)} classes, {size} × {size} pixels, {kind}")
+        gradio.Markdown(f"{in_markdown(name)}: {len(metadata.class_names)} classes, {size} × {size} pixels, {kind}")
         with gradio.Tab("Images"):
             _add_images(page, studio)
         with gradio.Tab("Walk"):
@@ -201,12 +201,12 @@ def build_page(studio: Studio, name: str) -> Any:
     return page
 
 
-def _add_images(page: Any, studio: Studio) -> None:
+def _add_images(page: Any, studio: DemoBackend) -> None:
     import gradio
 
     with gradio.Row():
         with gradio.Column(scale=1, min_width=280):
-            label = _class_chooser(studio.facts.class_names, "Class", 0, elem_id="class")
+            label = _class_chooser(studio.metadata.class_names, "Class", 0, elem_id="class")
             seed = _seed_chooser("Seed", 0)
             count = gradio.Number(10, label="Images", precision=0, minimum=1, maximum=100)
             hint = "Smaller: more typical, less varied. The largest is no bound."
@@ -224,10 +224,10 @@ def _add_images(page: Any, studio: Studio) -> None:
     page.load(**how)
 
 
-def _add_walk(page: Any, studio: Studio) -> None:
+def _add_walk(page: Any, studio: DemoBackend) -> None:
     import gradio
 
-    names = studio.facts.class_names
+    names = studio.metadata.class_names
     with gradio.Row():
         first = _class_chooser(names, "From class" if studio.source.mixes else "Class", 0)
         first_seed = _seed_chooser("From seed", 0)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_cgan.core.errors import UsageError, writing
-from lightning_cgan.core.files import write_whole, write_whole_folder
-from lightning_cgan.core.output_paths import check_place
+from lightning_cgan.core.files import write_atomic, write_atomic_folder
+from lightning_cgan.core.output_paths import check_output_path
 from lightning_cgan.export.load import load
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.model_card import Training
 from lightning_cgan.export.onnx_and_pt2 import write_onnx, write_program
 from lightning_cgan.export.score_table import find_report
@@ -50,29 +50,29 @@ def export(
         UsageError: There is no such checkpoint, report or module, the place is taken, the generator cannot be
             exported, or a package is missing that an extra brings.
     """
-    place = Path(out)
-    ending = place.suffix.lower()
+    path = Path(out)
+    ending = path.suffix.lower()
     wants_folder = ending not in _FILES
-    check_place(place, wants_folder, overwrite, lambda child: child.name in _IN_FOLDER, "what export writes")
+    check_output_path(path, wants_folder, overwrite, lambda child: child.name in _IN_FOLDER, "what export writes")
     if report is not None and not wants_folder:
         raise UsageError(
-            f"--report: expected a folder to write, got --out {place}, which has no card; leave --report out"
+            f"--report: expected a folder to write, got --out {path}, which has no card; leave --report out"
         )
-    module, class_names = load(checkpoint, imports.split(",") if imports else (), "cpu")
+    module, class_names = load(checkpoint, imports, "cpu")
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
-    facts = Facts.of(module, class_names)
+    metadata = ExportMetadata.of(module, class_names)
     if not wants_folder:
-        with writing("--out", place):
-            write_whole(place, lambda file: _FILES[ending](generator, facts, file))
+        with writing("--out", path):
+            write_atomic(path, lambda file: _FILES[ending](generator, metadata, file))
     else:
         from lightning_cgan.export.hub_folder import write_folder  # which needs an extra
 
-        about = (facts, _training_of(checkpoint, ema and module.generator_ema is not None))
+        about = (metadata, _training_of(checkpoint, ema and module.generator_ema is not None))
         scores = find_report(Path(checkpoint), report)
-        name = place.resolve().name
-        with writing("--out", place):
-            write_whole_folder(place, lambda folder: write_folder(generator, *about, scores, name, folder))
-    print(f"Exported a generator of {len(class_names)} classes: {place}")
+        name = path.resolve().name
+        with writing("--out", path):
+            write_atomic_folder(path, lambda folder: write_folder(generator, *about, scores, name, folder))
+    print(f"Exported a generator of {len(class_names)} classes: {path}")
 
 
 def _training_of(checkpoint: str, averaged: bool) -> Training:

@@ -14,13 +14,13 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
-from lightning_cgan.core.files import write_whole, write_whole_folder
+from lightning_cgan.core.files import write_atomic, write_atomic_folder
 from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
-from lightning_cgan.core.output_paths import check_place, folders_of_classes
+from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
 from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.export.load import load
 from lightning_cgan.module import ConditionalGAN
-from lightning_cgan.networks.latents import Drawing, between
+from lightning_cgan.networks.latents import LatentSampler, slerp
 
 Walk = Literal["latents", "classes"]
 
@@ -74,20 +74,20 @@ def generate(
         check_positive(option, number)
     check_truncation("--truncation", truncation)
     check_seed("--seed", seed)
-    place = Path(out)
-    _check_place(place, walk, overwrite)
-    module, class_names = load(checkpoint, imports.split(",") if imports else (), device)
-    chosen, drawing = parse_labels(labels, class_names), Drawing(seed, truncation)
+    path = Path(out)
+    _check_output_path(path, walk, overwrite)
+    module, class_names = load(checkpoint, imports, device)
+    chosen, latent_sampler = parse_labels(labels, class_names), LatentSampler(seed, truncation)
     if walk is not None:
         _check_film(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)
-        pictures = list(_walk(module, chosen, count, drawing, ema, walk, frames))
-        with writing("--out", place):
-            _write_gif(pictures, place)
+        pictures = list(_walk(module, chosen, count, latent_sampler, ema, walk, frames))
+        with writing("--out", path):
+            _write_gif(pictures, path)
     else:
-        images = [_make(module, label, _draw(module, [label], count, drawing), ema) for label in chosen]
-        with writing("--out", place):
-            _write(images, chosen, class_names, place)
-    print(f"{count * len(chosen):,} images of {len(chosen)} classes: {place}")
+        images = [_make(module, label, _draw(module, [label], count, latent_sampler), ema) for label in chosen]
+        with writing("--out", path):
+            _write(images, chosen, class_names, path)
+    print(f"{count * len(chosen):,} images of {len(chosen)} classes: {path}")
 
 
 def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
@@ -99,9 +99,11 @@ def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int
     return list(dict.fromkeys(find_classes(labels, class_names, "--labels")))
 
 
-def _draw(module: ConditionalGAN, chosen: Sequence[int], count: int, drawing: Drawing, variant: int = 0) -> Tensor:
+def _draw(
+    module: ConditionalGAN, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, variant: int = 0
+) -> Tensor:
     """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
-    return drawing.first(chosen, count, module.generator.latent_dim, module.latents, variant)
+    return latent_sampler.first(chosen, count, module.generator.latent_dim, module.latents, variant)
 
 
 def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:
@@ -115,18 +117,18 @@ def _walk(
     module: ConditionalGAN,
     chosen: Sequence[int],
     count: int,
-    drawing: Drawing,
+    latent_sampler: LatentSampler,
     ema: bool,
     walk: Walk,
     frames: int,
 ) -> Iterator[Tensor]:
     """The pictures of a walk that ends where it began, uint8, (3, H, W)."""
     if walk == "latents":
-        stops = [_draw(module, chosen, count, drawing, stop) for stop in range(_STOPS)]
+        stops = [_draw(module, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
         labels = torch.tensor(chosen).repeat_interleave(count)
-        places = ((labels, between(*pair, part)) for pair, part in _steps(stops, frames))
+        places = ((labels, slerp(*pair, part)) for pair, part in _steps(stops, frames))
     else:
-        latents = _draw(module, chosen[:1], count, drawing)
+        latents = _draw(module, chosen[:1], count, latent_sampler)
         codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
         places = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
     for label, latent in places:
@@ -134,15 +136,17 @@ def _walk(
 
 
 def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
-    for place, stop in enumerate(stops):
+    for i, stop in enumerate(stops):
         for frame in range(frames):
-            yield (stop, stops[(place + 1) % len(stops)]), frame / frames
+            yield (stop, stops[(i + 1) % len(stops)]), frame / frames
 
 
-def _check_place(place: Path, walk: Walk | None, overwrite: bool) -> None:
-    if (walk is not None) != (place.suffix.lower() == ".gif") and place.name:
-        raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {place}; change one")
-    check_place(place, place.suffix.lower() not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files")
+def _check_output_path(path: Path, walk: Walk | None, overwrite: bool) -> None:
+    if (walk is not None) != (path.suffix.lower() == ".gif") and path.name:
+        raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {path}; change one")
+    check_output_path(
+        path, path.suffix.lower() not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files"
+    )
 
 
 def _check_film(rows: int, columns: int, image_size: int) -> None:
@@ -153,24 +157,24 @@ def _check_film(rows: int, columns: int, image_size: int) -> None:
             raise UsageError(f"{option}: {expected}; choose fewer")
 
 
-def _is_class_folder(place: Path) -> bool:
-    return place.is_dir() and all(re.fullmatch(r"\d+\.png", file.name) for file in place.iterdir())
+def _is_class_folder(path: Path) -> bool:
+    return path.is_dir() and all(re.fullmatch(r"\d+\.png", file.name) for file in path.iterdir())
 
 
-def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], place: Path) -> None:
-    if place.suffix.lower() == ".png":
+def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], path: Path) -> None:
+    if path.suffix.lower() == ".png":
         sheet = grid(torch.cat(list(images)), columns=len(images[0]))
-        write_whole(place, lambda file: save_png(sheet, file))
-    elif place.suffix.lower() == ".npz":
+        write_atomic(path, lambda file: save_png(sheet, file))
+    elif path.suffix.lower() == ".npz":
         pixels = bytes_from_signed(torch.cat(list(images))).permute(0, 2, 3, 1).numpy()
         arrays = {
             "images": pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
             "labels": np.repeat(np.array(chosen), [len(part) for part in images]),
             "class_names": np.array(class_names),
         }
-        write_whole(place, lambda file: _save_arrays(arrays, file))
+        write_atomic(path, lambda file: _save_arrays(arrays, file))
     else:
-        write_whole_folder(place, lambda folder: _fill(folder, images, chosen, class_names))
+        write_atomic_folder(path, lambda folder: _fill(folder, images, chosen, class_names))
 
 
 def _fill(folder: Path, images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str]) -> None:
@@ -185,6 +189,6 @@ def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
         np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
 
 
-def _write_gif(pictures: Sequence[Tensor], place: Path) -> None:
+def _write_gif(pictures: Sequence[Tensor], path: Path) -> None:
     frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
-    write_whole(place, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))
+    write_atomic(path, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))

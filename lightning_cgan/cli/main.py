@@ -23,7 +23,6 @@ from lightning_cgan.callbacks import (
     BestCheckpoint,
     Checkpoints,
     Curves,
-    Monitor,
     PredictionWriter,
     ProgressBar,
     Report,
@@ -31,6 +30,7 @@ from lightning_cgan.callbacks import (
     SaveConfig,
     Scores,
     Summary,
+    TrainingAlarms,
 )
 from lightning_cgan.cli.choices import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
@@ -41,7 +41,7 @@ from lightning_cgan.core.errors import UsageError, check_name, check_positive, n
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO, fails_to_restore
-from lightning_cgan.runs.folder import RunFolder, folder_of_run, name_of, newest_checkpoint
+from lightning_cgan.runs.folder import RunFolder, name_of, newest_checkpoint, resolve_run_dir
 from lightning_cgan.runs.loggers import ended_wandb_run, loggers, wandb_logger
 from lightning_cgan.training.numerics import Numerics
 
@@ -51,7 +51,7 @@ _CALLBACKS = {
     "samples": SampleGrid,
     "curves": Curves,
     "scores": Scores,
-    "monitor": Monitor,
+    "alarms": TrainingAlarms,
     "best_checkpoint": BestCheckpoint,
     "checkpoints": Checkpoints,  # behind the best one, whose score they keep
     "report": Report,
@@ -259,7 +259,7 @@ class CLI(LightningCLI):
         if trainer.is_global_zero:
             # Without checkpoints nobody would know which rows of its table an earlier run has to take back.
             checkpoint = config.ckpt_path if self._checkpoints() else None
-            self.run_folder = folder_of_run(checkpoint, config.runs_dir, config.name)
+            self.run_folder = resolve_run_dir(checkpoint, config.runs_dir, config.name)
             place = self.run_folder.path
         trainer.loggers = loggers(place, config.name, trainer.loggers, config.wandb, config.tensorboard)
 
@@ -296,7 +296,7 @@ class CLI(LightningCLI):
         return next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
 
     def _discard_empty_run(self) -> None:
-        """Leaves no folder of a run that has not made an alternation."""
+        """Leaves no folder of a run that has not made a step."""
         if self.run_folder is None:
             return
         checkpoints = self._checkpoints()

@@ -12,7 +12,8 @@ from jsonargparse import ArgumentParser
 
 from lightning_cgan.cli.hints import as_typed, parts_of, plain
 from lightning_cgan.cli.options import class_names, options_of, parameters_of
-from lightning_cgan.cli.shipped import FORMER, SHIPPED, given_configs, is_config
+from lightning_cgan.cli.renamed import CONFIGS, VALUES, new_name
+from lightning_cgan.cli.shipped import SHIPPED, given_configs, is_config
 from lightning_cgan.core.errors import did_you_mean, no_such_file
 
 _MOST = 12  # names that a message lists
@@ -97,14 +98,14 @@ def _depth(line: str) -> int:
 
 def _no_value(match: re.Match[str], complaint: Complaint) -> str:
     places = (
-        place
-        for place, arg in enumerate(complaint.given)
+        index
+        for index, arg in enumerate(complaint.given)
         if re.fullmatch(rf"(--{re.escape(complaint.key)}|-{complaint.key[:1]})([.+].*)?", arg)
-        and (place + 1 == len(complaint.given) or complaint.given[place + 1].startswith("-"))
+        and (index + 1 == len(complaint.given) or complaint.given[index + 1].startswith("-"))
     )
-    if (place := next(places, None)) is None:
+    if (index := next(places, None)) is None:
         return f"--{complaint.key}: expected a value, got none; type it after the option"
-    option, following = complaint.given[place], "".join(complaint.given[place + 1 : place + 2])
+    option, following = complaint.given[index], "".join(complaint.given[index + 1 : index + 2])
     is_value = following.startswith("-") and following not in options_of(complaint.parser)
     hint = f"; if {following} is the value, type {option}={following}" if is_value else "; type it after the option"
     return f"{option}: expected a value, got none{hint}"
@@ -116,6 +117,8 @@ def _too_much(match: re.Match[str], complaint: Complaint) -> str:
 
 def _unknown_argument(match: re.Match[str], complaint: Complaint) -> str:
     option = match[1].split("=")[0]
+    if new := new_name(option.removeprefix("--")):
+        return f"{option}: no such option; it is called --{new} now"
     if complaint.key:
         return _unknown_init_arg(re.match(r"--(.*)", option) or match, complaint)
     if not option.startswith("-"):
@@ -198,7 +201,8 @@ def _unknown_module(match: re.Match[str], complaint: Complaint) -> str:
 
 
 def _wrong_literal(match: re.Match[str], complaint: Complaint) -> str:
-    hint = did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
+    new = VALUES.get((complaint.key, match[2].strip("'\"")))
+    hint = f"; it is called {new} now" if new else did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
     return f"--{complaint.key}: expected one of {match[1]}, got {as_typed(match[2])}{hint}"
 
 
@@ -256,7 +260,7 @@ def _wrong_command(match: re.Match[str], complaint: Complaint) -> str:
 def _no_file(match: re.Match[str], complaint: Complaint) -> str:
     also = [*SHIPPED.values(), *map(Path, SHIPPED)]
     path = match[1].removesuffix("/.")
-    if now := FORMER.get(Path(path).stem):
+    if now := CONFIGS.get(Path(path).stem):
         return f"--{complaint.key or 'config'}: no such file: {path}; it is {now} now"
     return no_such_file(f"--{complaint.key or 'config'}", path, also_known=also)
 

@@ -108,8 +108,8 @@ def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
 
 
 def _refuse_nulls_of_classes(name: str, value: Any) -> None:
-    for place, part in enumerate(value) if isinstance(value, list) else ():
-        _refuse_nulls_of_classes(f"{name}.{place}", part)
+    for index, part in enumerate(value) if isinstance(value, list) else ():
+        _refuse_nulls_of_classes(f"{name}.{index}", part)
     if isinstance(value, Namespace) and "class_path" in value and value.get("init_args"):
         parameters = signature_of(value.class_path)
         for key, given in value.init_args.items():

@@ -15,9 +15,6 @@ _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE
 # Also those to lay over another, such as `with/tensorboard`
 SHIPPED = {file.relative_to(_CONFIGS).with_suffix("").as_posix(): file for file in _CONFIGS.rglob("*.yaml")}
 
-# What configs of older versions have become
-FORMER = {f"{name}_best": f"--config {name} --config with/longer" for name in ("mnist", "fashion_mnist")}
-
 _OPTIONS = ("--config", "-c")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -17,15 +17,15 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_cgan.core.errors import UsageError, printable
-from lightning_cgan.core.serialization import Rebuildable, attribute
+from lightning_cgan.core.serialization import ConfigMixin, attribute
 
 FACTORIES = (Optimizer, LRScheduler)  # which want weights first: what is built is a function of those
 _OF_TORCH = ((nn, nn.Module), (torch.optim, Optimizer), (lr_scheduler, LRScheduler), (swa_utils, LRScheduler))
 
 
-def kinds() -> tuple[type, ...]:
+def part_classes() -> tuple[type, ...]:
     """The classes of what a module is put together from, such as networks and losses, and of factories."""
-    return *(kind for kind in Rebuildable.__subclasses__() if kind.is_part), *FACTORIES
+    return *(kind for kind in ConfigMixin.__subclasses__() if kind.is_part), *FACTORIES
 
 
 def find_class(path: str, file: str) -> type:
@@ -57,7 +57,7 @@ def _buildable() -> Iterator[type]:
             is_there = isinstance(found, type) and issubclass(found, base) and not name.startswith("_")
             if is_there and found.__module__.startswith(("torch.nn.modules.", "torch.optim.")):
                 yield found
-    for kind in kinds():
+    for kind in part_classes():
         for cls in _subclasses(kind):
             is_public = not any(part.startswith("_") for part in cls.__qualname__.split("."))
             if is_public and not is_of_torch(cls):

@@ -1,8 +1,8 @@
 """Builds what files describe in plain values, and nothing else.
 
 Whoever builds an object runs the code of its class, so a file must not choose that code. What it holds is never read as
-text: a description is a mapping with `class_path` and, if there are any, `init_args`, as `describe` writes it. Its path
-is compared with the names of the classes that may be built (`core/buildable.py`), and leads nowhere by itself.
+text: a description is a mapping with `class_path` and, if there are any, `init_args`, as `to_config` writes it. Its
+path is compared with the names of the classes that may be built (`core/buildable.py`), and leads nowhere by itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import torch
 from torch import nn
 
-from lightning_cgan.core.buildable import FACTORIES, find_class, is_of_torch, kinds
+from lightning_cgan.core.buildable import FACTORIES, find_class, is_of_torch, part_classes
 from lightning_cgan.core.errors import UsageError, did_you_mean, printable
 
 T = TypeVar("T")
@@ -32,14 +32,14 @@ _DAMAGED = "take another file, or write this one anew"
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Location:
     """Where in which file a value stands, for messages."""
 
     file: str
     names: tuple[str, ...] = ()
 
-    def inner(self, name: object) -> _Place:
-        return _Place(self.file, (*self.names, _shown(name, 40)))
+    def inner(self, name: object) -> _Location:
+        return _Location(self.file, (*self.names, _shown(name, 40)))
 
     def refusal(self, expected: str, got: str, remedy: str = _DAMAGED) -> UsageError:
         at = f" for {'.'.join(self.names)}" if self.names else ""
@@ -57,9 +57,9 @@ def build(description: Any, kind: type[T], file: str) -> T:
     Raises:
         UsageError: It describes no such object, or one that must not or cannot be built.
     """
-    place = _Place(file)
-    _check_plain(description, place)
-    built: T = _fit(description, kind, place)
+    location = _Location(file)
+    _check_plain(description, location)
+    built: T = _fit(description, kind, location)
     return built
 
 
@@ -75,23 +75,23 @@ def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: s
     Raises:
         UsageError: An argument cannot be built, or the module cannot be built from them.
     """
-    place = _Place(file)
+    location = _Location(file)
     if not isinstance(described, Mapping) or not all(isinstance(name, str) for name in described):
-        raise place.refusal("the arguments of a module by their names", _shown(described))
+        raise location.refusal("the arguments of a module by their names", _shown(described))
     hints, takes_others = _parameters(cls)
     arguments = dict(given)
     for name, value in described.items():
         is_known = name in hints or (takes_others and not name.startswith("_"))  # Lightning's own begin like that
         if is_known and name not in given:
-            _check_plain(value, place.inner(name))
-            arguments[name] = _fit(value, hints.get(name, Any), place.inner(name))
-    return _call(cls, arguments, place)
+            _check_plain(value, location.inner(name))
+            arguments[name] = _fit(value, hints.get(name, Any), location.inner(name))
+    return _call(cls, arguments, location)
 
 
 # ---- values and what they are for ------------------------------------------------------------------------------------
 
 
-def _check_plain(value: Any, place: _Place) -> None:
+def _check_plain(value: Any, location: _Location) -> None:
     """Refuses what is no plain value, and what is endless."""
     waiting, count = [(value, 0)], 0
     while waiting:
@@ -102,23 +102,23 @@ def _check_plain(value: Any, place: _Place) -> None:
         elif isinstance(item, (list, tuple)):
             waiting += [(inner, depth + 1) for inner in item]
         elif item is not None and not isinstance(item, _SCALARS):
-            raise place.refusal("plain values", f"a {type(item).__name__}")
+            raise location.refusal("plain values", f"a {type(item).__name__}")
         if count + len(waiting) > _LARGEST or depth > _DEEPEST:
-            raise place.refusal(f"at most {_LARGEST:,} values, {_DEEPEST} deep", "more")
+            raise location.refusal(f"at most {_LARGEST:,} values, {_DEEPEST} deep", "more")
 
 
-def _fit(value: Any, hint: Any, place: _Place, plain: bool = False) -> Any:
+def _fit(value: Any, hint: Any, location: _Location, plain: bool = False) -> Any:
     """A value as the argument that a type hint describes; descriptions in it are built, unless all must be plain."""
     options = list(_options(hint))
     if isinstance(value, Mapping) and "class_path" in value:
         if plain:
-            raise place.refusal("a plain value", "the description of an object")
-        return _build(value, options, place)
-    refusal = place.refusal(_named(options), _shown(value))
+            raise location.refusal("a plain value", "the description of an object")
+        return _build(value, options, location)
+    refusal = location.refusal(_named(options), _shown(value))
     for option in options:
         if _has_kind(value, option):
             try:
-                return _inner(value, option, place, plain)
+                return _inner(value, option, location, plain)
             except UsageError as error:
                 refusal = error
     raise refusal
@@ -148,25 +148,25 @@ def _has_kind(value: Any, option: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if origin in _SCALARS:
         return type(value) is origin
-    is_class = isinstance(origin, type) and issubclass(origin, (nn.Module, torch.Tensor, *kinds()))
+    is_class = isinstance(origin, type) and issubclass(origin, (nn.Module, torch.Tensor, *part_classes()))
     return not is_class and origin not in (type, collections.abc.Callable)
 
 
-def _inner(value: Any, option: Any, place: _Place, plain: bool) -> Any:
+def _inner(value: Any, option: Any, location: _Location, plain: bool) -> Any:
     """The same value, with all that is within it fitted; tuples become tuples again."""
     origin, hints = get_origin(option) or option, get_args(option)
     if isinstance(value, Mapping):
         hint = hints[1] if origin in _MAPPINGS and len(hints) == 2 else Any
-        return {key: _fit(item, hint, place.inner(key), plain) for key, item in value.items()}
+        return {key: _fit(item, hint, location.inner(key), plain) for key, item in value.items()}
     if not isinstance(value, (list, tuple)):
         return value
     if origin is tuple and hints and hints[-1] is not Ellipsis:
         if len(hints) != len(value):
-            raise place.refusal(f"{len(hints)} values", str(len(value)))
+            raise location.refusal(f"{len(hints)} values", str(len(value)))
     else:
         hints = (hints[0] if origin in _SEQUENCES and hints else Any,) * len(value)
     pairs = enumerate(zip(value, hints, strict=True))
-    items = [_fit(item, hint, place.inner(number), plain) for number, (item, hint) in pairs]
+    items = [_fit(item, hint, location.inner(number), plain) for number, (item, hint) in pairs]
     return tuple(items) if origin is tuple else items
 
 
@@ -179,7 +179,7 @@ def _named(options: Sequence[Any]) -> str:
         else "text"
         if option is str
         else f"the description of a {option.__name__}"
-        if _is_class(option) and issubclass(option, kinds())
+        if _is_class(option) and issubclass(option, part_classes())
         else getattr(option, "__name__", str(option))
         for option in options
     ]
@@ -195,19 +195,19 @@ def _shown(value: Any, limit: int = 80) -> str:
 # ---- building --------------------------------------------------------------------------------------------------------
 
 
-def _build(description: Mapping[str, Any], options: Sequence[Any], place: _Place) -> Any:
+def _build(description: Mapping[str, Any], options: Sequence[Any], location: _Location) -> Any:
     path, given = description["class_path"], description.get("init_args", {})
     are_names = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
     if not isinstance(path, str) or not are_names or not description.keys() <= {"class_path", "init_args"}:
-        raise place.refusal("class_path with init_args alone", ", ".join(_shown(key, 40) for key in description))
-    cls = find_class(path, place.file)
+        raise location.refusal("class_path with init_args alone", ", ".join(_shown(key, 40) for key in description))
+    cls = find_class(path, location.file)
     ways = [_way(cls, option, "init_args" in description) for option in options]
     way = next((way for way in ways if way is not None), None)
     if way is None:
-        raise place.refusal(_named(options), _shown(path))
-    arguments = _arguments(cls, given, place)
+        raise location.refusal(_named(options), _shown(path))
+    arguments = _arguments(cls, given, location)
     if way == "instance":
-        return _call(cls, arguments, place)
+        return _call(cls, arguments, location)
     return functools.partial(cls, **arguments) if "init_args" in description else cls
 
 
@@ -239,16 +239,16 @@ def _is_one(cls: type, base: type) -> bool:
         return True
 
 
-def _arguments(cls: type, given: Mapping[str, Any], place: _Place) -> dict[str, Any]:
+def _arguments(cls: type, given: Mapping[str, Any], location: _Location) -> dict[str, Any]:
     """The arguments of a class; PyTorch's own take plain values only, since some would call what they are given."""
     hints, takes_others = _parameters(cls)
     arguments = {}
     for name, value in given.items():
         if name in hints or takes_others:
-            arguments[name] = _fit(value, hints.get(name, Any), place.inner(name), plain=is_of_torch(cls))
+            arguments[name] = _fit(value, hints.get(name, Any), location.inner(name), plain=is_of_torch(cls))
         elif not is_of_torch(cls) or value not in (None, False):  # what a newer PyTorch has, and is switched off
             remedy = did_you_mean(name, hints).removeprefix("; ") or f"it takes {', '.join(hints) or 'none'}"
-            raise place.refusal(f"options of {cls.__name__}", _shown(name), remedy)
+            raise location.refusal(f"options of {cls.__name__}", _shown(name), remedy)
     return arguments
 
 
@@ -276,11 +276,11 @@ def _parameters(cls: type) -> tuple[dict[str, Any], bool]:
     return hints, bool(takes_others)
 
 
-def _call(cls: type[T], arguments: Mapping[str, Any], place: _Place) -> T:
+def _call(cls: type[T], arguments: Mapping[str, Any], location: _Location) -> T:
     try:
         return cls(**arguments)
     except UsageError as error:
-        raise UsageError(f"{place.file}: {error}") from error
+        raise UsageError(f"{location.file}: {error}") from error
     except Exception as error:  # values that a constructor does not expect fail in many ways
         reason = f"{type(error).__name__}: {_shown(' '.join(str(error).split()), 200)}"
-        raise place.refusal(f"what a {cls.__name__} can be built from", f"other values ({reason})") from error
+        raise location.refusal(f"what a {cls.__name__} can be built from", f"other values ({reason})") from error

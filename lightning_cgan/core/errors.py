@@ -45,8 +45,8 @@ class TrainingError(RuntimeError):
     """A run that cannot go on, through nobody's mistake; the command line says so in one line, with exit code 1."""
 
 
-class CaptureError(Exception):
-    """An alternation does something that no graph can hold; nothing has been changed."""
+class FusionError(Exception):
+    """A step does something that no graph can hold; nothing has been changed."""
 
 
 class MissingExtraError(UsageError, ImportError):
@@ -137,12 +137,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 @contextmanager
-def writing(option: str, place: Path) -> Iterator[None]:
+def writing(option: str, path: Path) -> Iterator[None]:
     """Makes one line of what a disk says that is full, read-only or gone.
 
     Args:
         option: The option that names the place.
-        place: Where something is written.
+        path: Where something is written.
 
     Raises:
         UsageError: It cannot be written.
@@ -155,7 +155,7 @@ def writing(option: str, place: Path) -> Iterator[None]:
         has_no_room = getattr(error, "errno", None) in _NO_ROOM or "(os error 28)" in str(error)
         remedy = "make room, or name another" if has_no_room else "name another"
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UsageError(f"{option}: expected a place to write to, got {place} ({reason}); {remedy}") from error
+        raise UsageError(f"{option}: expected a place to write to, got {path} ({reason}); {remedy}") from error
 
 
 def kind_of(path: Path) -> str | None:

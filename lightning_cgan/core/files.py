@@ -27,7 +27,7 @@ def cache_folder() -> Path:
     return Path(tempfile.gettempdir() if home == "~" else f"{home}/.cache") / "lightning_cgan"
 
 
-def keep_in_cache(file: Path, content: bytes) -> None:
+def write_to_cache(file: Path, content: bytes) -> None:
     """Writes a file of the cache, whole; where that is not possible, a warning says so, and nothing depends on it.
 
     Args:
@@ -35,7 +35,7 @@ def keep_in_cache(file: Path, content: bytes) -> None:
         content: What it is to hold.
     """
     try:
-        write_whole(file, lambda unfinished: unfinished.write_bytes(content))
+        write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
     except OSError as error:
         warnings.warn(
             f"{file} was not written: {error}. What it would keep is made anew next time; set LIGHTNING_CGAN_CACHE to "
@@ -44,7 +44,7 @@ def keep_in_cache(file: Path, content: bytes) -> None:
         )
 
 
-def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool = False, sync: bool = True) -> None:
+def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool = False, sync: bool = True) -> None:
     """Lets somebody write a file under another name in its folder, and renames it once it is safely on the disk.
 
     A rename within one folder either happens or does not, which a move from a folder for temporary files does not
@@ -54,7 +54,7 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
     Args:
         file: The file; its folder is made.
         write: Writes to the path that it is given.
-        keep_previous: Whether what the file held before stays, as `previous_of(file)`.
+        keep_backup: Whether what the file held before stays, as `backup_path(file)`.
         sync: Whether a machine that loses its power keeps it, too: many small files can do without.
 
     Raises:
@@ -66,7 +66,7 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
         write(unfinished)
         if sync:
             _sync(unfinished)
-        if keep_previous and file.exists():
+        if keep_backup and file.exists():
             _keep(file)
         unfinished.replace(file)
         if sync:
@@ -76,7 +76,7 @@ def write_whole(file: Path, write: Callable[[Path], object], keep_previous: bool
             unfinished.unlink(missing_ok=True)
 
 
-def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:
+def write_atomic_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Lets somebody write a folder under another name beside it, and renames it once it is complete.
 
     Args:
@@ -86,7 +86,7 @@ def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:
     Raises:
         OSError: The disk is full, or the place may not be written to. The folder is as it was.
     """
-    unfinished, old = _beside(folder), _beside(previous_of(folder))
+    unfinished, old = _beside(folder), _beside(backup_path(folder))
     unfinished.mkdir(parents=True)
     try:
         write(unfinished)
@@ -102,7 +102,7 @@ def write_whole_folder(folder: Path, write: Callable[[Path], object]) -> None:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def previous_of(file: Path) -> Path:
+def backup_path(file: Path) -> Path:
     """Where the content that a file had before is kept."""
     return file.with_name(f"{file.name}.previous")
 
@@ -120,13 +120,13 @@ def _beside(path: Path) -> Path:
 
 
 def _keep(file: Path) -> None:
-    spare = _beside(previous_of(file))
+    spare = _beside(backup_path(file))
     try:
         os.link(file, spare)
     except OSError:  # a file system without hard links
         shutil.copyfile(file, spare)
         _sync(spare)
-    spare.replace(previous_of(file))
+    spare.replace(backup_path(file))
 
 
 def _sync(path: Path) -> None:

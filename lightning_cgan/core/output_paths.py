@@ -19,9 +19,9 @@ _KINDS = (
 _LONGEST = 200  # bytes of a class's name, beside its number
 
 
-def unwritable(place: Path, reason: str, option: str = "--runs_dir") -> UsageError:
+def unwritable(path: Path, reason: str, option: str = "--runs_dir") -> UsageError:
     """The error for a place that cannot be written to."""
-    return UsageError(f"{option}: expected a folder to write to, got {place}, {reason}; name another")
+    return UsageError(f"{option}: expected a folder to write to, got {path}, {reason}; name another")
 
 
 def check_writable(folder: Path, option: str = "--runs_dir") -> None:
@@ -39,13 +39,13 @@ def check_writable(folder: Path, option: str = "--runs_dir") -> None:
         raise unwritable(existing, "which is not", option)
 
 
-def check_place(
-    place: Path, wants_folder: bool, overwrite: bool, is_ours: Callable[[Path], bool], contents: str
+def check_output_path(
+    path: Path, wants_folder: bool, overwrite: bool, is_ours: Callable[[Path], bool], contents: str
 ) -> None:
     """Refuses a place for what `--out` names, where something is that may not be replaced.
 
     Args:
-        place: The file or folder to write.
+        path: The file or folder to write.
         wants_folder: Whether it is a folder.
         overwrite: Whether what is there may be replaced.
         is_ours: Whether something in the folder may be removed.
@@ -54,26 +54,26 @@ def check_place(
     Raises:
         UsageError: The place is taken, cannot be written to, or is a folder named like a file of another kind.
     """
-    if place.name:
-        check_name("--out", place.name)
-    kind = kind_of(place)
-    if not place.name or place.is_symlink() or kind not in (None, "a folder"):
+    if path.name:
+        check_name("--out", path.name)
+    kind = kind_of(path)
+    if not path.name or path.is_symlink() or kind not in (None, "a folder"):
         which = "" if kind in (None, "a folder") else f", which is {kind}"
-        which = which or (", which is a link" if place.is_symlink() else "")
-        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(place)!r}{which}; name one")
-    if wants_folder and place.suffix.lower() in _KINDS:
+        which = which or (", which is a link" if path.is_symlink() else "")
+        raise UsageError(f"--out: expected the name of a file or of a folder, got {str(path)!r}{which}; name one")
+    if wants_folder and path.suffix.lower() in _KINDS:
         expected = "expected a kind of file that this command writes, or a folder"
-        raise UsageError(f"--out: {expected}, got {place}; choose an ending that --help names, or none")
-    check_writable(place.parent, "--out")
-    if not place.exists() or (place.is_dir() and wants_folder and not any(place.iterdir())):
+        raise UsageError(f"--out: {expected}, got {path}; choose an ending that --help names, or none")
+    check_writable(path.parent, "--out")
+    if not path.exists() or (path.is_dir() and wants_folder and not any(path.iterdir())):
         return
     if not overwrite:
-        raise UsageError(f"--out: expected a new name, got {place}, which exists; name another, or --overwrite")
-    if place.is_dir() != wants_folder:
+        raise UsageError(f"--out: expected a new name, got {path}, which exists; name another, or --overwrite")
+    if path.is_dir() != wants_folder:
         kind = "folder" if wants_folder else "file"
-        raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {place}; name another")
-    if wants_folder and not all(map(is_ours, place.iterdir())):
-        raise UsageError(f"--out: expected nothing but {contents} there, got {place}; name another")
+        raise UsageError(f"--out: expected a {kind} in the place of a {kind}, got {path}; name another")
+    if wants_folder and not all(map(is_ours, path.iterdir())):
+        raise UsageError(f"--out: expected nothing but {contents} there, got {path}; name another")
 
 
 def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:

@@ -1,7 +1,7 @@
 """Addressable chance: every random number of a run is a function of where it is used.
 
-The order of the data depends on (seed, epoch); latents and drawn labels depend on (seed, alternation, part) and on
-their place in the whole batch; what networks draw themselves, as for dropout, on (seed, alternation, process). So a run
+The order of the data depends on (seed, epoch); latents and drawn labels depend on (seed, step, part) and on
+their place in the whole batch; what networks draw themselves, as for dropout, on (seed, step, process). So a run
 can be resumed, or shared out over processes, without a random state to carry along.
 """
 
@@ -16,7 +16,7 @@ import torch
 TRAINING, VALIDATION, TEST, PREDICTION, NETWORKS = range(5)
 
 
-def generator_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:
+def rng_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator whose stream is determined by an address, such as (seed, purpose, step).
 
     The address is hashed, so that neighbouring addresses give unrelated streams.
@@ -28,7 +28,7 @@ def generator_at(*address: int, device: torch.device | str = "cpu") -> torch.Gen
     return torch.Generator(device).manual_seed(_seed_at(*address))
 
 
-def move_global_generator(*address: int, device: torch.device) -> None:
+def seed_global_rng(*address: int, device: torch.device) -> None:
     """Puts PyTorch's global generators of the CPU and of a device to the beginning of the stream of an address.
 
     What draws from them, such as dropout, then depends on nothing that came before. `torch.manual_seed` would do the
@@ -41,6 +41,11 @@ def move_global_generator(*address: int, device: torch.device) -> None:
     torch.default_generator.manual_seed(_seed_at(*address))
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(_seed_at(*address))
+
+
+def seed_of_process() -> int:
+    """PyTorch's initial seed of the moment, as `seed_everything` sets it, within 63 bits."""
+    return torch.initial_seed() % 2**63
 
 
 def _seed_at(*address: int) -> int:

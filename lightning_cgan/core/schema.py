@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_cgan.core.errors import UsageError
 
 
-def check_kinds(
+def check_schema(
     expected: Any, got: Any, name: str, exact: bool = True, remedy: str = "it is damaged: take another"
 ) -> None:
     """Compares a nested value of a checkpoint with one that the program would write.
@@ -31,12 +31,12 @@ def check_kinds(
     if isinstance(expected, dict) and isinstance(got, dict):
         for key, value in expected.items():
             if isinstance(key, str) and (key in got or not _is_off(value)):  # others are data, as milestones
-                check_kinds(value, got.get(key), f"{name}.{key}", exact, remedy)
+                check_schema(value, got.get(key), f"{name}.{key}", exact, remedy)
     elif isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
         if expected and len(expected) != len(got):
             raise _refusal(name, f"{len(expected)} values", str(len(got)), remedy)
-        for place, pair in enumerate(zip(expected, got, strict=False)):
-            check_kinds(*pair, f"{name}.{place}", exact, remedy)
+        for index, pair in enumerate(zip(expected, got, strict=False)):
+            check_schema(*pair, f"{name}.{index}", exact, remedy)
     elif isinstance(expected, Tensor):
         is_number = expected.numel() == 1 and _are_alike(0.0, got, exact=False)
         if not is_number and (not isinstance(got, Tensor) or got.shape != expected.shape):

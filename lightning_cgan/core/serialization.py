@@ -1,7 +1,7 @@
 """Objects that can say how they were built, in plain values.
 
 A checkpoint must hold what is needed to build its module again, as plain values, so that it loads with
-`weights_only=True`. Lightning does this for modules that its command line built. `Rebuildable` does it for every way of
+`weights_only=True`. Lightning does this for modules that its command line built. `ConfigMixin` does it for every way of
 building them, and in the same format: `{"class_path": …, "init_args": {…}}`.
 """
 
@@ -19,16 +19,16 @@ from typing_extensions import Self
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
-class Rebuildable:
+class ConfigMixin:
     """A class whose instances remember the arguments that they were built with.
 
-    Only arguments that were given are remembered, described by `describe`. Arguments that it cannot describe are
-    listed in `undescribed`.
+    Only arguments that were given are remembered, described by `to_config`. Arguments that it cannot describe are
+    listed in `unserializable`.
     """
 
     is_part: ClassVar[bool] = True  # of a module: a file may name such classes, and have them built
     init_args: dict[str, Any]
-    undescribed: list[str]
+    unserializable: list[str]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:  # noqa: D102
         instance = super().__new__(cls)
@@ -36,15 +36,15 @@ class Rebuildable:
             bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         except TypeError:
             return instance  # `__init__` raises the clearer error; unpickling and copying bring the attributes along
-        init_args, undescribed = {}, []
+        init_args, unserializable = {}, []
         for name, value in _named(bound):
             try:
-                init_args[name] = describe(value)
+                init_args[name] = to_config(value)
             except TypeError:
-                undescribed.append(name)
+                unserializable.append(name)
         # `torch.nn.Module` refuses attributes of its own kind before its `__init__`; plain ones need no such care.
         object.__setattr__(instance, "init_args", init_args)
-        object.__setattr__(instance, "undescribed", undescribed)
+        object.__setattr__(instance, "unserializable", unserializable)
         return instance
 
 
@@ -58,10 +58,10 @@ def _named(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
             yield name, object() if kind is inspect.Parameter.VAR_POSITIONAL else value
 
 
-def describe(value: Any) -> Any:
+def to_config(value: Any) -> Any:
     """Describes a value in plain Python values from which `lightning_cgan.core.building` builds it again.
 
-    Numbers, strings and containers stay as they are. A `Rebuildable` becomes its class path and arguments, and so does
+    Numbers, strings and containers stay as they are. A `ConfigMixin` becomes its class path and arguments, and so does
     a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`. Of that, arguments that
     are the defaults of the class are left out, since jsonargparse fills in all of them: another release of PyTorch may
     not know each.
@@ -72,10 +72,10 @@ def describe(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
-        return {key: describe(item) for key, item in value.items()}
+        return {key: to_config(item) for key, item in value.items()}
     if isinstance(value, Sequence):
-        return [describe(item) for item in value]
-    if isinstance(value, Rebuildable) and not value.undescribed:
+        return [to_config(item) for item in value]
+    if isinstance(value, ConfigMixin) and not value.unserializable:
         return {"class_path": class_path(type(value)), "init_args": value.init_args}
     if isinstance(value, type):
         return {"class_path": class_path(value)}
@@ -83,7 +83,7 @@ def describe(value: Any) -> Any:
         # jsonargparse wraps the class in calls of its own, so it may stand among the positional arguments.
         classes = [part for part in (value.func, *value.args) if isinstance(part, type)]
         if len(classes) == 1:
-            return {"class_path": class_path(classes[0]), "init_args": describe(_given(classes[0], value.keywords))}
+            return {"class_path": class_path(classes[0]), "init_args": to_config(_given(classes[0], value.keywords))}
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
 
 

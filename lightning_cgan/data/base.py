@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
 from lightning_cgan.core.errors import UsageError, check_positive
+from lightning_cgan.core.rng import seed_of_process
 from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.image_files import ImageFiles, squared
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
@@ -55,7 +56,7 @@ class LabelledImages(LightningDataModule, ABC):
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width, in pixels.
         class_names: The name of each label.
-        makes_up: Whether real images, but for those of the test split, count among `predictions_per_class`.
+        tops_up: Whether real images, but for those of the test split, count among `predictions_per_class`.
         already_made: The labels and numbers of images that `predict` need not make again.
 
     Raises:
@@ -95,7 +96,7 @@ class LabelledImages(LightningDataModule, ABC):
         self.image_size = image_size or self.native_image_size
         self.validation_fraction = validation_fraction
         self.predictions_per_class = predictions_per_class
-        self.makes_up = False
+        self.tops_up = False
         self.already_made: Container[tuple[int, int]] = ()
         self.kept = class_numbers(classes, self.all_class_names)
         self.class_names = tuple(self.all_class_names[number] for number in self.kept)
@@ -237,12 +238,12 @@ class LabelledImages(LightningDataModule, ABC):
         return images, labels
 
     def train_dataloader(self) -> ShufflingLoader:
-        """Shuffled batches of what one alternation needs; see `ConditionalGAN` for `discriminator_steps`."""
+        """Shuffled batches of what one step needs; see `ConditionalGAN` for `discriminator_steps`."""
         trainer = self.trainer
         steps = self._discriminator_steps()
-        seed = getattr(self._module(), "seed", None)  # that of the run; PyTorch's is another after each alternation
+        seed = getattr(self._module(), "seed", None)  # that of the run; PyTorch's is another after each step
         if seed is None:
-            seed = torch.initial_seed() % 2**63
+            seed = seed_of_process()
         seed = trainer.strategy.broadcast(seed) if trainer else seed
         images, labels = self._on_device("train")
         rank, world_size = self._place()
@@ -295,7 +296,7 @@ class LabelledImages(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Tensor]:
         """Batches of labels and of numbers within their class, shape (N, 2), for images to be made of them."""
         present = torch.zeros(self.num_classes, dtype=torch.int64)
-        if self.makes_up:
+        if self.tops_up:
             self.setup("validate")
             labels = torch.cat([self.splits[split][1].cpu() for split in ("train", "validation")])
             present = torch.bincount(labels, minlength=self.num_classes)

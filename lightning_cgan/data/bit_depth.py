@@ -60,11 +60,11 @@ class _Highest(Dataset["tuple[int, bool]"]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> tuple[int, bool]:
+    def __getitem__(self, index: int) -> tuple[int, bool]:
         try:
-            if _has_8_bits(self.paths[place]):
+            if _has_8_bits(self.paths[index]):
                 return -1, False
-            with Image.open(self.paths[place]) as image:
+            with Image.open(self.paths[index]) as image:
                 if image.mode.startswith("I"):
                     return int(_checked(np.asarray(image)).max()), False
                 # What Pillow has cut to 8 bits says the upper half of the value only.

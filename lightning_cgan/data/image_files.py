@@ -47,13 +47,13 @@ class ImageFiles(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, place: int) -> Tensor:
+    def __getitem__(self, index: int) -> Tensor:
         """Decodes one image, shape (C, H, W), uint8.
 
         Raises:
             UsageError: The file is missing or broken.
         """
-        path = str(self.paths[place])
+        path = str(self.paths[index])
         try:
             pixels = _decoded(path, self.channels, self.size, self.bits)
         except Exception as error:  # a broken file fails in many ways
@@ -91,11 +91,11 @@ class ImageFiles(Dataset[Tensor]):
         loader = DataLoader(_Readable(self), batch_size=64, num_workers=self.workers, generator=torch.Generator())
         return torch.cat(list(loader))
 
-    def batches(self, places: Iterable[Tensor]) -> Iterator[Tensor]:
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
         """Decodes batches of the images at these places, shape (N, C, H, W), ahead of their time."""
         loader = DataLoader(
             self,
-            batch_sampler=cast("Iterable[list[int]]", (chosen.tolist() for chosen in places)),
+            batch_sampler=cast("Iterable[list[int]]", (chosen.tolist() for chosen in indices)),
             num_workers=self.workers,
             collate_fn=self._stacked,
             generator=torch.Generator(),  # not the global one, which a run's dropout draws from
@@ -112,8 +112,8 @@ class ImageFiles(Dataset[Tensor]):
     def load(self) -> Tensor:
         """Decodes all images, shape (N, C, H, W)."""
         pixels = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
-        places = torch.arange(len(self)).split(256)
-        for chosen, batch in zip(places, self.batches(places), strict=True):
+        indices = torch.arange(len(self)).split(256)
+        for chosen, batch in zip(indices, self.batches(indices), strict=True):
             pixels[chosen] = batch
         return pixels
 
@@ -127,9 +127,9 @@ class _Readable(Dataset[bool]):
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, place: int) -> bool:
+    def __getitem__(self, index: int) -> bool:
         try:
-            self.files[place]
+            self.files[index]
         except UsageError:
             return False
         return True

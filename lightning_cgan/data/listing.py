@@ -16,36 +16,36 @@ _OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and Macs 
 _NAMED = 5  # how many kinds of files a warning names
 
 
-def folders_in(place: Path) -> list[str]:
+def folders_in(path: Path) -> list[str]:
     """The names of the folders in a folder, in order; none if it cannot be looked into."""
     try:
-        return sorted(entry.name for entry in _entries(str(place)) if _is_folder(entry))
+        return sorted(entry.name for entry in _entries(str(path)) if _is_folder(entry))
     except OSError:
         return []
 
 
-def files_in(place: Path) -> list[str]:
+def files_in(path: Path) -> list[str]:
     """The names of the images that lie in a folder itself, in order; none if it cannot be looked into."""
     try:
-        names = (entry.name for entry in _entries(str(place)) if not _is_folder(entry))
+        names = (entry.name for entry in _entries(str(path)) if not _is_folder(entry))
         return sorted(name for name in names if name.lower().endswith(ENDINGS))
     except OSError:
         return []
 
 
-def images_in(place: Path, passed_over: Counter[str]) -> list[str]:
+def images_in(path: Path, passed_over: Counter[str]) -> list[str]:
     """The images in the folder of a class and in those within it, each once, in the order of torchvision.
 
     Args:
-        place: The folder; one that is not there has no images.
+        path: The folder; one that is not there has no images.
         passed_over: Counts other files by their endings, but for hidden ones and what systems leave behind.
 
     Raises:
         UsageError: A folder cannot be looked into.
     """
     found: dict[str, str] = {}
-    seen = {str(above) for above in place.resolve().parents}
-    left = [str(place)] if place.exists() else []
+    seen = {str(above) for above in path.resolve().parents}
+    left = [str(path)] if path.exists() else []
     while left:
         folder = left.pop()
         actual = os.path.realpath(folder)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.images import signed_from_bytes
-from lightning_cgan.core.rng import generator_at
-from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.core.rng import rng_at
+from lightning_cgan.core.schema import check_schema
 from lightning_cgan.data.image_files import ImageFiles
 
 
@@ -101,12 +101,12 @@ class ShufflingLoader(OrderedLoader):
         balance: bool = False,
     ) -> None:
         super().__init__(images, labels, batch_size, rank, world_size)
-        self.classes = _places_of_classes(labels) if balance else None
+        self.classes = _indices_of_classes(labels) if balance else None
         self.epoch_size = len(labels) if self.classes is None else len(self.classes) * max(map(len, self.classes))
         if batch_size > self.epoch_size:
             raise UsageError(
                 f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for an "
-                f"alternation, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
+                f"step, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
             )
         self.images_to_shuffle = self.epoch_size
         self.seed = seed
@@ -141,15 +141,15 @@ class ShufflingLoader(OrderedLoader):
 
     def _order(self, epoch: int) -> Tensor:
         """The places of the images of an epoch, one after the other."""
-        chance = generator_at(self.seed, epoch % 2**63)  # as many as an address can hold
-        order = torch.randperm(self.images_to_shuffle, generator=chance)
+        rng = rng_at(self.seed, epoch % 2**63)  # as many as an address can hold
+        order = torch.randperm(self.images_to_shuffle, generator=rng)
         if self.classes is None:
             return order
         largest = max(map(len, self.classes))
         parts = []
-        for places in self.classes:
-            times, rest = divmod(largest, len(places))
-            parts += [places.repeat(times), places[torch.randperm(len(places), generator=chance)[:rest]]]
+        for indices in self.classes:
+            times, rest = divmod(largest, len(indices))
+            parts += [indices.repeat(times), indices[torch.randperm(len(indices), generator=rng)[:rest]]]
         return torch.cat(parts)[order]
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,9 +168,9 @@ class ShufflingLoader(OrderedLoader):
         Raises:
             UsageError: The state is none of such a loader.
         """
-        check_kinds({"seed": 1, "images_seen": 1}, state, "the order of the images")
+        check_schema({"seed": 1, "images_seen": 1}, state, "the order of the images")
         if "epoch" in state:
-            check_kinds({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")
+            check_schema({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
         if "epoch" not in state:  # as older checkpoints have it
@@ -204,8 +204,8 @@ class RepeatingLoader(ShufflingLoader):
         return super()._order(0)[: self.epoch_size]
 
 
-def _places_of_classes(labels: Tensor) -> list[Tensor]:
+def _indices_of_classes(labels: Tensor) -> list[Tensor]:
     """The places of the images of each class that has some."""
     labels = labels.cpu()
-    places = labels.argsort(stable=True).split(labels.bincount().tolist())
-    return [part for part in places if len(part)]
+    indices = labels.argsort(stable=True).split(labels.bincount().tolist())
+    return [part for part in indices if len(part)]

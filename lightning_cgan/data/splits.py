@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 
 # What is held out must be the same in every run, whatever its seed, for scores to be comparable.
 _VALIDATION_SEED = 20150
@@ -46,14 +46,14 @@ def hold_out(
     """
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label, name in enumerate(class_names):
-        places = (labels == label).nonzero().flatten()
-        count = max(1, round(len(places) * fraction))
-        if count < len(places):
-            is_held_out[places[torch.randperm(len(places), generator=generator_at(_TEST_SEED))[:count]]] = True
+        indices = (labels == label).nonzero().flatten()
+        count = max(1, round(len(indices) * fraction))
+        if count < len(indices):
+            is_held_out[indices[torch.randperm(len(indices), generator=rng_at(_TEST_SEED))[:count]]] = True
         elif label in kept:
             raise UsageError(
                 f"--data.test_fraction: expected images of each class to train on beside {count} to test with, got "
-                f"{len(places)} of {name}; add images, or name the other classes in --data.classes"
+                f"{len(indices)} of {name}; add images, or name the other classes in --data.classes"
             )
     return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()
 
@@ -69,7 +69,7 @@ def hold_out_for_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Te
         The places of the images to train on, and of those to validate with; none of the latter where each image is the
         only one of its class.
     """
-    order = torch.randperm(len(labels), generator=generator_at(_VALIDATION_SEED))
+    order = torch.randperm(len(labels), generator=rng_at(_VALIDATION_SEED))
     count = max(1, round(len(labels) * fraction))
     held_out, rest = order[:count], order[count:]
     for label in sorted(set(labels[held_out].tolist()) - set(labels[rest].tolist())):

@@ -103,19 +103,19 @@ class _TorchvisionImages(LabelledImages):
     def _files(self, split: Split) -> list[Path]:
         """The images and the labels of a split, in the first folder that has both splits."""
         places = (self.raw_folder, self.raw_folder.parent, self.data_dir / "raw", self.data_dir)
-        found = next((files for place in places if (files := _idx_files(place))), None)
+        found = next((files for path in places if (files := _idx_files(path))), None)
         prefix = _PREFIXES[split]
         if found is None:
             return [self.raw_folder / f"{prefix}-{kind}-ubyte" for kind in _KINDS]
         return [found[prefix, kind] for kind in _KINDS]
 
 
-def _idx_files(place: Path) -> dict[tuple[str, str], Path] | None:
+def _idx_files(path: Path) -> dict[tuple[str, str], Path] | None:
     """The files of both splits in a folder, packed or not, with the hyphen of the original or Kaggle's dot."""
     found: dict[tuple[str, str], Path] = {}
     for prefix, kind in product(_PREFIXES.values(), _KINDS):
         names = (f"{prefix}-{name}-ubyte{packed}" for packed in ("", ".gz") for name in (kind, kind.replace("-", ".")))
-        file = next((place / name for name in names if (place / name).is_file()), None)
+        file = next((path / name for name in names if (path / name).is_file()), None)
         if file is None:
             return None
         found[prefix, kind] = file

@@ -130,7 +130,7 @@ def accuracy(classifier: nn.Module, batches: Batches) -> float:
 
 
 @contextmanager
-def forked_chance(seed: int, device: torch.device | None = None) -> Iterator[None]:
+def forked_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """Seeds PyTorch's random generators for a while, of the CPU and of one GPU, and then leaves them as they were."""
     with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.images import bytes_from_signed
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.classifiers import Judge
-from lightning_cgan.evaluation.scores import look_at
+from lightning_cgan.evaluation.scores import extract_features
 
+ATTEMPTS = 8  # at an image that a judge is sure of
 _BATCH_SIZE = 500
 
 
@@ -74,9 +76,7 @@ def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float
 
 
 def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi) -> OrderedLoader:
-    """Makes an image of each label that a judge of the training split is sure of; attempts are made up to eight times.
-
-    What is still doubtful then is left out.
+    """Makes an image of each label that a judge of the training split is sure of; what stays doubtful is left out.
 
     Args:
         maker: Makes the images.
@@ -88,23 +88,50 @@ def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Ju
     Raises:
         UsageError: The judge is sure of none.
     """
-    kept: list[tuple[Tensor, Tensor]] = []
-    for attempt in range(8):
-        fakes = make_fakes(maker, labels, seed * 8 + attempt, gafi.latent_scale)
-        is_sure = look_at(judge, fakes).confidence.cpu() >= gafi.min_confidence
-        assert isinstance(fakes.images, Tensor)
-        kept.append((fakes.images[is_sure], labels[is_sure]))
-        labels = labels[~is_sure]
-        if not len(labels):
-            break
-    images, labels = (torch.cat(columns) for columns in zip(*kept, strict=True))
-    if not len(labels):
+
+    def make(indices: Tensor, attempt: int) -> Tensor:
+        return cast(Tensor, make_fakes(maker, labels[indices], seed * ATTEMPTS + attempt, gafi.latent_scale).images)
+
+    labels = labels.cpu()
+    pixels = make(torch.arange(len(labels)), 0)
+    attempts = replace_doubtful(judge, pixels, labels, gafi.min_confidence, make)
+    kept = torch.cat([(attempts == attempt).nonzero()[:, 0] for attempt in range(ATTEMPTS)])
+    if not len(kept):
         raise UsageError(
             f"--report.gafi.min_confidence: expected some images of which the judge is so sure, got none at "
             f"{gafi.min_confidence}; give a smaller number"
         )
-    order = torch.randperm(len(labels), generator=generator_at(seed))
-    return OrderedLoader(images[order], labels[order], _BATCH_SIZE)
+    order = kept[torch.randperm(len(kept), generator=rng_at(seed))]
+    return OrderedLoader(pixels[order], labels[order], _BATCH_SIZE)
+
+
+def replace_doubtful(
+    judge: Judge, pixels: Tensor, labels: Tensor, min_confidence: float, make: Callable[[Tensor, int], Tensor]
+) -> Tensor:
+    """Replaces images that a judge is not sure of by others, in place; there are `ATTEMPTS`, the first one included.
+
+    Args:
+        judge: Says how sure it is that an image is what its label says.
+        pixels: The images of the first attempt, uint8, shape (N, C, H, W).
+        labels: Shape (N,).
+        min_confidence: The least confidence that an image is kept with, from 0 to 1.
+        make: Makes other images, uint8, of the labels at some indices (n,), given the number of the attempt.
+
+    Returns:
+        The attempt that made each image, from 0, shape (N,), on the CPU; -1 where all of them were doubtful.
+    """
+    attempts = torch.full((len(labels),), -1)
+    left = torch.arange(len(labels))
+    for attempt in range(ATTEMPTS):
+        images = OrderedLoader(pixels[left.to(pixels.device)], labels[left.to(labels.device)], _BATCH_SIZE)
+        is_sure = extract_features(judge, images).confidence.cpu() >= min_confidence
+        attempts[left[is_sure]] = attempt
+        left = left[~is_sure]
+        if not len(left):
+            break
+        if attempt < ATTEMPTS - 1:
+            pixels[left.to(pixels.device)] = make(left, attempt + 1).to(pixels.device)
+    return attempts
 
 
 def check_selection(option: str, latent_scale: float, min_confidence: float) -> None:
@@ -126,14 +153,14 @@ def check_selection(option: str, latent_scale: float, min_confidence: float) -> 
         )
 
 
-def choose(images: OrderedLoader, places: Tensor) -> OrderedLoader:
+def choose(images: OrderedLoader, indices: Tensor) -> OrderedLoader:
     """The images at some places."""
-    places = places.to(images.labels.device)
-    return OrderedLoader(images.images.index_select(0, places), images.labels[places], images.batch_size)
+    indices = indices.to(images.labels.device)
+    return OrderedLoader(images.images.index_select(0, indices), images.labels[indices], images.batch_size)
 
 
 def at_most(images: OrderedLoader, count: int) -> OrderedLoader:
     """All images, or so many of them, the same ones every time."""
     if len(images.labels) <= count:
         return images
-    return choose(images, torch.randperm(len(images.labels), generator=generator_at(count))[:count].sort().values)
+    return choose(images, torch.randperm(len(images.labels), generator=rng_at(count))[:count].sort().values)

@@ -15,14 +15,14 @@ import torch
 from torch.optim import Adam
 
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
-from lightning_cgan.evaluation.classifiers import Student, accuracy, forked_chance, learn
+from lightning_cgan.evaluation.classifiers import Student, accuracy, forked_rng, learn
 
 _BATCH_SIZE = 64
 
 
-def teach(
-    lesson: Callable[[int], OrderedLoader],
-    choose_by: OrderedLoader,
+def train_student(
+    training_images: Callable[[int], OrderedLoader],
+    selection_set: OrderedLoader,
     num_classes: int,
     epochs: int,
     seed: int,
@@ -31,8 +31,8 @@ def teach(
     """Trains a student, and takes it as it was after its best epoch.
 
     Args:
-        lesson: The images to learn from in an epoch, which is counted from 0.
-        choose_by: The images that choose the epoch; not those of the test split.
+        training_images: The images to learn from in an epoch, which is counted from 0.
+        selection_set: The images that choose the epoch; not those of the test split.
         num_classes: The number of classes.
         epochs: How often all images are seen.
         seed: Of weights, order and dropout.
@@ -42,9 +42,9 @@ def teach(
         The student, and the `epoch` and `chosen_by_accuracy` of it.
     """
     best: tuple[float, int, Student] | None = None
-    with forked_chance(seed, device):
+    with forked_rng(seed, device):
         for epoch in range(epochs):
-            images = lesson(epoch)
+            images = training_images(epoch)
             if epoch == 0:
                 sample = next(iter(images))[0]
                 student = Student(num_classes, sample.shape[1], sample.shape[2]).to(device)
@@ -52,7 +52,7 @@ def teach(
             batch_size = min(_BATCH_SIZE, len(images.labels))
             batches = ShufflingLoader(images.images, images.labels, batch_size, seed=seed * 1000 + epoch)
             learn(student, batches, optimizer)
-            reached = accuracy(student, choose_by)
+            reached = accuracy(student, selection_set)
             if best is None or reached > best[0]:
                 best = reached, epoch, copy.deepcopy(student)
     assert best is not None, "there is an epoch"
@@ -60,22 +60,22 @@ def teach(
 
 
 def gan_train(
-    lesson: Callable[[int], OrderedLoader],
-    choose_by: OrderedLoader,
+    training_images: Callable[[int], OrderedLoader],
+    selection_set: OrderedLoader,
     test: OrderedLoader,
     num_classes: int,
     epochs: int,
     seeds: Sequence[int],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Trains a student with each seed, and measures it on real images; see `teach`.
+    """Trains a student with each seed, and measures it on real images; see `train_student`.
 
     Returns:
         The `mean` accuracy on the real images, from 0 to 1, its `deviation` over the seeds, and each run's numbers.
     """
     runs = []
     for seed in seeds:
-        student, run = teach(lesson, choose_by, num_classes, epochs, seed, device)
+        student, run = train_student(training_images, selection_set, num_classes, epochs, seed, device)
         runs.append({"seed": seed, **run, "accuracy": accuracy(student, test)})
     accuracies = [run["accuracy"] for run in runs]
     deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else None

@@ -20,10 +20,10 @@ from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from lightning_cgan.core.files import cache_folder, keep_in_cache, write_whole
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.files import cache_folder, write_atomic, write_to_cache
+from lightning_cgan.core.rng import rng_at
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
-from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_chance, learn
+from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_rng, learn
 from lightning_cgan.objectives.augmentations import Translation
 
 SHIPPED = Path(__file__).parent / "judges"
@@ -34,7 +34,7 @@ _FEWEST_STEPS, _MOST_STEPS = 600, 20_000
 
 
 @dataclass(frozen=True)
-class Appointment:
+class JudgeRecord:
     """A judge and what is known about it.
 
     Attributes:
@@ -50,7 +50,7 @@ class Appointment:
     validation_accuracy: float
 
 
-def appoint(train: OrderedLoader, validation: OrderedLoader, num_classes: int, device: torch.device) -> Appointment:
+def get_judge(train: OrderedLoader, validation: OrderedLoader, num_classes: int, device: torch.device) -> JudgeRecord:
     """Finds the judge of a data set, or trains one and keeps it.
 
     Args:
@@ -67,13 +67,13 @@ def appoint(train: OrderedLoader, validation: OrderedLoader, num_classes: int, d
         judge = train_judge(train, num_classes, device)
         card = _complete(fingerprint=fingerprint, validation_accuracy=accuracy(judge, validation))
         content = _content(judge, card)
-        keep_in_cache(kept, content)
+        write_to_cache(kept, content)
         found = _load(content, card, num_classes, train)
     found.judge.to(device)
     return found
 
 
-def _found(files: list[Path], fingerprint: str, num_classes: int, train: OrderedLoader) -> Appointment | None:
+def _found(files: list[Path], fingerprint: str, num_classes: int, train: OrderedLoader) -> JudgeRecord | None:
     """The judge in the first of some files that hold that of a data set; a damaged one is passed over."""
     for file in files:
         with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
@@ -97,12 +97,12 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
     is_in_memory = isinstance(train.images, Tensor)  # files are decoded anew in each epoch
     epochs = max(_EPOCHS, -(-_FEWEST_STEPS // len(batches))) if is_in_memory else _EPOCHS
     steps = min(epochs * len(batches), _MOST_STEPS)
-    shift, chance = Translation(1 / 14, fill=-1.0), generator_at(seed)
+    shift, rng = Translation(1 / 14, fill=-1.0), rng_at(seed)
 
     def augment(images: Tensor) -> Tensor:
-        return shift(images, torch.rand(len(images), shift.draws, generator=chance).to(images.device))
+        return shift(images, torch.rand(len(images), shift.num_uniforms, generator=rng).to(images.device))
 
-    with forked_chance(seed, device):
+    with forked_rng(seed, device):
         judge = Judge(num_classes, *_sizes(train)).to(device)
         optimizer = AdamW(judge.parameters(), lr=3e-3, weight_decay=0.02)
         scheduler = OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps + 1)
@@ -115,7 +115,7 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
 def save_judge(judge: Judge, file: Path, **card: object) -> None:
     """Writes a judge's weights, and what is known about it, to a file, whole or not at all."""
     content = _content(judge, _complete(**card))
-    write_whole(file, lambda unfinished: unfinished.write_bytes(content))
+    write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
 
 
 def _complete(**card: object) -> dict[str, str]:
@@ -153,9 +153,9 @@ def _sizes(images: OrderedLoader) -> tuple[int, int]:
     return images.images.channels, images.images.size
 
 
-def _load(content: bytes, card: dict[str, str], num_classes: int, train: OrderedLoader) -> Appointment:
-    with forked_chance(0):  # of the weights, which are replaced at once
+def _load(content: bytes, card: dict[str, str], num_classes: int, train: OrderedLoader) -> JudgeRecord:
+    with forked_rng(0):  # of the weights, which are replaced at once
         judge = Judge(num_classes, *_sizes(train))
     judge.load_state_dict(load(content))
     sha256 = hashlib.sha256(content).hexdigest()
-    return Appointment(judge.eval(), card["fingerprint"], sha256, float(card["validation_accuracy"]))
+    return JudgeRecord(judge.eval(), card["fingerprint"], sha256, float(card["validation_accuracy"]))

@@ -63,16 +63,16 @@ def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, T
     """
     rows = candidates.flatten(1)
     distances = torch.full((len(rows),), torch.inf, device=rows.device)
-    places = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    indices = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     seen = 0
     for batch in batches:
         others = batch.to(rows.device).flatten(1)
         found = [torch.cdist(part, others).min(1) for part in rows.split(_ROWS)]
-        here, place = (torch.cat(columns) for columns in zip(*found, strict=True))
-        places = torch.where(here < distances, place + seen, places)
+        here, index = (torch.cat(columns) for columns in zip(*found, strict=True))
+        indices = torch.where(here < distances, index + seen, indices)
         distances = torch.minimum(distances, here)
         seen += len(others)
-    return distances, places
+    return distances, indices
 
 
 def mean_distance(features: Tensor) -> float:

@@ -23,20 +23,20 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lightning_cgan.core.files import cache_folder, keep_in_cache
+from lightning_cgan.core.files import cache_folder, write_to_cache
 from lightning_cgan.core.images import unit_from_signed
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker, at_most, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train
-from lightning_cgan.evaluation.judge import Appointment, appoint, fingerprint_of
+from lightning_cgan.evaluation.judge import JudgeRecord, fingerprint_of, get_judge
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
-from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, look_at, quick_scores
+from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, extract_features, quick_scores
 
-FORMAT = 1
+FORMAT = 2  # of report.json; in the first, two keys of `protocol` had other names
 
 # The purposes of generated images, each with latents of its own.
-_SCORED, _LESSON, _CHOICE, _GAFI, _PARZEN = range(5)
+_SCORED, _TRAINING, _SELECTION, _GAFI, _PARZEN = range(5)
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,26 @@ class ScoringProtocol:
         images: How many generated images, and how many test images, are compared at most.
         draws: From how many draws of latents the quick scores are averaged: a single one has too few images for small
             Fréchet distances.
-        lesson: How many generated images a student learns from; as many as there are for training if none is given.
+        training_images: How many generated images a student learns from; without it, as many as the training split
+            has.
         epochs: How often a student sees them.
         seeds: Of students that learn from generated images.
-        seeds_of_ceiling: Of students that learn from real ones.
+        seeds_of_bound: Of students that learn from real ones.
         seed: Of latents.
     """
 
     name: str = "full"
     images: int = 10_000
     draws: int = 8
-    lesson: int | None = None
+    training_images: int | None = None
     epochs: int = 10
     seeds: tuple[int, ...] = (0, 1, 2)
-    seeds_of_ceiling: tuple[int, ...] = (0, 1, 2)
+    seeds_of_bound: tuple[int, ...] = (0, 1, 2)
     seed: int = 0
 
 
 FULL = ScoringProtocol()
-QUICK = ScoringProtocol("quick", draws=1, lesson=10_000, epochs=3, seeds=(0,), seeds_of_ceiling=(0,))
+QUICK = ScoringProtocol("quick", draws=1, training_images=10_000, epochs=3, seeds=(0,), seeds_of_bound=(0,))
 
 
 class LabelledSplits(Protocol):
@@ -85,7 +86,7 @@ class LabelledSplits(Protocol):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ReportImages:
     """What a picture of a report shows.
 
     Attributes:
@@ -97,7 +98,7 @@ class Evidence:
     nearest: dict[int, Tensor]
 
 
-class Examination:
+class Evaluation:
     """One generator before one data set.
 
     Args:
@@ -116,8 +117,8 @@ class Examination:
         self.protocol = protocol
         self.train, self.validation, self.whole_test = map(data.in_order, ("train", "validation", "test"))
         self.test = at_most(self.whole_test, protocol.images)
-        self.appointment: Appointment = appoint(self.train, self.validation, data.num_classes, device)
-        self.references = look_at(self.appointment.judge, self.test)
+        self.judge_record: JudgeRecord = get_judge(self.train, self.validation, data.num_classes, device)
+        self.references = extract_features(self.judge_record.judge, self.test)
         self.held_out = at_most(self.validation, protocol.images)
         self.fakes = make_fakes(maker, self.held_out.labels, self._seed(_SCORED))
 
@@ -130,10 +131,10 @@ class Examination:
             "name": type(self.data).__name__,
             "classes": self.data.class_names,
             "images": {name: len(images.labels) for name, images in splits.items()},
-            "fingerprints": {"train": self.appointment.fingerprint, **held_back},
+            "fingerprints": {"train": self.judge_record.fingerprint, **held_back},
         }
 
-    def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], Evidence]:
+    def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], ReportImages]:
         """Measures everything.
 
         Args:
@@ -143,29 +144,29 @@ class Examination:
         Returns:
             The report, in plain values, and what its picture shows.
         """
-        memorisation, evidence = self.memorisation()
+        memorisation, report_images = self.memorisation()
         report: dict[str, Any] = {
             "format": FORMAT,
             "protocol": dataclasses.asdict(self.protocol),
             "data": self.about_data,
-            "judge": {"sha256": self.appointment.sha256, "validation_accuracy": self.appointment.validation_accuracy},
+            "judge": {"sha256": self.judge_record.sha256, "validation_accuracy": self.judge_record.validation_accuracy},
             "versions": versions(),
             "scores": self.scores_of_draws(),
             "scores_of_real_images": self.scores(self.held_out),
             "memorisation": memorisation,
-            "gan_train": self.gan_train(self._plain_lesson()),
-            "gan_train_of_real_images": self.ceiling(),
+            "gan_train": self.gan_train(self._plain_images()),
+            "gan_train_of_real_images": self.real_data_bound(),
         }
         if gafi is not None:
-            report["gan_train_gafi"] = {**dataclasses.asdict(gafi), **self.gan_train(self._gafi_lesson(gafi))}
+            report["gan_train_gafi"] = {**dataclasses.asdict(gafi), **self.gan_train(self._gafi_images(gafi))}
         if parzen:
             report["parzen_window"] = self.parzen(make_fakes(self.maker, self.test.labels, self._seed(_PARZEN)))
             report["parzen_window_of_real_images"] = self.parzen(at_most(self.train, len(self.test.labels)))
-        return report, evidence
+        return report, report_images
 
     def scores(self, candidates: OrderedLoader) -> dict[str, Any]:
         """All scores of images against those of the test split."""
-        return all_scores(look_at(self.appointment.judge, candidates), self.references, self.data.num_classes)
+        return all_scores(extract_features(self.judge_record.judge, candidates), self.references, self.data.num_classes)
 
     def scores_of_draws(self) -> dict[str, Any]:
         """All scores of generated images.
@@ -173,9 +174,9 @@ class Examination:
         Those of `quick_scores` are means over the draws, with their standard `deviations`; the others, and what is by
         class, are of the first draw.
         """
-        labels, judge = self.held_out.labels, self.appointment.judge
+        labels, judge = self.held_out.labels, self.judge_record.judge
         seeds = (self._seed(_SCORED) + draw for draw in range(1, self.protocol.draws))
-        others = (look_at(judge, make_fakes(self.maker, labels, seed)) for seed in seeds)
+        others = (extract_features(judge, make_fakes(self.maker, labels, seed)) for seed in seeds)
         first = self.scores(self.fakes)
         found = [first, *(quick_scores(seen, self.references) for seen in others)]
         of_each = {name: [scores[name] for scores in found] for name in QUICK_SCORES}
@@ -183,33 +184,35 @@ class Examination:
         deviations = {name: statistics.stdev(values) if len(values) > 1 else None for name, values in of_each.items()}
         return {**first, **means, "deviations": deviations}
 
-    def memorisation(self) -> tuple[dict[str, float], Evidence]:
+    def memorisation(self) -> tuple[dict[str, float], ReportImages]:
         """How near generated images are to training images, against how near test images are, by pixels."""
         seen = {name: self._nearest(images) for name, images in (("fakes", self.fakes), ("test_images", self.test))}
         means = {f"distance_of_{name}": distances.mean().item() for name, (distances, _) in seen.items()}
         ratio = means["distance_of_fakes"] / max(means["distance_of_test_images"], 1e-12)
         shown = [int(torch.nonzero(self.fakes.labels == label)[0]) for label in self.fakes.labels.unique()]
-        places = seen["fakes"][1].cpu()
-        nearest = {place: self.train.images[int(places[place])] for place in shown}
-        return {"ratio": ratio, **means}, Evidence(self.fakes, nearest)
+        indices = seen["fakes"][1].cpu()
+        nearest = {index: self.train.images[int(indices[index])] for index in shown}
+        return {"ratio": ratio, **means}, ReportImages(self.fakes, nearest)
 
-    def gan_train(self, lesson: Callable[[int], OrderedLoader]) -> dict[str, Any]:
+    def gan_train(self, training_images: Callable[[int], OrderedLoader]) -> dict[str, Any]:
         """The accuracy of students that learn from generated images; see `gan_train.gan_train`."""
-        choose_by = make_fakes(self.maker, self.validation.labels, self._seed(_CHOICE))
-        return self._taught(lesson, choose_by, self.protocol.seeds)
+        selection_set = make_fakes(self.maker, self.validation.labels, self._seed(_SELECTION))
+        return self._train_students(training_images, selection_set, self.protocol.seeds)
 
-    def ceiling(self) -> dict[str, Any]:
+    def real_data_bound(self) -> dict[str, Any]:
         """The same for students that learn from real images; computed once for a data set, and kept."""
         machine = [versions(), self.device.type, torch.get_num_threads()]
         protocol = self.protocol
-        about = [self.about_data, protocol.lesson, protocol.epochs, protocol.seeds_of_ceiling, machine]
+        about = [self.about_data, protocol.training_images, protocol.epochs, protocol.seeds_of_bound, machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         file = cache_folder() / f"ceiling-{name}.json"
         with suppress(OSError, ValueError, TypeError):  # none there, or a damaged one
             return dict(json.loads(file.read_text(encoding="utf-8")))
-        real = at_most(self.train, protocol.lesson or len(self.train.labels))
-        content = json.dumps(self._taught(lambda epoch: real, self.validation, protocol.seeds_of_ceiling)).encode()
-        keep_in_cache(file, content)
+        real = at_most(self.train, protocol.training_images or len(self.train.labels))
+        content = json.dumps(
+            self._train_students(lambda epoch: real, self.validation, protocol.seeds_of_bound)
+        ).encode()
+        write_to_cache(file, content)
         return dict(json.loads(content))
 
     def parzen(self, centres: OrderedLoader) -> dict[str, float]:
@@ -217,21 +220,21 @@ class Examination:
         splits = (centres, at_most(self.validation, 1000), self.test)
         return parzen_window(*(unit_from_signed(self._signed(split)) for split in splits))
 
-    def _taught(
-        self, lesson: Callable[[int], OrderedLoader], choose_by: OrderedLoader, seeds: tuple[int, ...]
+    def _train_students(
+        self, training_images: Callable[[int], OrderedLoader], selection_set: OrderedLoader, seeds: tuple[int, ...]
     ) -> dict[str, Any]:
         how = (self.data.num_classes, self.protocol.epochs, seeds, self.device)
-        return gan_train(lesson, choose_by, self.whole_test, *how)
+        return gan_train(training_images, selection_set, self.whole_test, *how)
 
-    def _lesson_labels(self) -> Tensor:
-        return at_most(self.train, self.protocol.lesson or len(self.train.labels)).labels.cpu()
+    def _training_labels(self) -> Tensor:
+        return at_most(self.train, self.protocol.training_images or len(self.train.labels)).labels.cpu()
 
-    def _plain_lesson(self) -> Callable[[int], OrderedLoader]:
-        fakes = make_fakes(self.maker, self._lesson_labels(), self._seed(_LESSON))
+    def _plain_images(self) -> Callable[[int], OrderedLoader]:
+        fakes = make_fakes(self.maker, self._training_labels(), self._seed(_TRAINING))
         return lambda epoch: fakes
 
-    def _gafi_lesson(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
-        labels, judge = self._lesson_labels(), self.appointment.judge
+    def _gafi_images(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
+        labels, judge = self._training_labels(), self.judge_record.judge
         return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, judge, gafi)
 
     def _nearest(self, images: OrderedLoader) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from lightning_cgan.evaluation.classifiers import Judge, forked_chance
+from lightning_cgan.evaluation.classifiers import Judge, forked_rng
 from lightning_cgan.evaluation.neighbours import mean_distance, support_scores
 
 _FEWEST = 2
@@ -19,7 +19,7 @@ _FEWEST = 2
 QUICK_SCORES = ("gan_test", "judge_fid", "diversity")  # what quick_scores returns
 
 
-class Seen(NamedTuple):
+class Features(NamedTuple):
     """Labelled images as a judge sees them.
 
     Attributes:
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
 
 
 @torch.no_grad()
-def look_at(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
+def extract_features(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> Features:
     """Shows images (N, C, H, W) in [-1, 1] with their labels (N,) to a judge; in float32, on its device."""
     device = next(judge.parameters()).device
     rows = []
@@ -45,13 +45,13 @@ def look_at(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> Seen:
         features = judge.features(images.to(device))
         logits = judge.head(features)
         confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-        seen = Seen(features, logits.argmax(1), confidence, labels)
+        seen = Features(features, logits.argmax(1), confidence, labels)
         # Scores need float64, which Apple's GPUs lack.
-        rows.append(Seen(*(column.cpu() for column in seen)) if device.type == "mps" else seen)
-    return Seen(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
+        rows.append(Features(*(column.cpu() for column in seen)) if device.type == "mps" else seen)
+    return Features(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
 
 
-def quick_scores(candidates: Seen, references: Seen) -> dict[str, float]:
+def quick_scores(candidates: Features, references: Features) -> dict[str, float]:
     """The scores that cost little more than a look at the images.
 
     Args:
@@ -67,7 +67,7 @@ def quick_scores(candidates: Seen, references: Seen) -> dict[str, float]:
     return _quick_scores(candidates, references, _diversities(candidates, references))
 
 
-def _quick_scores(candidates: Seen, references: Seen, diversities: dict[int, float]) -> dict[str, float]:
+def _quick_scores(candidates: Features, references: Features, diversities: dict[int, float]) -> dict[str, float]:
     return {
         "gan_test": (candidates.predicted == candidates.labels).float().mean().item(),
         "judge_fid": frechet_distance(candidates.features, references.features),
@@ -75,7 +75,7 @@ def _quick_scores(candidates: Seen, references: Seen, diversities: dict[int, flo
     }
 
 
-def all_scores(candidates: Seen, references: Seen, num_classes: int) -> dict[str, Any]:
+def all_scores(candidates: Features, references: Features, num_classes: int) -> dict[str, Any]:
     """Every score in a judge's features.
 
     Args:
@@ -148,11 +148,11 @@ def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1
     metric.to(references.device)
     metric.update(references, real=True)
     metric.update(candidates, real=False)
-    with forked_chance(0), torch.no_grad():  # of the subsets
+    with forked_rng(0), torch.no_grad():  # of the subsets
         return float(metric.compute()[0])
 
 
-def _diversities(candidates: Seen, references: Seen) -> dict[int, float]:
+def _diversities(candidates: Features, references: Features) -> dict[int, float]:
     ratios = {}
     for label in references.labels.unique().tolist():
         pair = _of_class(label, candidates, references)
@@ -162,7 +162,7 @@ def _diversities(candidates: Seen, references: Seen) -> dict[int, float]:
     return ratios
 
 
-def _of_class(label: int, *looks: Seen) -> tuple[Tensor, ...]:
+def _of_class(label: int, *looks: Features) -> tuple[Tensor, ...]:
     return tuple(seen.features[seen.labels == label] for seen in looks)
 
 

@@ -9,25 +9,30 @@ import torch
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.images import grid, save_png
-from lightning_cgan.core.serialization import describe
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.core.serialization import to_config
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.model_card import Training, card_text
 from lightning_cgan.export.pretrained import ON_THE_HUB, PretrainedGenerator, read_folder
 from lightning_cgan.export.score_table import ScoredReport
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.latents import Drawing
+from lightning_cgan.networks.latents import LatentSampler
 
 _COLUMNS = 10
 
 
 def write_folder(
-    generator: Generator, facts: Facts, training: Training, report: ScoredReport | None, name: str, folder: Path
+    generator: Generator,
+    metadata: ExportMetadata,
+    training: Training,
+    report: ScoredReport | None,
+    name: str,
+    folder: Path,
 ) -> None:
     """Fills a folder with weights, config, model card and pictures, and reads it again.
 
     Args:
         generator: What is exported, on the CPU and in evaluation mode.
-        facts: What is known of it.
+        metadata: What is known of it.
         training: What is known of its run.
         report: Its scores, if there are any.
         name: The title of the card.
@@ -37,19 +42,19 @@ def write_folder(
         UsageError: The generator cannot say how it was built, or what is read again makes other images.
     """
     try:
-        pretrained = PretrainedGenerator(describe(generator), facts.latents, list(facts.class_names))
+        pretrained = PretrainedGenerator(to_config(generator), metadata.latents, list(metadata.class_names))
     except TypeError as error:
-        names = ", ".join(generator.undescribed)
+        names = ", ".join(generator.unserializable)
         expected = "expected a generator that can say how it was built"
         raise UsageError(f"--out: {expected}, got one with {names}; name a file in .onnx or .pt2") from error
     pretrained.generator.load_state_dict(generator.state_dict())
-    text = card_text(name, generator, facts, training, report, ON_THE_HUB)
+    text = card_text(name, generator, metadata, training, report, ON_THE_HUB)
     (folder / "README.md").write_text(text, encoding="utf-8")  # first: the mixin writes a card of its own otherwise
     pretrained.save_pretrained(folder)
     (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode)  # safetensors lets nobody else read it
-    count = len(facts.class_names)
+    count = len(metadata.class_names)
     labels = torch.arange(count).repeat_interleave(_COLUMNS)
-    latents = torch.cat([facts.draw(label, _COLUMNS, Drawing()) for label in range(count)])
+    latents = torch.cat([metadata.sample_latents(label, _COLUMNS, LatentSampler()) for label in range(count)])
     with torch.no_grad():
         images = generator(latents, labels)
     save_png(grid(images, _COLUMNS), folder / "samples.png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.checkpointing import build_from
 
 
-def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
+def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
     """Builds the module of a checkpoint, with the names of its classes: their numbers, where it does not know better.
 
     Raises:
@@ -39,13 +38,13 @@ def load(checkpoint: str, imports: Sequence[str] = (), device: str = "auto") -> 
     return module, _class_names(read, module.num_classes)
 
 
-def import_all(names: Sequence[str]) -> None:
-    """Imports the modules that `--imports` names.
+def import_all(imports: str | None) -> None:
+    """Imports the modules that `--imports` names, with commas between them.
 
     Raises:
         UsageError: There is no such module.
     """
-    for name in names:
+    for name in imports.split(",") if imports else ():
         try:
             import_module(name)
         except (ImportError, ValueError) as error:

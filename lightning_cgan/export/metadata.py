@@ -12,12 +12,12 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lightning_cgan.core.class_names import check_names
-from lightning_cgan.networks.latents import Distribution, Drawing
+from lightning_cgan.networks.latents import Distribution, LatentSampler
 from lightning_cgan.networks.sampler import Sampler
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ExportMetadata:
     """Goes along with a generator, as metadata of a file.
 
     Attributes:
@@ -43,9 +43,9 @@ class Facts:
         sizes = (network.latent_dim, network.image_channels, network.image_size)
         return cls(tuple(class_names), *sizes, sampler.latents, version("lightning_cgan"))
 
-    def draw(self, label: int, count: int, drawing: Drawing) -> Tensor:
+    def sample_latents(self, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
         """The latents of the first images of a class, shape (count, latent_dim): those that `generate` takes."""
-        return drawing.first([label], count, self.latent_dim, self.latents)
+        return latent_sampler.first([label], count, self.latent_dim, self.latents)
 
     def to_texts(self) -> dict[str, str]:
         """As texts: what is none is JSON."""

@@ -10,7 +10,7 @@ import yaml
 
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.serialization import class_path
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.score_table import ScoredReport
 from lightning_cgan.networks.base import Generator
 
@@ -25,7 +25,7 @@ A conditional generator, the trained part of a GAN: choose a label, get an image
 
 ![A row for each class; the latents are drawn, not chosen](samples.png)
 
-{facts}
+{metadata}
 
 ## Use
 
@@ -58,12 +58,12 @@ class Training:
     """What a checkpoint knows of its run.
 
     Attributes:
-        alternations: How many were made.
+        steps: How many were made.
         data: What the data module has told, if it was one of the package's; see `LabelledImages.about_training`.
         averaged: Whether the weights are a moving average.
     """
 
-    alternations: int
+    steps: int
     data: Mapping[str, Any]
     averaged: bool
 
@@ -71,7 +71,7 @@ class Training:
 def card_text(
     name: str,
     generator: Generator,
-    facts: Facts,
+    metadata: ExportMetadata,
     training: Training,
     report: ScoredReport | None,
     front: Mapping[str, Any],
@@ -81,45 +81,45 @@ def card_text(
     Args:
         name: The title.
         generator: What was exported.
-        facts: What is known of it.
+        metadata: What is known of it.
         training: What is known of its run.
         report: Its scores, if there are any.
         front: What programs read, for the YAML at the top.
     """
     module = class_path(type(generator)).rpartition(".")[0]
     own_import = "" if module.partition(".")[0] == "lightning_cgan" else f"import {module}\n\n"
-    last, channels, size = len(facts.class_names) - 1, facts.image_channels, facts.image_size
+    last, channels, size = len(metadata.class_names) - 1, metadata.image_channels, metadata.image_size
     picture = "\n\n![The report as a picture](report.png)" if report and report.picture else ""
     return _CARD.format(
         front_matter=yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True),
         name=in_markdown(name),
-        facts=_table(generator, facts, training),
+        metadata=_table(generator, metadata, training),
         snippet=_SNIPPET.format(own_import=own_import, last=last, channels=channels, size=size),
         scores=f"{report.table}{picture}" if report else _NO_REPORT,
     )
 
 
-def _table(generator: Generator, facts: Facts, training: Training) -> str:
-    names, data = facts.class_names, training.data
+def _table(generator: Generator, metadata: ExportMetadata, training: Training) -> str:
+    names, data = metadata.class_names, training.data
     listed = ", ".join(
         f"{number} {in_markdown(name)}" if str(number) != name else name
         for number, name in enumerate(names[:_MOST_NAMES])
     )
     weights = sum(parameter.numel() for parameter in generator.parameters())
-    averaged = "the moving average of the run" if training.averaged else "those of the last alternation"
+    averaged = "the moving average of the run" if training.averaged else "those of the last step"
     size, colour = (
-        facts.image_size,
-        {1: "gray", 3: "colour"}.get(facts.image_channels, f"{facts.image_channels} channels"),
+        metadata.image_size,
+        {1: "gray", 3: "colour"}.get(metadata.image_channels, f"{metadata.image_channels} channels"),
     )
-    distribution = "standard normal" if facts.latents == "normal" else "uniform in [-1, 1]"
+    distribution = "standard normal" if metadata.latents == "normal" else "uniform in [-1, 1]"
     rows = [
         ("network", f"`{type(generator).__name__}`, {weights:,} weights, {averaged}"),
         ("images", f"{size} × {size} pixels, {colour}"),
-        ("latents", f"{facts.latent_dim}, {distribution}"),
+        ("latents", f"{metadata.latent_dim}, {distribution}"),
         (f"{len(names)} classes", listed + (", …" if len(names) > _MOST_NAMES else "")),
         (
             "training",
-            f"{training.alternations:,} alternations" + _of(data, "batch size", ", of {:,} images each"),
+            f"{training.steps:,} steps" + _of(data, "batch size", ", of {:,} images each"),
         ),
     ]
     if "data set" in data:

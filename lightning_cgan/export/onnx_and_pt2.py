@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from lightning_cgan.core.errors import UsageError, extra
-from lightning_cgan.core.rng import generator_at
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.core.rng import rng_at
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.latents import draw_latents
+from lightning_cgan.networks.latents import sample_latents
 
 Make = Callable[[Tensor, Tensor], Tensor]  # labels (N,) int64 and latents (N, latent_dim) to images (N, C, H, W)
 
 TOLERANCE = 1e-4
-_FACTS = "lightning_cgan.json"
+_METADATA = "lightning_cgan.json"
 _BATCH = {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails at the largest number that there is
 
 
@@ -39,8 +39,8 @@ class _LabelsFirst(nn.Module):
         return cast(Tensor, self.generator(latents, labels))
 
 
-def write_onnx(generator: Generator, facts: Facts, file: Path) -> None:
-    """Writes an ONNX file: `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the facts as metadata.
+def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
+    """Writes an ONNX file: `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the metadata.
 
     Raises:
         UsageError: The generator does something that ONNX cannot say, or the file makes other images.
@@ -52,7 +52,7 @@ def write_onnx(generator: Generator, facts: Facts, file: Path) -> None:
     with _exporting(generator):
         program = torch.onnx.export(
             network,
-            _examples(facts, 2),
+            _examples(metadata, 2),
             input_names=["labels", "latents"],
             output_names=["images"],
             dynamic_shapes={"labels": _BATCH, "latents": _BATCH},
@@ -60,12 +60,12 @@ def write_onnx(generator: Generator, facts: Facts, file: Path) -> None:
             verbose=False,
         )
     assert program is not None, "it is for the older exporter that there is none"
-    program.model.metadata_props.update(facts.to_texts())
+    program.model.metadata_props.update(metadata.to_texts())
     program.save(file, external_data=False)
-    check_images(network, read_onnx(file)[1], facts)
+    check_images(network, read_onnx(file)[1], metadata)
 
 
-def read_onnx(file: Path) -> tuple[Facts, Make]:
+def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
     """Reads what `write_onnx` has written.
 
     Raises:
@@ -75,20 +75,20 @@ def read_onnx(file: Path) -> tuple[Facts, Make]:
         import onnxruntime
     with _reading(file):
         session = onnxruntime.InferenceSession(file.read_bytes(), providers=["CPUExecutionProvider"])
-        facts = Facts.from_texts(session.get_modelmeta().custom_metadata_map)
+        metadata = ExportMetadata.from_texts(session.get_modelmeta().custom_metadata_map)
 
     def make(labels: Tensor, latents: Tensor) -> Tensor:
         (images,) = session.run(["images"], {"labels": labels.numpy(), "latents": latents.numpy()})
         return torch.from_numpy(images)
 
     with _reading(file):
-        found = make(torch.tensor([0, len(facts.class_names) - 1]), torch.zeros(2, facts.latent_dim)).shape
-        if found != (2, facts.image_channels, facts.image_size, facts.image_size):
+        found = make(torch.tensor([0, len(metadata.class_names) - 1]), torch.zeros(2, metadata.latent_dim)).shape
+        if found != (2, metadata.image_channels, metadata.image_size, metadata.image_size):
             raise ValueError(f"its images, {tuple(found)}, are not those of its metadata")
-    return facts, make
+    return metadata, make
 
 
-def write_program(generator: Generator, facts: Facts, file: Path) -> None:
+def write_program(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
     """Writes a program of PyTorch's with `torch.export.save`: labels (N,) and latents (N, latent_dim) to images.
 
     Raises:
@@ -96,41 +96,41 @@ def write_program(generator: Generator, facts: Facts, file: Path) -> None:
     """
     network = _LabelsFirst(generator).eval()
     with _exporting(generator):
-        program = torch.export.export(network, _examples(facts, 2), dynamic_shapes=(_BATCH, _BATCH))
+        program = torch.export.export(network, _examples(metadata, 2), dynamic_shapes=(_BATCH, _BATCH))
         buffer = BytesIO()  # PyTorch wants a name in .pt2, which an unfinished file has not
-        torch.export.save(program, buffer, extra_files={_FACTS: json.dumps(facts.to_texts())})
+        torch.export.save(program, buffer, extra_files={_METADATA: json.dumps(metadata.to_texts())})
     file.write_bytes(buffer.getvalue())
-    check_images(network, read_program(file)[1], facts)
+    check_images(network, read_program(file)[1], metadata)
 
 
-def read_program(file: Path) -> tuple[Facts, Make]:
+def read_program(file: Path) -> tuple[ExportMetadata, Make]:
     """Reads what `write_program` has written. A file of others' can run code, as PyTorch says: know where it is from.
 
     Raises:
         UsageError: The file is another.
     """
-    texts = {_FACTS: ""}
+    texts = {_METADATA: ""}
     with _reading(file):
         with _silence("torch.export"):
             program = torch.export.load(BytesIO(file.read_bytes()), extra_files=texts)
-        facts, network = Facts.from_texts(json.loads(texts[_FACTS] or "{}")), program.module()
+        metadata, network = ExportMetadata.from_texts(json.loads(texts[_METADATA] or "{}")), program.module()
 
     @torch.no_grad()
     def make(labels: Tensor, latents: Tensor) -> Tensor:
         return cast(Tensor, network(labels, latents))
 
-    return facts, make
+    return metadata, make
 
 
 @torch.no_grad()
-def check_images(network: nn.Module, make: Make, facts: Facts) -> None:
+def check_images(network: nn.Module, make: Make, metadata: ExportMetadata) -> None:
     """Compares what a file makes with what it was made from: one image alone, and images of all classes together.
 
     Raises:
         UsageError: An image differs.
     """
-    for count in (1, len(facts.class_names) + 1):
-        labels, latents = _examples(facts, count)
+    for count in (1, len(metadata.class_names) + 1):
+        labels, latents = _examples(metadata, count)
         found, expected = make(labels, latents), network(labels, latents)
         if found.shape != expected.shape:
             shapes = f"images of shape {tuple(expected.shape)}, got a file that makes {tuple(found.shape)}"
@@ -141,10 +141,10 @@ def check_images(network: nn.Module, make: Make, facts: Facts) -> None:
             raise UsageError(f"--out: {wanted}, got one that is {difference:.2g} off; name a folder, which is exact")
 
 
-def _examples(facts: Facts, count: int) -> tuple[Tensor, Tensor]:
+def _examples(metadata: ExportMetadata, count: int) -> tuple[Tensor, Tensor]:
     """Labels (N,) of all classes in turn, and latents (N, latent_dim)."""
-    labels = torch.arange(count) % len(facts.class_names)
-    return labels, draw_latents((count, facts.latent_dim), facts.latents, generator_at(count))
+    labels = torch.arange(count) % len(metadata.class_names)
+    return labels, sample_latents((count, metadata.latent_dim), metadata.latents, rng_at(count))
 
 
 @contextmanager

@@ -10,9 +10,8 @@ from typing import Any
 
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, no_such_file, printable
+from lightning_cgan.evaluation.protocol import FORMAT
 from lightning_cgan.runs.folder import report_folder
-
-_FORMAT = 1
 
 # Of `scores` and `scores_of_real_images`: the key, how it is written, and what it is.
 _SCORES = (
@@ -62,7 +61,7 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
         return None
     try:
         report = json.loads(file.read_text(encoding="utf-8"))
-        if report["format"] != _FORMAT:
+        if report["format"] not in (1, FORMAT):
             raise ValueError(f"format {report['format']}")
         scored = ScoredReport(_table(report), next((p for p in [file.with_name("report.png")] if p.is_file()), None))
         if report["checkpoint"].get("sha256") in (None, hashlib.sha256(checkpoint.read_bytes()).hexdigest()):
@@ -80,8 +79,8 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
 def _table(report: dict[str, Any]) -> str:
     scores, real = report["scores"], report["scores_of_real_images"]
     rows = [(title, form.format(scores[key]), form.format(real[key]), what) for key, title, form, what in _SCORES]
-    ceiling = _mean(report["gan_train_of_real_images"])
-    rows += [(title, _mean(report[key]), ceiling, what) for key, title, what in _STUDENTS if key in report]
+    real_data_bound = _mean(report["gan_train_of_real_images"])
+    rows += [(title, _mean(report[key]), real_data_bound, what) for key, title, what in _STUDENTS if key in report]
     ratio = f"{report['memorisation']['ratio']:.3f}"
     rows.append(
         ("memorisation", ratio, "1", "distance from the nearest training image, as a multiple of that of test images")

@@ -1,6 +1,6 @@
 """Generators and discriminators, in plain PyTorch."""
 
-from lightning_cgan.networks.base import Discriminator, Generator, Judgement, judge
+from lightning_cgan.networks.base import Discriminator, DiscriminatorOutput, Generator, discriminate
 from lightning_cgan.networks.conditioning import ConditionalDiscriminator
 from lightning_cgan.networks.dcgan import DCGANDiscriminator, DCGANGenerator
 from lightning_cgan.networks.mlp import MLPDiscriminator, MLPGenerator
@@ -12,13 +12,13 @@ __all__ = [
     "DCGANDiscriminator",
     "DCGANGenerator",
     "Discriminator",
+    "DiscriminatorOutput",
     "Generator",
-    "Judgement",
     "MLPDiscriminator",
     "MLPGenerator",
     "R3GANDiscriminator",
     "R3GANGenerator",
     "ResNetDiscriminator",
     "ResNetGenerator",
-    "judge",
+    "discriminate",
 ]

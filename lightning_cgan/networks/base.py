@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.serialization import Rebuildable
+from lightning_cgan.core.serialization import ConfigMixin
 
 
-class Network(Rebuildable, nn.Module):
+class Network(ConfigMixin, nn.Module):
     """What both networks know of the data.
 
     Args:
@@ -49,7 +49,7 @@ class Generator(Network):
         raise TypeError(f"{type(self).__name__} must define forward(latents, labels)")
 
 
-class Judgement(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """What a discriminator says of images.
 
     Attributes:
@@ -65,7 +65,7 @@ class Judgement(NamedTuple):
 class Discriminator(Network):
     """Judges images: (images (N, C, H, W) in [-1, 1], labels (N,) int64) -> logits (N,), without a sigmoid.
 
-    One with an auxiliary classifier returns a `Judgement` instead, and says so by `classifies`.
+    One with an auxiliary classifier returns a `DiscriminatorOutput` instead, and says so by `classifies`.
 
     Attributes:
         classifies: Whether it has an auxiliary classifier.
@@ -73,25 +73,25 @@ class Discriminator(Network):
 
     classifies: bool = False
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor | Judgement:
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor | DiscriminatorOutput:
         """Says how real each image is as one of its label."""
         raise TypeError(f"{type(self).__name__} must define forward(images, labels)")
 
 
-def judge(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Judgement:
+def discriminate(discriminator: Discriminator, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
     """Asks a discriminator, whichever of the two it returns; half precision becomes float32, for losses to add up."""
-    said: Tensor | Judgement = discriminator(images, labels)
+    said: Tensor | DiscriminatorOutput = discriminator(images, labels)
     if isinstance(said, Tensor):
-        return Judgement(at_least_single(said))
-    return Judgement(*(part if part is None else at_least_single(part) for part in said))  # type: ignore[arg-type]
+        return DiscriminatorOutput(at_least_float32(said))
+    return DiscriminatorOutput(*(part if part is None else at_least_float32(part) for part in said))  # type: ignore[arg-type]
 
 
-def at_least_single(tensor: Tensor) -> Tensor:
+def at_least_float32(tensor: Tensor) -> Tensor:
     """Turns half precision to float32, and leaves higher ones as they are."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def normalize_spectrally(network: nn.Module) -> None:
+def apply_spectral_norm(network: nn.Module) -> None:
     """Divides every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, section 2.1).
 
     The value is estimated by one step of power iteration in each pass in training mode.
@@ -101,7 +101,7 @@ def normalize_spectrally(network: nn.Module) -> None:
             parametrizations.spectral_norm(module)
 
 
-def put_channels_innermost(network: nn.Module) -> None:
+def to_channels_last(network: nn.Module) -> None:
     """Lays convolutions out as a CPU, and a GPU in half precision, compute them fastest: `torch.channels_last`.
 
     The features follow the weights. Where there is one input channel both orders are the same to PyTorch, which then
@@ -127,7 +127,7 @@ def is_compiled(network: nn.Module) -> bool:
     )
 
 
-def starting_size(image_size: int, factor: int, network: Network) -> int:
+def base_resolution(image_size: int, factor: int, network: Network) -> int:
     """The size of the smallest feature map of a generator that magnifies it to the image.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.networks.base import Discriminator, Judgement
+from lightning_cgan.networks.base import Discriminator, DiscriminatorOutput
 
 Conditioning = Literal["concatenation", "projection", "classifier", "projection_classifier"]
 WITH_PROJECTION: tuple[Conditioning, ...] = ("projection", "projection_classifier")
@@ -123,12 +123,12 @@ class LogitHead(nn.Module):
         if conditioning in WITH_CLASSIFIER:
             self.classes = nn.Linear(num_features, num_classes)
 
-    def forward(self, features: Tensor, labels: Tensor) -> Tensor | Judgement:
-        """Turns features to logits, or to a `Judgement` with a classifier."""
+    def forward(self, features: Tensor, labels: Tensor) -> Tensor | DiscriminatorOutput:
+        """Turns features to logits, or to a `DiscriminatorOutput` with a classifier."""
         logits: Tensor = self.linear(features).squeeze(1)
         if self.embedding is not None:
             logits = logits + (look_up(self.embedding, labels) * features).sum(1)
-        return logits if self.classes is None else Judgement(logits, self.classes(features))
+        return logits if self.classes is None else DiscriminatorOutput(logits, self.classes(features))
 
 
 class ConditionalDiscriminator(Discriminator):
@@ -184,9 +184,9 @@ class ConditionalDiscriminator(Discriminator):
         """Turns prepared images, with the label's channels if there are any, to features, shape (N, F)."""
         raise TypeError(f"{type(self).__name__} must define features(images)")
 
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor | Judgement:
-        """Turns images in [-1, 1] to logits, shape (N,), or to a `Judgement` with a classifier."""
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor | DiscriminatorOutput:
+        """Turns images in [-1, 1] to logits, shape (N,), or to a `DiscriminatorOutput` with a classifier."""
         x = self.prepare(images)
         if self.label_input is not None:
             x = self.label_input(x, labels)
-        return cast("Tensor | Judgement", self.head(self.features(x), labels))
+        return cast("Tensor | DiscriminatorOutput", self.head(self.features(x), labels))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.networks.base import Generator, normalize_spectrally, put_channels_innermost, starting_size
+from lightning_cgan.networks.base import Generator, apply_spectral_norm, base_resolution, to_channels_last
 from lightning_cgan.networks.conditioning import (
     ConditionalDiscriminator,
     Conditioning,
@@ -58,7 +58,7 @@ class DCGANGenerator(Generator):
             raise UsageError(
                 f"strides: expected as many as channels ({len(channels)}), got {len(strides)}; give one stride for each"
             )
-        self.first_size = starting_size(image_size, math.prod(strides), self)
+        self.first_size = base_resolution(image_size, math.prod(strides), self)
         self.first_channels = channels[0]
         self.activate_first = activate_first
         self.label_input = LabelInput(num_classes, label_embedding)
@@ -69,7 +69,7 @@ class DCGANGenerator(Generator):
             for (fan_in, fan_out), stride in zip(pairwise([*channels, image_channels]), strides, strict=True)
         )
         self.activation = nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU()
-        put_channels_innermost(self)
+        to_channels_last(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
@@ -132,8 +132,8 @@ class DCGANDiscriminator(ConditionalDiscriminator):
             features = hidden
         self.add_head(features)
         if spectral_norm:
-            normalize_spectrally(self)
-        put_channels_innermost(self)
+            apply_spectral_norm(self)
+        to_channels_last(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Turns images, with the label's maps if there are any, to features, shape (N, F)."""

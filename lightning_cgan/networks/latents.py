@@ -10,19 +10,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 
 Distribution = Literal["normal", "uniform"]
 
-# As many numbered images share a generator: to make one for each would take longer than to draw. Seeds have 32 bits,
-# and blocks that happen to share one have the same latents: the fewer blocks, the less likely that is.
+# As many numbered images share a random stream: to make one for each would take longer than to draw. Seeds have 32
+# bits, and blocks that happen to share one have the same latents: the fewer blocks, the less likely that is.
 _BLOCK = 1024
 
 
-def draw_latents(
+def sample_latents(
     shape: tuple[int, ...],
     distribution: Distribution,
-    generator: torch.Generator | None,
+    rng: torch.Generator | None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Draws latents, standard normal or uniform in [-1, 1].
@@ -30,17 +30,17 @@ def draw_latents(
     Args:
         shape: The shape of the result, usually (N, latent_dim).
         distribution: The distribution of each number.
-        generator: Draws the numbers, on its own device. Without one, PyTorch's global generator of the CPU does.
+        rng: Draws the numbers, on its own device. Without one, PyTorch's global generator of the CPU does.
         dtype: Of the result; without it, PyTorch's default.
     """
-    device = generator.device if generator is not None else torch.device("cpu")
+    device = rng.device if rng is not None else torch.device("cpu")
     if distribution == "normal":
-        return torch.randn(shape, generator=generator, device=device, dtype=dtype)
-    return torch.rand(shape, generator=generator, device=device, dtype=dtype).mul_(2).sub_(1)
+        return torch.randn(shape, generator=rng, device=device, dtype=dtype)
+    return torch.rand(shape, generator=rng, device=device, dtype=dtype).mul_(2).sub_(1)
 
 
 @dataclass(frozen=True)
-class Drawing:
+class LatentSampler:
     """How the latents of numbered images are drawn.
 
     An image depends on the seed, its class and its number within the class alone: it is the same whatever else is made.
@@ -73,8 +73,8 @@ class Drawing:
         for label, number in zip(labels.tolist(), numbers.tolist(), strict=True):
             block = (label, number // _BLOCK)
             if block not in blocks:
-                generator = generator_at(self.seed, label, variant, block[1])
-                uniform = torch.rand(_BLOCK, latent_dim, generator=generator, dtype=torch.float64)
+                rng = rng_at(self.seed, label, variant, block[1])
+                uniform = torch.rand(_BLOCK, latent_dim, generator=rng, dtype=torch.float64)
                 blocks[block] = self._shaped(uniform, distribution)
             rows.append(blocks[block][number % _BLOCK])
         return torch.stack(rows).float() if rows else torch.empty(0, latent_dim)
@@ -96,7 +96,7 @@ class Drawing:
         return normal.clamp(-8, 8) * self.scale  # 0 would be at infinity
 
 
-def between(first: Tensor, second: Tensor, part: float) -> Tensor:
+def slerp(first: Tensor, second: Tensor, part: float) -> Tensor:
     """Latents on the way from the first (0) to the second (1), along a great circle (White 2016, arXiv:1609.04468).
 
     On a straight line they would come nearer to 0 than latents ever are in training, and images be less varied there.

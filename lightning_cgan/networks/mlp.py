@@ -8,7 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from lightning_cgan.core.images import signed_from_unit, unit_from_signed
-from lightning_cgan.networks.base import Generator, normalize_spectrally
+from lightning_cgan.networks.base import Generator, apply_spectral_norm
 from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Conditioning, LabelInput
 
 
@@ -83,7 +83,7 @@ class MLPDiscriminator(ConditionalDiscriminator):
         self.add_head(widths[-1])
         _initialize(self.head.linear)
         if spectral_norm:
-            normalize_spectrally(self)
+            apply_spectral_norm(self)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Turns images to rows of pixels, inside in [0, 1]."""

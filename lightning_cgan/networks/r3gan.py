@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.networks.base import Generator, at_least_single, put_channels_innermost, starting_size
+from lightning_cgan.networks.base import Generator, at_least_float32, base_resolution, to_channels_last
 from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Conditioning, LabelInput
 
 _SLOPE = 0.2
@@ -52,14 +52,14 @@ class R3GANGenerator(Generator):
         label_embedding: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, latent_dim)
-        size = starting_size(image_size, 2 ** (len(channels) - 1), self)
+        size = base_resolution(image_size, 2 ** (len(channels) - 1), self)
         self.label_input = LabelInput(num_classes, label_embedding)
         self.basis = nn.Parameter(torch.randn(size, size, channels[0]))
         self.modulate = nn.Linear(latent_dim + self.label_input.width, channels[0])
         self.stages = _stages(channels, blocks, expansion, group_width)
         self.transitions = _transitions(channels)
         self.to_image = nn.Conv2d(channels[-1], image_channels, 1)
-        put_channels_innermost(self)
+        to_channels_last(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
@@ -68,7 +68,7 @@ class R3GANGenerator(Generator):
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
             # A 1 x 1 convolution and magnification commute: the small map is the cheaper one to convolve.
             x = stage(interpolate(transition(x), scale_factor=2, mode="bilinear"))
-        pixels = at_least_single(self.to_image(x))  # whose square overflows float16
+        pixels = at_least_float32(self.to_image(x))  # whose square overflows float16
         return pixels * (1 + pixels.square()).rsqrt()
 
 
@@ -103,13 +103,13 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         label_embedding: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
-        size = starting_size(image_size, 2 ** (len(channels) - 1), self)
+        size = base_resolution(image_size, 2 ** (len(channels) - 1), self)
         self.from_image = nn.Conv2d(image_channels + self.label_channels, channels[0], 1)
         self.stages = _stages(channels, blocks, expansion, group_width)
         self.transitions = _transitions(channels)
         self.basis = nn.Conv2d(channels[-1], channels[-1], size, groups=channels[-1])
         self.add_head(channels[-1])
-        put_channels_innermost(self)
+        to_channels_last(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Turns images, with the label's maps if there are any, to features, shape (N, F)."""

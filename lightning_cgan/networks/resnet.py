@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.networks.base import Generator, normalize_spectrally, put_channels_innermost, starting_size
+from lightning_cgan.networks.base import Generator, apply_spectral_norm, base_resolution, to_channels_last
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, ConditionalDiscriminator, Conditioning
 
 
@@ -41,13 +41,13 @@ class ResNetGenerator(Generator):
         channels: Sequence[int] = (128, 64, 32),
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, latent_dim)
-        self.first_size = starting_size(image_size, 2 ** (len(channels) - 1), self)
+        self.first_size = base_resolution(image_size, 2 ** (len(channels) - 1), self)
         self.first_channels = channels[0]
         self.project = nn.Linear(latent_dim, channels[0] * self.first_size**2)
         self.blocks = nn.ModuleList(_UpBlock(*widths, num_classes) for widths in pairwise(channels))
         self.norm = nn.BatchNorm2d(channels[-1])
         self.to_image = nn.Conv2d(channels[-1], image_channels, 3, padding=1)
-        put_channels_innermost(self)
+        to_channels_last(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Makes images, shape (N, C, H, W), in [-1, 1]."""
@@ -92,14 +92,14 @@ class ResNetDiscriminator(ConditionalDiscriminator):
         last = len(channels) - 1
         self.blocks = nn.Sequential(
             *(
-                _DownBlock(*widths, activate=place > 0, halve=place < last)
-                for place, widths in enumerate(pairwise([image_channels + self.label_channels, *channels]))
+                _DownBlock(*widths, activate=index > 0, halve=index < last)
+                for index, widths in enumerate(pairwise([image_channels + self.label_channels, *channels]))
             )
         )
         self.add_head(channels[-1])
         if spectral_norm:
-            normalize_spectrally(self)
-        put_channels_innermost(self)
+            apply_spectral_norm(self)
+        to_channels_last(self)
 
     def features(self, images: Tensor) -> Tensor:
         """Turns images, with the label's maps if there are any, to features, shape (N, F)."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lightning_cgan.core.errors import UsageError, check_seed
-from lightning_cgan.core.rng import generator_at
+from lightning_cgan.core.rng import rng_at
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.latents import Distribution, draw_latents
+from lightning_cgan.networks.latents import Distribution, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -49,9 +49,9 @@ class Sampler(nn.Module):
             UsageError: The seed is no whole number of 64 bits.
         """
         check_seed("seed", seed)
-        generator = None if seed is None else generator_at(seed)
+        rng = None if seed is None else rng_at(seed)
         # Of a fixed type: a run in half precision beside this changes the one that PyTorch would take.
-        return draw_latents((count, self.generator.latent_dim), self.latents, generator, torch.float32)
+        return sample_latents((count, self.generator.latent_dim), self.latents, rng, torch.float32)
 
     def chosen_generator(self, ema: bool) -> Generator:
         """The generator that makes images: with the moving average of the weights, if wanted and where there is one."""

@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.serialization import Rebuildable
+from lightning_cgan.core.serialization import ConfigMixin
 
 
-class Augmentation(Rebuildable, ABC):
+class Augmentation(ConfigMixin, ABC):
     """The contract of an augmentation: a function of images and random numbers, with gradients to the images.
 
     The numbers are handed in so that several processes, or a resumed run, augment as one undisturbed process does.
 
     Attributes:
-        draws: How many random numbers it needs for an image.
+        num_uniforms: How many random numbers it needs for an image.
     """
 
-    draws: int
+    num_uniforms: int
 
     @abstractmethod
-    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Changes images, shape (N, C, H, W), in [-1, 1], by uniform numbers in [0, 1), shape (N, draws)."""
 
 
@@ -39,18 +39,18 @@ class Translation(Augmentation):
         fill: The value of the pixels that are laid bare, in [-1, 1]: 0 in the paper, -1 for a black background.
     """
 
-    draws = 2
+    num_uniforms = 2
 
     def __init__(self, ratio: float = 0.125, fill: float = 0.0) -> None:
         _check_fraction("ratio", ratio)
         self.ratio = ratio
         self.fill = fill
 
-    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Shifts images; every shift is equally likely."""
         height, width = images.shape[2:]
         largest = [int(size * self.ratio) for size in (height, width)]
-        shifts = [_choose(chance[:, axis], 2 * largest[axis] + 1) - largest[axis] for axis in range(2)]
+        shifts = [_choose(uniforms[:, axis], 2 * largest[axis] + 1) - largest[axis] for axis in range(2)]
         rows, columns = (_positions(images, axis) - shifts[axis][:, None] for axis in range(2))
         is_inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
         samples = torch.arange(len(images), device=images.device)[:, None, None]
@@ -67,21 +67,21 @@ class Cutout(Augmentation):
         fill: The value of the blank pixels, in [-1, 1]: 0 in the paper.
     """
 
-    draws = 2
+    num_uniforms = 2
 
     def __init__(self, ratio: float = 0.5, fill: float = 0.0) -> None:
         _check_fraction("ratio", ratio)
         self.ratio = ratio
         self.fill = fill
 
-    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Blanks squares; every place of the centre is equally likely."""
         is_blank = []
         for axis in range(2):
             size = images.shape[2 + axis]
             side = int(size * self.ratio)
             # The middle of an even side lies between two pixels, or on a border: one place more.
-            start = _choose(chance[:, axis], size + 1 - side % 2)[:, None] - side // 2
+            start = _choose(uniforms[:, axis], size + 1 - side % 2)[:, None] - side // 2
             position = _positions(images, axis)
             is_blank.append((position >= start) & (position < start + side))
         return images.masked_fill((is_blank[0][:, :, None] & is_blank[1][:, None])[:, None], self.fill)
@@ -97,17 +97,17 @@ class Color(Augmentation):
         contrast: By how much the distance of each pixel from the mean of the image is stretched or shrunk, at most.
     """
 
-    draws = 3
+    num_uniforms = 3
 
     def __init__(self, brightness: float = 0.5, saturation: float = 1.0, contrast: float = 0.5) -> None:
         for name, value in (("brightness", brightness), ("saturation", saturation), ("contrast", contrast)):
             _check_fraction(name, value)
         self.amounts = (brightness, saturation, contrast)
 
-    def __call__(self, images: Tensor, chance: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Changes images: brightness first, then saturation, then contrast."""
-        amounts = chance.new_tensor(self.amounts)
-        brighter, saturated, contrasted = ((2 * chance - 1) * amounts).to(images.dtype).T[:, :, None, None, None]
+        amounts = uniforms.new_tensor(self.amounts)
+        brighter, saturated, contrasted = ((2 * uniforms - 1) * amounts).to(images.dtype).T[:, :, None, None, None]
         images = images + brighter
         if images.shape[1] > 1:
             gray = images.mean(1, keepdim=True)
@@ -122,9 +122,9 @@ def _positions(images: Tensor, axis: int) -> Tensor:
     return torch.arange(images.shape[2 + axis], device=images.device)[None]
 
 
-def _choose(chance: Tensor, count: int) -> Tensor:
+def _choose(uniforms: Tensor, count: int) -> Tensor:
     """Whole numbers from 0 to count - 1, all equally likely."""
-    return (chance * count).long()
+    return (uniforms * count).long()
 
 
 def _check_fraction(option: str, value: float) -> None:

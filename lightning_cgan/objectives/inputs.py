@@ -15,15 +15,15 @@ from torch import Tensor
 
 from lightning_cgan.core.distributed import gather_rows
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.rng import TRAINING, generator_at
+from lightning_cgan.core.rng import TRAINING, rng_at
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.latents import Distribution, draw_latents
+from lightning_cgan.networks.latents import Distribution, sample_latents
 from lightning_cgan.objectives.augmentations import Augmentation
 
 LabelSource = Literal["real", "uniform", "empirical"]
 
 
-class Round(NamedTuple):
+class UpdateInputs(NamedTuple):
     """Real images, and all that is random about the generated ones beside them; every row belongs to one image.
 
     Attributes:
@@ -31,22 +31,22 @@ class Round(NamedTuple):
         labels: Their labels, shape (N,).
         latents: The latents of the generated images, shape (N, latent_dim).
         fake_labels: The labels of the generated images, shape (N,).
-        places: Uniform random numbers in [0, 1) for penalties, shape (N, 1), or (N, 0) if none needs them.
-        chance: Such numbers for the augmentation of the generated images, shape (N, draws).
+        interpolation: Uniform random numbers in [0, 1) for penalties, shape (N, 1), or (N, 0) if none needs them.
+        uniforms: Such numbers for the augmentation of the generated images, shape (N, draws).
     """
 
     real: Tensor
     labels: Tensor
     latents: Tensor
     fake_labels: Tensor
-    places: Tensor
-    chance: Tensor
+    interpolation: Tensor
+    uniforms: Tensor
 
-    def split(self, parts: int) -> list[Round]:
+    def split(self, parts: int) -> list[UpdateInputs]:
         """Cuts it into equal parts."""
         if parts == 1:
             return [self]
-        return [Round(*columns) for columns in zip(*(column.chunk(parts) for column in self), strict=True)]
+        return [UpdateInputs(*columns) for columns in zip(*(column.chunk(parts) for column in self), strict=True)]
 
 
 class StepInputs(NamedTuple):
@@ -58,12 +58,12 @@ class StepInputs(NamedTuple):
         shares_fakes: Whether that works on the images of the discriminator's last update.
     """
 
-    discriminator: list[Round]
-    generator: Round
+    discriminator: list[UpdateInputs]
+    generator: UpdateInputs
     shares_fakes: bool
 
 
-class Dealer:
+class InputSampler:
     """Deals the rounds of a run.
 
     Args:
@@ -72,7 +72,7 @@ class Dealer:
         latents: The distribution of the latents.
         fake_labels: Where the labels of generated images come from; see `ConditionalGAN`.
         augmentations: What real and generated images go through.
-        with_places: Whether a penalty needs random numbers.
+        with_interpolation: Whether a penalty needs random numbers.
         discriminator_steps: The number of the discriminator's updates in a step.
         share_fakes: Whether the generator's update works on the images of the last of them.
     """
@@ -84,7 +84,7 @@ class Dealer:
         latents: Distribution,
         fake_labels: LabelSource,
         augmentations: Sequence[Augmentation],
-        with_places: bool,
+        with_interpolation: bool,
         discriminator_steps: int = 1,
         share_fakes: bool = True,
     ) -> None:
@@ -93,12 +93,12 @@ class Dealer:
         self.latents = latents
         self.fake_labels = fake_labels
         self.augmentations = augmentations
-        self.with_places = with_places
+        self.with_interpolation = with_interpolation
         self.discriminator_steps = discriminator_steps
         self.share_fakes = share_fakes
         self.rank, self.world_size = 0, 1
 
-    def join(self, rank: int, world_size: int) -> None:
+    def set_rank(self, rank: int, world_size: int) -> None:
         """Tells which of how many processes this one is."""
         self.rank, self.world_size = rank, world_size
 
@@ -112,57 +112,57 @@ class Dealer:
             step: The number of the step.
         """
 
-        def inputs(part: tuple[Tensor, Tensor], number: int) -> Round:
-            return self.deal(generator_at(seed, TRAINING, step, number, device=images.device), *part)
+        def sample_part(part: tuple[Tensor, Tensor], number: int) -> UpdateInputs:
+            return self.sample_update(rng_at(seed, TRAINING, step, number, device=images.device), *part)
 
         count = self.discriminator_steps
         parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
-        rounds = [inputs(part, number) for number, part in enumerate(parts)]
+        updates = [sample_part(part, number) for number, part in enumerate(parts)]
         # Else an address of its own: fresh latents, as if one more part of the batch had come.
-        last = rounds[-1] if self.share_fakes else inputs(parts[-1], count)
-        return StepInputs(rounds, last, self.share_fakes)
+        last = updates[-1] if self.share_fakes else sample_part(parts[-1], count)
+        return StepInputs(updates, last, self.share_fakes)
 
-    def deal(self, generator: torch.Generator, real: Tensor, labels: Tensor) -> Round:
+    def sample_update(self, rng: torch.Generator, real: Tensor, labels: Tensor) -> UpdateInputs:
         """Draws what belongs to these real images, and augments them."""
-        latents, fake_labels = self.draw_fakes(generator, labels)
-        draws = sum(augmentation.draws for augmentation in self.augmentations)
-        widths = [int(self.with_places), draws, draws]
+        latents, fake_labels = self.sample_fakes(rng, labels)
+        num_uniforms = sum(augmentation.num_uniforms for augmentation in self.augmentations)
+        widths = [int(self.with_interpolation), num_uniforms, num_uniforms]
         shape = (len(labels) * self.world_size, sum(widths))
-        chance = self._share(torch.rand(shape, generator=generator, device=generator.device))
-        places, for_real, for_fake = chance.split(widths, dim=1)
-        return Round(self.augment(real, for_real), labels, latents, fake_labels, places, for_fake)
+        uniforms = self._share(torch.rand(shape, generator=rng, device=rng.device))
+        interpolation, for_real, for_fake = uniforms.split(widths, dim=1)
+        return UpdateInputs(self.augment(real, for_real), labels, latents, fake_labels, interpolation, for_fake)
 
-    def draw_fakes(self, generator: torch.Generator, labels: Tensor, alone: bool = False) -> tuple[Tensor, Tensor]:
+    def sample_fakes(self, rng: torch.Generator, labels: Tensor, alone: bool = False) -> tuple[Tensor, Tensor]:
         """Draws latents and labels of the generated images that stand beside real ones with these labels.
 
         Args:
-            generator: Draws the numbers, the same in every process.
+            rng: Draws the numbers, the same in every process.
             labels: The labels of this process's real images, shape (N,).
             alone: Whether shares may differ in size, as those of a last batch do. Labels are not shuffled over the
                 processes then: they follow their frequencies as they are.
         """
-        latents = self.draw_latents(len(labels), generator)
+        latents = self.sample_latents(len(labels), rng)
         if self.fake_labels == "real" or (self.fake_labels == "empirical" and alone):
             return latents, labels
-        whole, device = len(labels) * self.world_size, generator.device
+        whole, device = len(labels) * self.world_size, rng.device
         if self.fake_labels == "uniform":
-            return latents, self._share(torch.randint(self.num_classes, (whole,), generator=generator, device=device))
+            return latents, self._share(torch.randint(self.num_classes, (whole,), generator=rng, device=device))
         everywhere = gather_rows(labels) if self.world_size > 1 else labels
-        return latents, everywhere[self._share(torch.randperm(whole, generator=generator, device=device))]
+        return latents, everywhere[self._share(torch.randperm(whole, generator=rng, device=device))]
 
-    def draw_latents(self, count: int, generator: torch.Generator) -> Tensor:
+    def sample_latents(self, count: int, rng: torch.Generator) -> Tensor:
         """Draws latents for so many images of this process, shape (count, latent_dim)."""
-        return self._share(draw_latents((count * self.world_size, self.latent_dim), self.latents, generator))
+        return self._share(sample_latents((count * self.world_size, self.latent_dim), self.latents, rng))
 
-    def make(self, generator: Generator, dealt: Round) -> Tensor:
+    def generate_fakes(self, generator: Generator, inputs: UpdateInputs) -> Tensor:
         """Generates the images of a round, and augments them."""
-        return self.augment(generator(dealt.latents, dealt.fake_labels), dealt.chance)
+        return self.augment(generator(inputs.latents, inputs.fake_labels), inputs.uniforms)
 
-    def augment(self, images: Tensor, chance: Tensor) -> Tensor:
+    def augment(self, images: Tensor, uniforms: Tensor) -> Tensor:
         """Augments images with random numbers of shape (N, draws)."""
         if not self.augmentations:
             return images
-        columns = chance.split([augmentation.draws for augmentation in self.augmentations], dim=1)
+        columns = uniforms.split([augmentation.num_uniforms for augmentation in self.augmentations], dim=1)
         for augmentation, drawn in zip(self.augmentations, columns, strict=True):
             images = augmentation(images, drawn)
         return images

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, relu, softplus
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.serialization import Rebuildable
+from lightning_cgan.core.serialization import ConfigMixin
 
 
-class AdversarialLoss(Rebuildable, ABC):
+class AdversarialLoss(ConfigMixin, ABC):
     """The contract of a loss: two scalars to minimise.
 
     Attributes:
@@ -124,7 +124,7 @@ class RelativisticPairing(AdversarialLoss):
         return softplus(real_logits - fake_logits).mean()
 
 
-class AuxiliaryClassifier(Rebuildable):
+class AuxiliaryClassifier(ConfigMixin):
     """The class terms of an AC-GAN (Odena et al. 2017, arXiv:1610.09585, equation 3), beside any adversarial loss.
 
     The discriminator learns to name the class of an image, the generator to make images whose class it names.

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.networks.base import Discriminator, Judgement, judge
-from lightning_cgan.objectives.inputs import Round
+from lightning_cgan.networks.base import Discriminator, DiscriminatorOutput, discriminate
+from lightning_cgan.objectives.inputs import UpdateInputs
 from lightning_cgan.objectives.losses import AdversarialLoss, AuxiliaryClassifier
 from lightning_cgan.objectives.penalties import GradientPenalty
 
@@ -43,58 +43,57 @@ class Objectives:
         self.auxiliary_classifier = auxiliary_classifier
         self.joint_pass = joint_pass
 
-    def due(self, step: int) -> Penalties:
-        """The penalties that are computed in an alternation."""
+    def active_penalties(self, step: int) -> Penalties:
+        """The penalties that are computed in a step."""
         return tuple(penalty for penalty in self.penalties if step % penalty.interval == 0)
 
     def of_discriminator(
-        self, discriminator: Discriminator, dealt: Round, fake: Tensor, due: Penalties
+        self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor, penalties: Penalties
     ) -> tuple[Tensor, Means]:
         """The discriminator's objective on a round, given its generated images, detached from the generator."""
-        real, labels, fake_labels = dealt.real, dealt.labels, dealt.fake_labels
-        judged_real, judged_fake = self._judge_both(discriminator, real, labels, fake, fake_labels)
-        objective = loss = self.loss.discriminator(judged_real.logits, judged_fake.logits)
+        real, labels, fake_labels = inputs.real, inputs.labels, inputs.fake_labels
+        real_output, fake_output = self._discriminate_both(discriminator, real, labels, fake, fake_labels)
+        objective = loss = self.loss.discriminator(real_output.logits, fake_output.logits)
         means = {
             "discriminator_loss": loss,
-            "real_logits": judged_real.logits.mean(),
-            "fake_logits": judged_fake.logits.mean(),
+            "real_logits": real_output.logits.mean(),
+            "fake_logits": fake_output.logits.mean(),
         }
         if self.auxiliary_classifier is not None:
-            real_classes, fake_classes = cast(Tensor, judged_real.class_logits), cast(Tensor, judged_fake.class_logits)
+            real_classes, fake_classes = cast(Tensor, real_output.class_logits), cast(Tensor, fake_output.class_logits)
             term = self.auxiliary_classifier.discriminator(real_classes, labels, fake_classes, fake_labels)
             objective = objective + term
             means["discriminator_class_loss"] = term
-        for penalty in due:
-            places = dealt.places[:, 0] if penalty.needs_places else None
-            objective = objective + penalty.interval * penalty(discriminator, real, fake, labels, fake_labels, places)
+        for penalty in penalties:
+            objective = objective + penalty.lazy(discriminator, inputs, fake)
         return objective, means
 
-    def of_generator(self, discriminator: Discriminator, dealt: Round, fake: Tensor) -> tuple[Tensor, Means]:
+    def of_generator(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> tuple[Tensor, Means]:
         """The generator's objective on a round, given its generated images."""
         real_logits = None
         if self.loss.needs_real_logits:
             with torch.no_grad():
-                real_logits = judge(discriminator, dealt.real, dealt.labels).logits
-        judged = judge(discriminator, fake, dealt.fake_labels)
-        objective = loss = self.loss.generator(judged.logits, real_logits)
+                real_logits = discriminate(discriminator, inputs.real, inputs.labels).logits
+        output = discriminate(discriminator, fake, inputs.fake_labels)
+        objective = loss = self.loss.generator(output.logits, real_logits)
         means = {"generator_loss": loss}
         if self.auxiliary_classifier is not None:
-            term = self.auxiliary_classifier.generator(cast(Tensor, judged.class_logits), dealt.fake_labels)
+            term = self.auxiliary_classifier.generator(cast(Tensor, output.class_logits), inputs.fake_labels)
             objective = objective + term
             means["generator_class_loss"] = term
         return objective, means
 
-    def _judge_both(
+    def _discriminate_both(
         self, discriminator: Discriminator, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
-    ) -> tuple[Judgement, Judgement]:
+    ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
         """What the discriminator says of real and of generated images."""
         if not self.joint_pass:
-            return judge(discriminator, real, labels), judge(discriminator, fake, fake_labels)
+            return discriminate(discriminator, real, labels), discriminate(discriminator, fake, fake_labels)
         # In the precision of the generated images: the discriminator's first layer would round the real ones likewise.
         both = torch.cat([real.to(fake.dtype), fake]), torch.cat([labels, fake_labels])
-        logits, class_logits = judge(discriminator, *both)
+        logits, class_logits = discriminate(discriminator, *both)
         halves = (None, None) if class_logits is None else class_logits.split(len(real))
-        return tuple(map(Judgement, logits.split(len(real)), halves))  # type: ignore[return-value]
+        return tuple(map(DiscriminatorOutput, logits.split(len(real)), halves))  # type: ignore[return-value]
 
 
 def check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:

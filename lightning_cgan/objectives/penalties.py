@@ -12,24 +12,25 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.serialization import Rebuildable
-from lightning_cgan.networks.base import Discriminator, is_compiled, judge
+from lightning_cgan.core.serialization import ConfigMixin
+from lightning_cgan.networks.base import Discriminator, discriminate, is_compiled
+from lightning_cgan.objectives.inputs import UpdateInputs
 
 
-class GradientPenalty(Rebuildable, ABC):
+class GradientPenalty(ConfigMixin, ABC):
     """The contract of a penalty: a scalar that is added to the discriminator's loss.
 
     Args:
-        interval: The penalty is computed in every so many alternations, and then counts so many times as much (lazy
+        interval: The penalty is computed in every so many steps, and then counts so many times as much (lazy
             regularisation: Karras et al. 2020, arXiv:1912.04958, appendix B).
 
     Attributes:
-        needs_places: Whether it looks at points between the images, and so needs random numbers.
+        needs_interpolation: Whether it looks at points between the images, and so needs random numbers.
         varying: The names of numbers that may change in every step, as an annealed weight does: where a step is
             recorded as a graph they are tensors.
     """
 
-    needs_places: bool = False
+    needs_interpolation: bool = False
     varying: tuple[str, ...] = ()
 
     def __init__(self, interval: int = 1) -> None:
@@ -37,26 +38,19 @@ class GradientPenalty(Rebuildable, ABC):
         self.interval = interval
 
     @abstractmethod
-    def __call__(
-        self,
-        discriminator: Discriminator,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor,
-        fake_labels: Tensor,
-        places: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
         """Computes the penalty, its weight included.
 
         Args:
             discriminator: The network to penalise.
-            real: Real images, shape (N, C, H, W), in [-1, 1].
-            fake: Generated images of the same shape, detached from the generator.
-            labels: The labels of the real images, shape (N,).
-            fake_labels: The labels that the generated images were asked for, shape (N,).
-            places: Uniform random numbers in [0, 1), shape (N,), for a penalty that needs them. They are handed in so
-                that n processes draw what one does.
+            inputs: Real images, shape (N, C, H, W), in [-1, 1], their labels, the labels of the generated images, and
+                random numbers: these are handed in so that n processes draw what one does.
+            fake: Generated images, of the shape of the real ones, detached from the generator.
         """
+
+    def lazy(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
+        """The penalty as it counts in a step that computes it: `interval` times as much."""
+        return self.interval * self(discriminator, inputs, fake)
 
 
 class R1(GradientPenalty):
@@ -64,7 +58,7 @@ class R1(GradientPenalty):
 
     Args:
         gamma: The weight.
-        interval: The number of alternations from one computation to the next; the weight grows in proportion.
+        interval: The number of steps from one computation to the next; the weight grows in proportion.
     """
 
     varying = ("gamma",)
@@ -73,17 +67,9 @@ class R1(GradientPenalty):
         super().__init__(interval)
         self.gamma = gamma
 
-    def __call__(
-        self,
-        discriminator: Discriminator,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor,
-        fake_labels: Tensor,
-        places: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
         """Computes the penalty at the real images."""
-        return self._slope(discriminator, real, labels)
+        return self._slope(discriminator, inputs.real, inputs.labels)
 
     def _slope(self, discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
         return self.gamma / 2 * image_gradients(discriminator, images, labels).square().sum(1).mean()
@@ -92,17 +78,9 @@ class R1(GradientPenalty):
 class R2(R1):
     """gamma / 2 · E[‖∇D(x)‖²] at generated images (Mescheder et al. 2018, arXiv:1801.04406, equation 10)."""
 
-    def __call__(
-        self,
-        discriminator: Discriminator,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor,
-        fake_labels: Tensor,
-        places: Tensor | None = None,
-    ) -> Tensor:
+    def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
         """Computes the penalty at the generated images."""
-        return self._slope(discriminator, fake, fake_labels)
+        return self._slope(discriminator, fake, inputs.fake_labels)
 
 
 class WassersteinGradientPenalty(GradientPenalty):
@@ -113,34 +91,27 @@ class WassersteinGradientPenalty(GradientPenalty):
 
     Args:
         weight: The weight, called lambda in the paper, which uses 10.
-        interval: The number of alternations from one computation to the next; the weight grows in proportion.
+        interval: The number of steps from one computation to the next; the weight grows in proportion.
     """
 
-    needs_places = True
+    needs_interpolation = True
     varying = ("weight",)
 
     def __init__(self, weight: float, interval: int = 1) -> None:
         super().__init__(interval)
         self.weight = weight
 
-    def __call__(
-        self,
-        discriminator: Discriminator,
-        real: Tensor,
-        fake: Tensor,
-        labels: Tensor,
-        fake_labels: Tensor,
-        places: Tensor | None = None,
-    ) -> Tensor:
-        """Computes the penalty at the place (0 for the real image, 1 for the fake) on each line.
+    def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
+        """Computes the penalty at one point of each line: 0 is the real image, 1 the generated one.
 
         Raises:
-            UsageError: There are no places.
+            UsageError: There are no interpolation numbers.
         """
-        if places is None:
-            raise UsageError("places: expected a number for each image, got none; draw them with torch.rand(len(real))")
-        between = real + places.to(real.dtype).view(-1, 1, 1, 1) * (fake - real)
-        gradients = image_gradients(discriminator, between, labels)
+        real = inputs.real
+        if not inputs.interpolation.numel():
+            raise UsageError("interpolation: expected a number for each image, got none; give torch.rand(len(real), 1)")
+        points = real + inputs.interpolation.to(real.dtype).view(-1, 1, 1, 1) * (fake - real)
+        gradients = image_gradients(discriminator, points, inputs.labels)
         norms = torch.linalg.vector_norm(gradients, dim=1)  # whose own gradient at zero is zero
         penalty: Tensor = self.weight * (norms - 1).square().mean()
         return penalty
@@ -155,6 +126,6 @@ def image_gradients(discriminator: Discriminator, images: Tensor, labels: Tensor
         torch.compiler.set_stance("force_eager") if is_compiled(discriminator) else nullcontext(),
     ):
         images = images.detach().to(weights.dtype).requires_grad_()
-        logits = judge(discriminator, images, labels).logits
+        logits = discriminate(discriminator, images, labels).logits
         (gradients,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradients.flatten(1)

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, printable
-from lightning_cgan.core.files import previous_of, remove_unfinished, write_whole
+from lightning_cgan.core.files import backup_path, remove_unfinished, write_atomic
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -47,7 +47,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         torch.save(checkpoint, buffer)
         try:
             remove_unfinished(file.parent)
-            write_whole(file, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()), keep_previous=True)
+            write_atomic(file, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()), keep_backup=True)
         except OSError as error:
             self._warn(file, str(error))
         else:
@@ -77,7 +77,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if _is_remote(path):
             return dict(super().load_checkpoint(path, map_location, weights_only=True))
         file = Path(path)
-        previous = previous_of(file)
+        previous = backup_path(file)
         try:
             return _read(file, map_location)
         except _DamageError as damage:
@@ -96,7 +96,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         super().remove_checkpoint(path)
         if not _is_remote(path):
-            previous_of(Path(path)).unlink(missing_ok=True)
+            backup_path(Path(path)).unlink(missing_ok=True)
 
 
 def fails_to_restore(error: BaseException) -> bool:

@@ -14,14 +14,14 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
-from lightning_cgan.core.files import write_whole
+from lightning_cgan.core.files import write_atomic
 
 
 class MetricsFile(Logger):
     """Writes `metrics.csv` into the folder of a run, a row at a time.
 
     Lightning's `CSVLogger` deletes the file of a run that goes on in its folder, and keeps rows back. Here a row is on
-    the disk before the next alternation, a checkpoint knows how many there were, and a run that goes on from it leaves
+    the disk before the next step, a checkpoint knows how many there were, and a run that goes on from it leaves
     out those that came later: it will write them again. Where the disk is full, rows wait in memory.
 
     Args:
@@ -77,7 +77,7 @@ class MetricsFile(Logger):
             writer.writeheader()
         writer.writerows(self.rows if begins else self.rows[self._on_disk :])
         if begins:
-            write_whole(self.file, lambda unfinished: unfinished.write_bytes(text.getvalue().encode()))
+            write_atomic(self.file, lambda unfinished: unfinished.write_bytes(text.getvalue().encode()))
         else:
             size = self.file.stat().st_size
             try:
@@ -89,7 +89,7 @@ class MetricsFile(Logger):
         self._columns, self._on_disk = columns, len(self.rows)
 
     @rank_zero_only
-    def go_on_from(self, count: int) -> None:
+    def truncate_to(self, count: int) -> None:
         """Takes up the first rows of the file that is there, and drops the others.
 
         Args:

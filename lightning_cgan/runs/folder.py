@@ -27,12 +27,12 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        is_resumed: Whether it is that of an earlier run, which goes on there.
+        is_resuming: Whether it is that of an earlier run, which goes on there.
         made: What was made for it, from itself upwards.
     """
 
     path: Path
-    is_resumed: bool = False
+    is_resuming: bool = False
     made: tuple[Path, ...] = ()
 
     def discard(self) -> None:
@@ -68,7 +68,7 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
     raise AssertionError
 
 
-def folder_of_run(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder:
+def resolve_run_dir(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder:
     """The folder of a run: that of an earlier one, which goes on there, or a new one.
 
     Of several processes, only the first may ask; the others learn it from the Trainer (`callbacks/base.py`).
@@ -76,9 +76,9 @@ def folder_of_run(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder
     Raises:
         UsageError: It could not be written to.
     """
-    old = folder_that_goes_on(checkpoint, runs_dir, name)
+    old = run_dir_of_checkpoint(checkpoint, runs_dir, name)
     check_writable(old or Path(runs_dir) / name)
-    return RunFolder(old, is_resumed=True) if old else new_run_folder(runs_dir, name)
+    return RunFolder(old, is_resuming=True) if old else new_run_folder(runs_dir, name)
 
 
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:
@@ -87,7 +87,7 @@ def newest_checkpoint(runs_dir: str, name: str) -> Path | None:
     return max(checkpoints, key=lambda file: file.stat().st_mtime, default=None)
 
 
-def folder_that_goes_on(checkpoint: str | None, runs_dir: str, name: str) -> Path | None:
+def run_dir_of_checkpoint(checkpoint: str | None, runs_dir: str, name: str) -> Path | None:
     """The folder of the run that a checkpoint is the end of; none if it is another's, or not the last of its run."""
     if checkpoint is None or Path(checkpoint).name != "last.ckpt":
         return None

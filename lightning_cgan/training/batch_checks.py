@@ -60,7 +60,7 @@ class BatchChecker:
             return images, labels
         values = [*labels.aminmax(), *images.aminmax()]
         if at_once:
-            self._judge([value.item() for value in values], where, is_first=batch_idx == 0)
+            self._check_values([value.item() for value in values], where, is_first=batch_idx == 0)
             return images, labels
         self._waiting.append((where, values))
         if len(self._waiting) == _MOST_WAITING:
@@ -79,7 +79,7 @@ class BatchChecker:
         columns = zip(*(values for _, values in waiting), strict=True)
         rows = zip(*(torch.stack(column).tolist() for column in columns), strict=True)
         for (where, _), row in zip(waiting, rows, strict=True):
-            self._judge(list(row), where)
+            self._check_values(list(row), where)
 
     def pair(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Images in the precision of the networks and labels as int64, of the right shapes; see `check`.
@@ -127,7 +127,7 @@ class BatchChecker:
             expected = f"expected shape {_batched(self.image_shape)}, as the networks have"
             raise UsageError(f"images: {expected}, got {_batched(got)}; {remedy}")
 
-    def _judge(self, values: list[Any], where: str, is_first: bool = False) -> None:
+    def _check_values(self, values: list[Any], where: str, is_first: bool = False) -> None:
         """Refuses impossible values: of the lowest and the highest label, and the lowest and the highest pixel."""
         lowest_label, highest_label, lowest, highest = values
         if lowest_label == _FRACTION:
@@ -186,7 +186,7 @@ class BatchChecker:
         labels = whole if whole.ndim == 1 else whole[:, 0]
         if len(labels):
             lowest, highest = (value.item() for value in labels.aminmax())
-            self._judge([lowest, highest, 0.0, 0.0], where)
+            self._check_values([lowest, highest, 0.0, 0.0], where)
         if whole.ndim == 2 and bool((whole[:, 1] < 0).any()):
             raise UsageError(f"{where}: expected numbers of images from 0, got negative ones; number them from 0")
         return whole

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, printable
-from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.core.schema import check_schema
 from lightning_cgan.training.contract import ROLES
 from lightning_cgan.training.numerics import check_numerics
 
@@ -36,40 +36,40 @@ def check_progress(checkpoint: dict[str, Any]) -> None:
             "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); "
             "name another, or begin a run with these weights: load_from_checkpoint, then fit without ckpt_path"
         )
-    check_kinds({"epoch": 1, "global_step": 1}, checkpoint, "its content")
+    check_schema({"epoch": 1, "global_step": 1}, checkpoint, "its content")
 
 
 def check_form(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: int, remedy: str) -> None:
     """Looks whether there are as many optimizers, parameter groups and schedulers as are expected."""
     groups = [{"param_groups": [{"params": of["params"]} for of in state["param_groups"]]} for state in expected]
-    check_kinds(groups, checkpoint.get("optimizer_states"), "optimizer_states", exact=False, remedy=remedy)
-    check_kinds([{}] * schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", remedy=remedy)
+    check_schema(groups, checkpoint.get("optimizer_states"), "optimizer_states", exact=False, remedy=remedy)
+    check_schema([{}] * schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", remedy=remedy)
     if len(checkpoint["lr_schedulers"]) > schedulers:
         raise UsageError(f"the checkpoint: expected no lr_schedulers, got {len(checkpoint['lr_schedulers'])}; {remedy}")
 
 
 def check_states(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: Any, remedy: str) -> None:
     """Looks at what PyTorch takes up without a look."""
-    check_kinds(schedulers, checkpoint["lr_schedulers"], "lr_schedulers", exact=False, remedy=remedy)
+    check_schema(schedulers, checkpoint["lr_schedulers"], "lr_schedulers", exact=False, remedy=remedy)
     for number, state in enumerate(expected):
         saved, name = checkpoint["optimizer_states"][number], f"optimizer_states.{number}"
-        check_kinds({}, saved.get("state"), f"{name}.state")
+        check_schema({}, saved.get("state"), f"{name}.state")
         if state["state"] is None:
             continue
-        check_kinds(state["param_groups"], saved["param_groups"], f"{name}.param_groups", False, remedy)
-        for place, values in saved["state"].items():  # a parameter that never had a gradient has none
-            check_kinds(state["state"].get(place, "nothing"), values, f"{name}.state.{place}", False, remedy)
+        check_schema(state["param_groups"], saved["param_groups"], f"{name}.param_groups", False, remedy)
+        for index, values in saved["state"].items():  # a parameter that never had a gradient has none
+            check_schema(state["state"].get(index, "nothing"), values, f"{name}.state.{index}", False, remedy)
 
 
 def check_loops(trainer: Trainer, saved: Any) -> None:
     """Looks at the counts that Lightning takes up for whatever it does next."""
-    check_kinds({"fit_loop": {}}, saved, "loops")
+    check_schema({"fit_loop": {}}, saved, "loops")
     for name in saved.keys() & {"fit_loop", "validate_loop", "test_loop", "predict_loop"}:
         expected, found = getattr(trainer, name).state_dict(), saved[name]
         counts = found.get("state_dict") if isinstance(found, dict) else None
         if isinstance(counts, dict) and "combined_loader" not in counts:  # saved before there was a loader
             expected["state_dict"].pop("combined_loader", None)
-        check_kinds(expected, found, f"loops.{name}")
+        check_schema(expected, found, f"loops.{name}")
 
 
 def check_entry(state: dict[str, Any]) -> None:
@@ -82,15 +82,15 @@ def check_entry(state: dict[str, Any]) -> None:
         "skipped_steps": counts,
         "running_means": {"sums": {}, "counts": {}},
     }
-    check_kinds(expected, state, "lightning_cgan")
-    check_kinds({}, state.get("data") or {}, "lightning_cgan.data")
+    check_schema(expected, state, "lightning_cgan")
+    check_schema({}, state.get("data") or {}, "lightning_cgan.data")
     if state.get("numerics") is not None:
         check_numerics(state["numerics"])
     means = state["running_means"]
-    check_kinds(dict.fromkeys(means["sums"], 1), means["counts"], "lightning_cgan.running_means.counts")
+    check_schema(dict.fromkeys(means["sums"], 1), means["counts"], "lightning_cgan.running_means.counts")
     for name, sums in means["sums"].items():
         shape = sums.shape if isinstance(sums, Tensor) and sums.ndim < 2 else (1,)
-        check_kinds(torch.zeros(shape), sums, f"lightning_cgan.running_means.sums.{name}")
+        check_schema(torch.zeros(shape), sums, f"lightning_cgan.running_means.sums.{name}")
 
 
 def check_classes(saved: Any, now: Sequence[str] | None) -> None:

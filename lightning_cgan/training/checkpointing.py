@@ -32,17 +32,22 @@ from lightning_cgan.training.checkpoint_checks import (
 from lightning_cgan.training.compilation import Compilation
 from lightning_cgan.training.configured import Part, check_configuration, check_same_classes, configuration
 from lightning_cgan.training.contract import ROLES, TrainedModule
+from lightning_cgan.training.data_position import DataPosition
 from lightning_cgan.training.ema import MovingAverage
 from lightning_cgan.training.hyperparameters import take_up
 from lightning_cgan.training.numerics import Numerics, numerics_of, warn_of_differences
 from lightning_cgan.training.optimization import Optimization
-from lightning_cgan.training.progress import Place
 from lightning_cgan.training.scalars import Scalars
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
 # Raised where older checkpoints can no longer be read; what is only new has a default below.
 _FORMAT = 3
+_RENAMED = {
+    ("compile", "alternation"): "step",
+    ("graph", "alternation"): "step",
+    ("graph", "alternation, compiled"): "step, compiled",
+}
 _BROUGHT = "lightning_cgan"  # the name of what travels with the weights of spawned processes
 
 
@@ -58,7 +63,7 @@ class Checkpointing:
 
     Attributes:
         configured: What optimizers and schedulers of a fit have been configured with; see `hyperparameters`.
-        place: Where the run stands in its data.
+        position: Where the run stands in its data.
         numerics: What decides the last bits of the run; known after its first step.
     """
 
@@ -72,7 +77,7 @@ class Checkpointing:
     ) -> None:
         self.module, self.optimization, self.compilation = module, optimization, compilation
         self.ema, self.scalars = ema, scalars
-        self.place = Place()
+        self.position = DataPosition()
         self.configured: dict[str, Any] | None = None
         self.numerics: Numerics | None = None
         self._saved_numerics: Numerics | None = None  # of the checkpoint, until they have been compared
@@ -90,7 +95,7 @@ class Checkpointing:
             **self._counts(),
             "data": self._about_data(),
             "configured": self.configured,
-            "order": self.place.at(checkpoint.get("global_step")),
+            "order": self.position.at(checkpoint.get("global_step")),
             "numerics": self.numerics,
         }
 
@@ -140,12 +145,12 @@ class Checkpointing:
             self._resumed_from = checkpoint
             if checkpoint["global_step"]:  # of a search for a batch size, it has seen none
                 compare_data(state.get("data") or {}, self._about_data() or {})
-            self.place.load(checkpoint)
-            self.numerics = self._saved_numerics = state.get("numerics")
+            self.position.load(checkpoint)
+            self.numerics = self._saved_numerics = _renamed(state.get("numerics"))
         elif trainer is not None:
             data = getattr(trainer, "datamodule", None)
             check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
-        self._take_counts(state, self.module.dealer.rank, self.module.dealer.world_size)
+        self._take_counts(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
 
     def _take_counts(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
         self.module.seed = self.module.seed if state["seed"] is None else state["seed"]
@@ -184,7 +189,7 @@ class Checkpointing:
 
     def note_step(self) -> None:
         """Notes what a checkpoint will say of the run after a step."""
-        self.place.note(self.module.trainer)
+        self.position.note(self.module.trainer)
         if self._is_first_step:  # by now, all is chosen
             self._is_first_step = False
             self.numerics = numerics_of(self.module.trainer, self.compilation.in_use())
@@ -241,7 +246,7 @@ def build_from(
         UsageError: It is another file's, or names what must not be built.
     """
     entry_of(checkpoint)  # before anything is built
-    module = build_module(cls, checkpoint.get("hyper_parameters", {}), given or {}, "the checkpoint")
+    module = build_module(cls, _renamed(checkpoint.get("hyper_parameters", {})), given or {}, "the checkpoint")
     module.configure_model()
     was_strict = module.strict_loading
     module.strict_loading = was_strict if strict is None else strict
@@ -256,6 +261,14 @@ def build_from(
         if names:
             rank_zero_warn(f"the checkpoint: {verb} {shorten(', '.join(names), 200, placeholder=' …')}, {owner}")
     return module.to(next((value.device for value in weights.values()), torch.device("cpu")))
+
+
+def _renamed(entries: Any) -> Any:
+    """Entries of a checkpoint with the present names of values that an earlier version of the package wrote."""
+    if not isinstance(entries, Mapping):
+        return entries
+    renamed = {name: _RENAMED[name, value] for name, value in entries.items() if (name, str(value)) in _RENAMED}
+    return {**entries, **renamed}
 
 
 def _begin_average(module: LightningModule, saved: dict[str, Tensor]) -> None:

@@ -1,11 +1,11 @@
-"""When and how alternations run compiled, or as one graph."""
+"""When and how steps run compiled, or as one graph."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from operator import is_
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -13,17 +13,18 @@ from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.utils.parametrize import is_parametrized
 
-from lightning_cgan.core.errors import CaptureError, UsageError
+from lightning_cgan.core.errors import FusionError, UsageError
 from lightning_cgan.core.hardware import ask_for_gpus_cheaply
 from lightning_cgan.objectives.inputs import StepInputs
 from lightning_cgan.objectives.objectives import Penalties
 from lightning_cgan.training.contract import ROLES, TrainedModule
 from lightning_cgan.training.fused_adam import why_not_in_a_graph
-from lightning_cgan.training.fused_step import CapturedAlternation, StepParts
+from lightning_cgan.training.fused_step import FusedStep, StepParts
 from lightning_cgan.training.optimization import Optimization
 from lightning_cgan.training.scalars import Scalars
 
-Compiled = Literal["none", "networks", "alternation"]
+Compiled = Literal["none", "networks", "step"]
+COMPILED: tuple[Compiled, ...] = get_args(Compiled)
 
 # What is not called where a step is a graph: hooks of callbacks, and methods of the module.
 _HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
@@ -41,7 +42,7 @@ class Compilation:
         cuda_graph: Whether a GPU runs steps as CUDA graphs.
 
     Attributes:
-        captured: The graphs of the run, if there are any.
+        fused_step: The graphs of the run, if there are any.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class Compilation:
         self.module, self.optimization, self.scalars = module, optimization, scalars
         self.mode = mode
         self.cuda_graph = cuda_graph
-        self.captured: CapturedAlternation | None = None
+        self.fused_step: FusedStep | None = None
         self._looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and who watches
 
     def prepare(self, module: LightningModule) -> None:
@@ -77,38 +78,38 @@ class Compilation:
     def begin(self) -> None:
         """Decides whether the steps of a run are graphs."""
         ask_for_gpus_cheaply()
-        self.captured, self._looked_at = None, (None, None)
+        self.fused_step, self._looked_at = None, (None, None)
         is_graph = self.module.device.type == "cuda" and self.cuda_graph and self.mode == "none"
-        if self.mode != "alternation" and not is_graph:
+        if self.mode != "step" and not is_graph:
             return
         try:
-            self.captured = self._capture()
-        except CaptureError as error:
-            self._do_not_capture(str(error))
+            self.fused_step = self._fuse()
+        except FusionError as error:
+            self._do_not_fuse(str(error))
 
-    def _capture(self) -> CapturedAlternation:
-        """Gets ready to record alternations as graphs.
+    def _fuse(self) -> FusedStep:
+        """Gets ready to record steps as graphs.
 
         Raises:
-            CaptureError: An alternation cannot be one.
+            FusionError: A step cannot be one.
         """
-        reason = self.why_not_captured()
+        reason = self.why_not_fused()
         if reason is not None:
-            raise CaptureError(reason)
-        compiles = self.mode == "alternation"
+            raise FusionError(reason)
+        compiles = self.mode == "step"
         if compiles and not self.has_compiler():
-            rank_zero_info("An alternation is one graph, but not compiled: there is no C++ compiler, such as g++")
+            rank_zero_info("A step is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        return CapturedAlternation(self._parts(), self.optimization.skipped_steps, compiles, rank_zero_info)
+        return FusedStep(self._parts(), self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
     def _parts(self) -> StepParts:
         """What graphs are recorded of."""
         module = self.module
         networks = module.generator, module.discriminator
-        return StepParts(*networks, module.objectives, module.dealer, *module.trainer.optimizers)
+        return StepParts(*networks, module.objectives, module.input_sampler, *module.trainer.optimizers)
 
-    def why_not_captured(self) -> str | None:
-        """Why an alternation cannot be one graph, if it cannot."""
+    def why_not_fused(self) -> str | None:
+        """Why a step cannot be one graph, if it cannot."""
         if self.module.trainer.world_size > 1:
             return "processes average their gradients within it"
         if self.optimization.scaler() is not None:
@@ -124,15 +125,16 @@ class Compilation:
         for optimizer in self.module.trainer.optimizers:
             if reason := why_not_in_a_graph(optimizer):
                 return reason
-        if not vars(self.module).keys().isdisjoint(_METHODS):
-            return f"{type(self.module).__name__} has a method of its own for a part of it"
+        for owner, methods in ((self.module, _METHODS), (self.optimization, ("step",))):
+            if not vars(owner).keys().isdisjoint(methods):
+                return f"{type(owner).__name__} has a method of its own for a part of it"
         callbacks = self.module.trainer.callbacks  # type: ignore[attr-defined]
         if callbacks != self._looked_at[0]:
             self._looked_at = list(callbacks), self._who_watches()
         return self._looked_at[1]
 
     def _who_watches(self) -> str | None:
-        """Which class has code of its own for a part of an alternation, if one has."""
+        """Which class has code of its own for a part of a step, if one has."""
         package, trainer = __name__.partition(".")[0], self.module.trainer
         own = type(self.module)
         ours = next(kind for kind in own.__mro__ if kind.__module__.partition(".")[0] == package)
@@ -148,26 +150,26 @@ class Compilation:
                 return f"{type(part).__name__} may look at steps"
         return None
 
-    def _do_not_capture(self, reason: str) -> None:
-        rank_zero_info(f"An alternation is not run as one graph: {reason}")
-        self.captured = None
-        if self.mode == "alternation" and self.has_compiler():
+    def _do_not_fuse(self, reason: str) -> None:
+        rank_zero_info(f"A step is not run as one graph: {reason}")
+        self.fused_step = None
+        if self.mode == "step" and self.has_compiler():
             self.compile_networks()
 
-    def run_step(self, inputs: StepInputs, due: Penalties) -> bool:
-        """Makes a step as a graph, if there can be one for such inputs; see `CapturedAlternation`."""
-        if self.captured is None:
+    def run_step(self, inputs: StepInputs, penalties: Penalties) -> bool:
+        """Makes a step as a graph, if there can be one for such inputs; see `FusedStep`."""
+        if self.fused_step is None:
             return False
-        seconds = self.captured.seconds
+        seconds = self.fused_step.seconds
         try:
             self._look_again()
-            if not self.captured.fits(inputs):
+            if not self.fused_step.accepts(inputs):
                 return False
-            means = self.captured.run(inputs, due)
-        except CaptureError as error:
-            self._do_not_capture(str(error))
+            means = self.fused_step.run(inputs, penalties)
+        except FusionError as error:
+            self._do_not_fuse(str(error))
             return False
-        self.scalars.stopwatch.leave_out(self.captured.seconds - seconds)
+        self.scalars.stopwatch.leave_out(self.fused_step.seconds - seconds)
         self.scalars.add(means)
         self._count_step()
         return True
@@ -176,14 +178,14 @@ class Compilation:
         """Begins anew where networks, objectives or optimizers have been replaced.
 
         Raises:
-            CaptureError: An alternation cannot be a graph any more.
+            FusionError: A step cannot be a graph any more.
         """
-        assert self.captured is not None
+        assert self.fused_step is not None
         if reason := self._why_not_now():
-            raise CaptureError(reason)
+            raise FusionError(reason)
         parts = self._parts()
-        if not all(map(is_, parts, self.captured.parts)):
-            self.captured.begin_anew(parts)
+        if not all(map(is_, parts, self.fused_step.parts)):
+            self.fused_step.rebuild(parts)
 
     def _count_step(self) -> None:
         """Moves the Trainer's clock after a step that no optimizer of Lightning's has made."""
@@ -211,11 +213,11 @@ class Compilation:
 
     def in_use(self) -> str:
         """What of a step is compiled or a graph, in the words of a checkpoint."""
-        if self.captured is not None:
-            return "alternation, compiled" if self.captured.compiles else "alternation"
+        if self.fused_step is not None:
+            return "step, compiled" if self.fused_step.compiles else "step"
         networks = [getattr(self.module, role) for role in ROLES]
         return "networks" if any(network._compiled_call_impl is not None for network in networks) else "none"
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own graphs: these belong to the places of this module's weights in memory."""
-        return {**vars(self), "captured": None, "_looked_at": (None, None)}
+        return {**vars(self), "fused_step": None, "_looked_at": (None, None)}

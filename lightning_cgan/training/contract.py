@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_cgan.networks.base import Discriminator, Generator
-from lightning_cgan.objectives.inputs import Dealer
+from lightning_cgan.objectives.inputs import InputSampler
 from lightning_cgan.objectives.objectives import Objectives
 
 Role = Literal["generator", "discriminator"]
@@ -23,7 +23,7 @@ class TrainedModule(Protocol):
         generator: Makes the images.
         discriminator: Judges them.
         objectives: What the two minimise.
-        dealer: Draws what is random about a step.
+        input_sampler: Draws what is random about a step.
         accumulation: The number of parts that the batch of each network's update is cut into.
         seed: Decides all random numbers of a run; known once it begins.
     """
@@ -31,7 +31,7 @@ class TrainedModule(Protocol):
     generator: Generator
     discriminator: Discriminator
     objectives: Objectives
-    dealer: Dealer
+    input_sampler: InputSampler
     accumulation: dict[Role, int]
     seed: int | None
 

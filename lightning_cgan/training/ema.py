@@ -17,7 +17,7 @@ from lightning_cgan.networks.sampler import HALVES
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
-def average_of(network: NetworkT) -> NetworkT:
+def averaged_copy(network: NetworkT) -> NetworkT:
     """The average of a network that has not moved yet: a copy that is not trained, in float32 or better.
 
     In half precision it would stand still: what an update adds to a weight is less than the last digit.
@@ -27,7 +27,7 @@ def average_of(network: NetworkT) -> NetworkT:
     return average
 
 
-def decay_of(images: int, images_seen: int, half_life: float, ramp_up: float | None) -> float:
+def ema_decay(images: int, images_seen: int, half_life: float, ramp_up: float | None) -> float:
     """How much of the average stays when the network has been trained on some more images.
 
     Args:
@@ -46,7 +46,7 @@ def decay_of(images: int, images_seen: int, half_life: float, ramp_up: float | N
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Moves an average towards a network of the same architecture: decay · average + (1 - decay) · network.
 
     Buffers, such as batch statistics, are averaged too; whole numbers, such as counters, are copied. The average may be
@@ -66,7 +66,7 @@ class MovingAverage:
 
     Args:
         half_life: The number of images after which a contribution counts half; none, for no average.
-        ramp_up: See `decay_of`.
+        ramp_up: See `ema_decay`.
 
     Attributes:
         images_seen: The number of real images that the generator has been trained with.
@@ -80,5 +80,5 @@ class MovingAverage:
     def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
         """Moves the average, if there is one, towards a network that has been trained on some more images."""
         if average is not None and self.half_life is not None:
-            update_average(average, network, decay_of(images, self.images_seen, self.half_life, self.ramp_up))
+            update_ema(average, network, ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
         self.images_seen += images

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_cgan.networks.base import Discriminator, Generator, judge
-from lightning_cgan.objectives.inputs import Dealer
+from lightning_cgan.networks.base import Discriminator, Generator, discriminate
+from lightning_cgan.objectives.inputs import InputSampler
 from lightning_cgan.objectives.losses import AdversarialLoss
 
 
 def held_out_losses(
     loss: AdversarialLoss,
     networks: tuple[Generator, Discriminator],
-    dealer: Dealer,
+    input_sampler: InputSampler,
     images: Tensor,
     labels: Tensor,
     rng: torch.Generator,
@@ -23,7 +23,7 @@ def held_out_losses(
     Args:
         loss: What the networks minimise.
         networks: The generator and the discriminator.
-        dealer: Draws latents and labels.
+        input_sampler: Draws latents and labels.
         images: Real images, shape (N, C, H, W).
         labels: Their labels, shape (N,).
         rng: Draws the numbers.
@@ -32,9 +32,9 @@ def held_out_losses(
         zero = torch.zeros((), device=images.device)
         return {"discriminator_loss": zero, "generator_loss": zero}
     generator, discriminator = networks
-    latents, fake_labels = dealer.draw_fakes(rng, labels, alone=True)
-    real_logits = judge(discriminator, images, labels).logits
-    fake_logits = judge(discriminator, generator(latents, fake_labels), fake_labels).logits
+    latents, fake_labels = input_sampler.sample_fakes(rng, labels, alone=True)
+    real_logits = discriminate(discriminator, images, labels).logits
+    fake_logits = discriminate(discriminator, generator(latents, fake_labels), fake_labels).logits
     return {
         "discriminator_loss": loss.discriminator(real_logits, fake_logits),
         "generator_loss": loss.generator(fake_logits, real_logits),

@@ -91,12 +91,12 @@ class GraphAdam:
     def take_up_numbers(self) -> None:
         """Looks at rates and other numbers, which a schedule or a callback may have changed."""
         for group, tensors, seen in zip(self.optimizer.param_groups, self._groups, self._seen, strict=True):
-            for place, (name, number) in enumerate(zip(_NUMBERS, _numbers(group), strict=True)):
+            for index, (name, number) in enumerate(zip(_NUMBERS, _numbers(group), strict=True)):
                 if isinstance(number, Tensor):
                     tensors["numbers"][name].copy_(number.reshape(()))
-                elif number is not seen[place]:
+                elif number is not seen[index]:
                     tensors["numbers"][name].fill_(number)
-                seen[place] = number
+                seen[index] = number
 
     def step(
         self, tensors: Mapping[str, Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor

@@ -1,6 +1,6 @@
-"""A whole alternation as one graph of tensor operations, both backward passes and both steps of Adam included.
+"""A whole step as one graph of tensor operations, both backward passes and both steps of Adam included.
 
-Networks for small images are so small that most of an alternation goes into launching its operations one by one. Here
+Networks for small images are so small that most of a step goes into launching its operations one by one. Here
 they are recorded once and then run as a whole: fused by `torch.compile`, as a CUDA graph, or both.
 """
 
@@ -17,9 +17,9 @@ from torch.func import functional_call
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from lightning_cgan.core.errors import CaptureError
+from lightning_cgan.core.errors import FusionError
 from lightning_cgan.networks.base import Discriminator, Generator
-from lightning_cgan.objectives.inputs import Dealer, Round, StepInputs
+from lightning_cgan.objectives.inputs import InputSampler, StepInputs, UpdateInputs
 from lightning_cgan.objectives.objectives import Means, Objectives, Penalties
 from lightning_cgan.training.fused_adam import GraphAdam
 from lightning_cgan.training.graph_dependencies import Dependencies, is_number
@@ -28,7 +28,7 @@ from lightning_cgan.training.graph_recording import Run, as_tensors, record, wit
 Tell = Callable[[str], None]
 
 # How often graphs are recorded anew for a change of the same thing, and how many situations keep theirs.
-_MOST_CHANGES, _MOST_SITUATIONS = 3, 4
+_MOST_CHANGES, _MOST_CACHED = 3, 4
 _MOST_SIZES = 2  # of batches: that of a loader's last one, too
 
 
@@ -39,7 +39,7 @@ class StepParts(NamedTuple):
         generator: Makes the images.
         discriminator: Judges them.
         objectives: What the two minimise.
-        dealer: Augments the generated images.
+        input_sampler: Augments the generated images.
         generator_optimizer: See `fused_adam.why_not_in_a_graph`.
         discriminator_optimizer: The same.
     """
@@ -47,21 +47,22 @@ class StepParts(NamedTuple):
     generator: Generator
     discriminator: Discriminator
     objectives: Objectives
-    dealer: Dealer
+    input_sampler: InputSampler
     generator_optimizer: Optimizer
     discriminator_optimizer: Optimizer
 
 
-class CapturedAlternation:
-    """Runs alternations from graphs, of which it records one for each set of penalties that are due together.
+class FusedStep:
+    """Runs steps from graphs, of which it records one for each set of penalties that are due together.
 
-    What changes between alternations enters a graph as a tensor: weights, buffers, the optimizers' state and numbers,
+    What changes between steps enters a graph as a tensor: weights, buffers, the optimizers' state and numbers,
     and the numbers that a class names in `varying`. For any other change graphs are recorded anew, a few times at most.
 
     Args:
         parts: What a step is made with.
         skipped_steps: Count the updates of each network that are left out, because a gradient is not finite.
         compiles: Whether `torch.compile` fuses each graph.
+        cuda_graph: Whether a GPU runs each as one CUDA graph.
         tell: Is told in one line when graphs are recorded anew.
 
     Attributes:
@@ -73,10 +74,12 @@ class CapturedAlternation:
         parts: StepParts,
         skipped_steps: Mapping[Any, Tensor],
         compiles: bool,
+        cuda_graph: bool = False,
         tell: Tell = lambda line: None,
     ) -> None:
         self.skipped_steps = skipped_steps
         self.compiles = compiles
+        self.cuda_graph = cuda_graph
         self.tell = tell
         self.seconds = 0.0
         self.sizes: set[Any] = set()
@@ -88,89 +91,89 @@ class CapturedAlternation:
         self.parts = parts
         self.pair = _Pair(parts.generator, parts.discriminator)
         self.optimizers = {"generator": parts.generator_optimizer, "discriminator": parts.discriminator_optimizer}
-        self._situations: list[_Situation] = []  # the present one first
+        self._cached: list[_GuardedGraphs] = []  # the present one first
 
-    def begin_anew(self, parts: StepParts) -> None:
+    def rebuild(self, parts: StepParts) -> None:
         """Goes on with other networks, objectives or optimizers.
 
         Raises:
-            CaptureError: That has happened too often.
+            FusionError: That has happened too often.
         """
         self.count("a network, an optimizer or another part")
         self._take(parts)
 
-    def fits(self, inputs: StepInputs) -> bool:
+    def accepts(self, inputs: StepInputs) -> bool:
         """Whether there are graphs for batches of this size, or may be: only for the first two."""
-        fits = len(self.sizes) < _MOST_SIZES or _size(inputs) in self.sizes
-        if not fits and not self._has_told:
+        accepts = len(self.sizes) < _MOST_SIZES or _size(inputs) in self.sizes
+        if not accepts and not self._has_told:
             self._has_told = True
-            self.tell(f"Batches of more than {_MOST_SIZES} sizes: alternations of the others are not run as one graph")
-        return fits
+            self.tell(f"Batches of more than {_MOST_SIZES} sizes: steps of the others are not run as one graph")
+        return accepts
 
-    def run(self, inputs: StepInputs, due: Penalties) -> Means:
-        """Makes an alternation, and returns the scalars to log.
+    def run(self, inputs: StepInputs, penalties: Penalties) -> Means:
+        """Makes a step, and returns the scalars to log.
 
         Args:
             inputs: What its updates look at.
-            due: The penalties to compute.
+            penalties: The penalties to compute.
 
         Raises:
-            CaptureError: There is no graph for this alternation yet, and none can be made.
+            FusionError: There is no graph for this step yet, and none can be made.
         """
-        situation = self._situation()
-        situation.take_up()
-        key = _key(inputs, due)
-        if key not in situation.graphs:
-            situation = self._record(situation, inputs, due)
+        graphs_now = self._graphs_for_now()
+        graphs_now.take_up()
+        key = _key(inputs, penalties)
+        if key not in graphs_now.graphs:
+            graphs_now = self._record(graphs_now, inputs, penalties)
             self.sizes |= {_size(inputs)}
-        graph, names, _ = situation.graphs[key]
-        rounds, last = _parts(inputs)
-        columns = [column for dealt in (*rounds, *last) for column in dealt]
+        graph, names, _ = graphs_now.graphs[key]
+        updates, last = _parts(inputs)
+        columns = [column for inputs in (*updates, *last) for column in inputs]
         with torch.no_grad(), without_autocast(inputs.generator.real.device.type):
-            return dict(zip(names, graph(*situation.lasting_tensors, *columns), strict=True))
+            return dict(zip(names, graph(*graphs_now.persistent_tensors, *columns), strict=True))
 
-    def _situation(self) -> _Situation:
+    def _graphs_for_now(self) -> _GuardedGraphs:
         """The present situation, an earlier one that is back, or a new one."""
-        present = self._situations[0] if self._situations else None
-        for place, situation in enumerate(self._situations):
-            if situation.holds():
-                self._situations.insert(0, self._situations.pop(place))
-                return situation
-        new = _Situation(self, self._with_varying)
+        present = self._cached[0] if self._cached else None
+        for index, graphs_now in enumerate(self._cached):
+            if graphs_now.holds():
+                self._cached.insert(0, self._cached.pop(index))
+                return graphs_now
+        new = _GuardedGraphs(self, self._with_varying)
         if present is not None:
             self.count(present.difference())
-        self._situations = [new, *self._situations][:_MOST_SITUATIONS]
+        self._cached = [new, *self._cached][:_MOST_CACHED]
         return new
 
     def count(self, changed: str) -> None:
         """Tells that graphs are recorded anew, unless that has become too much."""
         self._changes[changed] += 1
         if self._changes[changed] > _MOST_CHANGES:
-            raise CaptureError(f"{changed} has changed {self._changes[changed]} times, each of which takes graphs anew")
-        self.tell(f"{changed} has changed: alternations are recorded anew as graphs")
+            raise FusionError(f"{changed} has changed {self._changes[changed]} times, each of which takes graphs anew")
+        self.tell(f"{changed} has changed: steps are recorded anew as graphs")
 
-    def _record(self, situation: _Situation, inputs: StepInputs, due: Penalties) -> _Situation:
+    def _record(self, graphs_now: _GuardedGraphs, inputs: StepInputs, penalties: Penalties) -> _GuardedGraphs:
         """Records a graph; with numbers that may vary as tensors, if what computes with them takes tensors."""
         started = time.monotonic()
         try:
             try:
-                situation.record(inputs, due)
+                graphs_now.record(inputs, penalties)
             except Exception:
-                if not situation.dependencies.varying:
+                if not graphs_now.dependencies.varying:
                     raise
                 self._with_varying = False
-                situation = self._situations[0] = _Situation(self, False)
-                situation.take_up()
-                situation.record(inputs, due)
-        except CaptureError:
+                graphs_now = self._cached[0] = _GuardedGraphs(self, False)
+                graphs_now.take_up()
+                graphs_now.record(inputs, penalties)
+        except FusionError:
             raise
         except Exception as error:  # networks can do anything, and so fail in many ways
-            raise CaptureError(" ".join(str(error).split())[:200]) from error
+            raise FusionError(" ".join(str(error).split())[:200]) from error
         self.seconds += time.monotonic() - started
-        return situation
+        return graphs_now
 
 
-class _Situation:
+class _GuardedGraphs:
     """Graphs, which are right as long as nothing changes but the tensors that enter them.
 
     Args:
@@ -178,12 +181,12 @@ class _Situation:
         with_varying: Whether numbers that may vary enter as tensors.
     """
 
-    def __init__(self, whole: CapturedAlternation, with_varying: bool) -> None:
+    def __init__(self, whole: FusedStep, with_varying: bool) -> None:
         self.whole, self.pair = whole, whole.pair
         parameters = dict(self.pair.named_parameters())
         self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
         roots: list[tuple[str, Any]] = [("generator", self.pair.generator), ("discriminator", self.pair.discriminator)]
-        roots += [("", whole.parts.objectives), ("", whole.parts.dealer)]
+        roots += [("", whole.parts.objectives), ("", whole.parts.input_sampler)]
         self.dependencies = Dependencies(roots, parameters, with_varying)
         names = {parameter: name for name, parameter in parameters.items()}
         self.adams = [
@@ -191,7 +194,7 @@ class _Situation:
         ]
         for role, adam in zip(whole.optimizers, self.adams, strict=True):
             if not adam.trains():
-                raise CaptureError(f"the {role}'s optimizer trains none of the weights that are there")
+                raise FusionError(f"the {role}'s optimizer trains none of the weights that are there")
         self.tensors = {**parameters, **dict(self.pair.named_buffers())}
         weight = next(iter(parameters.values()))
         number = torch.zeros((), dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
@@ -215,65 +218,68 @@ class _Situation:
         for (attributes, name), number in zip(self.dependencies.varying, self.numbers, strict=True):
             value = attributes[name]
             if not is_number(value):
-                raise CaptureError(f"{name} is no number any more")
+                raise FusionError(f"{name} is no number any more")
             number.fill_(value)
         if self._places != self._where() or not all(adam.has_its_moments() for adam in self.adams):
-            before = self.lasting_tensors
+            before = self.persistent_tensors
             self._places = self._find()
             # The places in memory are a part of a CUDA graph, as the layouts are of any.
-            if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.lasting_tensors)):
+            if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.persistent_tensors)):
                 self.whole.count("the place of weights in memory")
                 self.graphs.clear()
 
     def _find(self) -> list[Any]:
-        """Finds what lasts from one alternation to the next; graphs write to it."""
+        """Finds what lasts from one step to the next; graphs write to it."""
         for adam in self.adams:
             adam.find_moments()
         detached = {name: tensor.detach() for name, tensor in self.tensors.items()}
-        self.lasting = (detached, *(adam.tensors for adam in self.adams), self.numbers)
-        self.lasting_tensors: list[Tensor] = tree_flatten(self.lasting)[0]
+        self.persistent = (detached, *(adam.tensors for adam in self.adams), self.numbers)
+        self.persistent_tensors: list[Tensor] = tree_flatten(self.persistent)[0]
         return self._where()
 
     def _where(self) -> list[Any]:
         tensors = self.tensors.values()
         return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
 
-    def record(self, inputs: StepInputs, due: Penalties) -> None:
-        """Records the graph of an alternation, which is not made by that.
+    def record(self, inputs: StepInputs, penalties: Penalties) -> None:
+        """Records the graph of a step, which is not made by that.
 
         Raises:
-            CaptureError: Something else than tensors has been changed by it.
+            FusionError: Something else than tensors has been changed by it.
         """
         names: list[str] = []
-        entering, spec = tree_flatten((self.lasting, *_parts(inputs)))
+        entering, spec = tree_flatten((self.persistent, *_parts(inputs)))
 
         def alternate(*tensors: Tensor) -> list[Tensor]:
-            lasting, rounds, last = tree_unflatten(list(tensors), spec)
-            means = self._alternate(lasting, rounds, last[0] if last else None, due)
+            persistent, updates, last = tree_unflatten(list(tensors), spec)
+            means = self._run_updates(persistent, updates, last[0] if last else None, penalties)
             names[:] = means
             return [mean.detach() for mean in means.values()]
 
-        graph = record(alternate, entering, len(self.lasting_tensors), self.dependencies, self.whole.compiles)
-        self.graphs[_key(inputs, due)] = graph, names, due
+        how = (len(self.persistent_tensors), self.dependencies, self.whole.compiles, self.whole.cuda_graph)
+        graph = record(alternate, entering, *how)
+        self.graphs[_key(inputs, penalties)] = graph, names, penalties
 
     @torch.enable_grad()
-    def _alternate(self, lasting: Any, rounds: Sequence[Round], last: Round | None, due: Penalties) -> Means:
-        """The alternation itself, on tensors that stand for those of networks and optimizers."""
-        tensors, generator_moments, discriminator_moments, numbers = lasting
+    def _run_updates(
+        self, persistent: Any, updates: Sequence[UpdateInputs], last: UpdateInputs | None, penalties: Penalties
+    ) -> Means:
+        """The step itself, on tensors that stand for those of networks and optimizers."""
+        tensors, generator_moments, discriminator_moments, numbers = persistent
         generator_adam, discriminator_adam = self.adams
         leaves = {name: tensor.detach() for name, tensor in tensors.items()}
         for name in self.trained:
             leaves[name].requires_grad_()
-        objectives, dealer = self.whole.parts.objectives, self.whole.parts.dealer
+        objectives, input_sampler = self.whole.parts.objectives, self.whole.parts.input_sampler
 
         def alternate(generator: Generator, discriminator: Discriminator) -> Means:
-            for dealt in rounds:
-                fake = dealer.make(generator, dealt)
-                objective, means = objectives.of_discriminator(discriminator, dealt, fake.detach(), due)
+            for inputs in updates:
+                fake = input_sampler.generate_fakes(generator, inputs)
+                objective, means = objectives.of_discriminator(discriminator, inputs, fake.detach(), penalties)
                 discriminator_adam.step(discriminator_moments, tensors, leaves, objective)
             if last is not None:
-                dealt, fake = last, dealer.make(generator, last)
-            objective, generator_means = objectives.of_generator(discriminator, dealt, fake)
+                inputs, fake = last, input_sampler.generate_fakes(generator, last)
+            objective, generator_means = objectives.of_generator(discriminator, inputs, fake)
             generator_adam.step(generator_moments, tensors, leaves, objective)
             return {**means, **generator_means}
 
@@ -282,7 +288,7 @@ class _Situation:
             means: Means = functional_call(self.pair, used, (alternate,))
         for name, tensor in used.items():
             if tensor is not leaves[name]:
-                raise CaptureError(f"{name} is replaced in each pass")
+                raise FusionError(f"{name} is replaced in each pass")
         return means
 
 
@@ -298,16 +304,18 @@ class _Pair(nn.Module):
         return alternate(self.generator, self.discriminator)
 
 
-def _key(inputs: StepInputs, due: Penalties) -> Any:
-    return _size(inputs), inputs.shares_fakes, tuple(map(id, due))
+def _key(inputs: StepInputs, penalties: Penalties) -> Any:
+    return _size(inputs), inputs.shares_fakes, tuple(map(id, penalties))
 
 
 def _size(inputs: StepInputs) -> Any:
-    rounds = inputs.discriminator
-    return tuple((dealt.real.shape, dealt.real.stride(), dealt.real.dtype, dealt.labels.dtype) for dealt in rounds)
+    updates = inputs.discriminator
+    return tuple(
+        (inputs.real.shape, inputs.real.stride(), inputs.real.dtype, inputs.labels.dtype) for inputs in updates
+    )
 
 
-def _parts(inputs: StepInputs) -> tuple[list[Round], list[Round]]:
+def _parts(inputs: StepInputs) -> tuple[list[UpdateInputs], list[UpdateInputs]]:
     """What enters a graph of a step's inputs: that of the generator too, unless it is that of the discriminator."""
     return inputs.discriminator, [] if inputs.shares_fakes else [inputs.generator]
 

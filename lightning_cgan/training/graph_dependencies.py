@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lightning_cgan.core.errors import CaptureError
+from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_hooks import Hooks, settings
 
 # What never changes in place.
@@ -30,7 +30,7 @@ _PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, E
 _PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format, BuiltinFunctionType, ModuleType)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 # The attributes of every module that hold no part of it, and what an object was built with.
-_NOT_FOLLOWED = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"init_args", "undescribed"}
+_NOT_FOLLOWED = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"init_args", "unserializable"}
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "typing_extensions"}
 _LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
 _OF_EVERY_CLASS = ("__annotations__", "__annotate__")
@@ -53,7 +53,7 @@ class Dependencies:
         varying: Where these numbers are: dictionaries of attributes, and keys.
 
     Raises:
-        CaptureError: There are hooks, or objects whose changes cannot be seen.
+        FusionError: There are hooks, or objects whose changes cannot be seen.
     """
 
     def __init__(self, roots: Sequence[tuple[str, Any]], parameters: Mapping[str, Tensor], with_varying: bool) -> None:
@@ -138,7 +138,7 @@ class Dependencies:
             return
         self._alive[id(value)] = value
         if len(self._alive) > _MOST:
-            raise CaptureError(f"{path} and others reach more objects than can be looked at in each step")
+            raise FusionError(f"{path} and others reach more objects than can be looked at in each step")
         if isinstance(value, _CONTAINERS):
             self._watch(path, value)
         elif isinstance(value, type):
@@ -171,12 +171,12 @@ class Dependencies:
         kind = type(value)
         libraries = {parent.__module__.partition(".")[0] for parent in kind.__mro__}
         if not hasattr(value, "__dict__") or libraries & _LIGHTNING:
-            raise CaptureError(f"{path} is a {kind.__name__}, whose changes a graph would not see")
+            raise FusionError(f"{path} is a {kind.__name__}, whose changes a graph would not see")
         if isinstance(value, nn.Module):
             own_forward = vars(value).get("forward")
             is_wrapped = "_orig_mod" in value._modules or hasattr(own_forward, "_torchdynamo_orig_callable")
             if value._compiled_call_impl is not None or is_wrapped:
-                raise CaptureError(f"{path} is compiled on its own")
+                raise FusionError(f"{path} is compiled on its own")
             self._modules[path] = value
         self._follow_class(kind)
         names = getattr(kind, "varying", ()) if self._with_varying else ()

@@ -12,7 +12,7 @@ from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-from lightning_cgan.core.errors import CaptureError
+from lightning_cgan.core.errors import FusionError
 
 _OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _OF_ALL_MODULES = tuple(getattr(nn.modules.module, f"_global{kind}") for kind in _OF_MODULES)
@@ -41,22 +41,22 @@ class Hooks:
         """Refuses hooks, and whatever else looks at each operation.
 
         Raises:
-            CaptureError: There is such a thing.
+            FusionError: There is such a thing.
         """
         for path, module in self.modules.items():
             for kind in _OF_MODULES:
                 if getattr(module, kind):
-                    raise CaptureError(f"a {kind[1:-1].replace('_', ' ')} of {path} would not be called")
+                    raise FusionError(f"a {kind[1:-1].replace('_', ' ')} of {path} would not be called")
         for name, weight in self.parameters.items():
             if any(kind(weight) for kind in _OF_TENSORS):
-                raise CaptureError(f"a hook of {name} would not be called")
+                raise FusionError(f"a hook of {name} would not be called")
         if torch.is_anomaly_enabled():
-            raise CaptureError("detect_anomaly looks at each operation")
+            raise FusionError("detect_anomaly looks at each operation")
         for mode in (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()):
             if not isinstance(mode, DeviceContext):
-                raise CaptureError(f"{type(mode).__name__} looks at each operation")
+                raise FusionError(f"{type(mode).__name__} looks at each operation")
         if any(_OF_ALL_MODULES):
-            raise CaptureError("a hook of all modules would not be called")
+            raise FusionError("a hook of all modules would not be called")
 
 
 def settings(device: str) -> tuple[Any, ...]:

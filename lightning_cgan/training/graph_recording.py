@@ -12,24 +12,32 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lightning_cgan.core.errors import CaptureError
+from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_dependencies import Dependencies
 
 Run = Callable[..., Sequence[Tensor]]
 
 
-def record(function: Run, inputs: Sequence[Tensor], lasting: int, dependencies: Dependencies, compiles: bool) -> Run:
+def record(
+    function: Run,
+    inputs: Sequence[Tensor],
+    persistent: int,
+    dependencies: Dependencies,
+    compiles: bool,
+    cuda_graph: bool,
+) -> Run:
     """Records a function, which leaves no trace but the graph.
 
     Args:
         function: Of tensors alone.
         inputs: What to record it with.
-        lasting: How many of them, from the first on, are always the same tensors, which the function may write to.
+        persistent: How many of them, from the first on, are always the same tensors, which the function may write to.
         dependencies: What the function computes with besides.
         compiles: Whether `torch.compile` fuses the graph.
+        cuda_graph: Whether a GPU runs it as one CUDA graph.
 
     Raises:
-        CaptureError: Python's part of the function changes something.
+        FusionError: Python's part of the function changes something.
     """
     devices = [inputs[0].device] if inputs[0].is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
@@ -40,14 +48,14 @@ def record(function: Run, inputs: Sequence[Tensor], lasting: int, dependencies: 
                 # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
                 graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
                 graph(*(tensor.clone() for tensor in inputs))  # compiles
-            return _CudaGraph(graph, inputs, lasting) if inputs[0].is_cuda else graph
+            return _CudaGraph(graph, inputs, persistent) if cuda_graph and inputs[0].is_cuda else graph
 
 
 class _CudaGraph:
     """A function of tensors as a CUDA graph: its kernels are launched together."""
 
-    def __init__(self, run: Run, inputs: Sequence[Tensor], lasting: int) -> None:
-        self.passing = [tensor.clone() for tensor in inputs[lasting:]]
+    def __init__(self, run: Run, inputs: Sequence[Tensor], persistent: int) -> None:
+        self.per_step = [tensor.clone() for tensor in inputs[persistent:]]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # once on copies, for libraries to make their choices and `compile` to compile
@@ -55,11 +63,11 @@ class _CudaGraph:
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
-            self.results = run(*inputs[:lasting], *self.passing)
+            self.results = run(*inputs[:persistent], *self.per_step)
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
         """Runs it; the results are overwritten by the next call."""
-        for place, tensor in zip(self.passing, tensors[-len(self.passing) :], strict=True):
+        for place, tensor in zip(self.per_step, tensors[-len(self.per_step) :], strict=True):
             place.copy_(tensor)
         self.graph.replay()
         return self.results
@@ -71,15 +79,15 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 
 @contextmanager
-def as_tensors(places: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
+def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
     """Puts tensors in the place of numbers."""
-    numbers = [attributes[name] for attributes, name in places]
+    numbers = [attributes[name] for attributes, name in varying]
     try:
-        for (attributes, name), tensor in zip(places, tensors, strict=True):
+        for (attributes, name), tensor in zip(varying, tensors, strict=True):
             attributes[name] = tensor
         yield
     finally:
-        for (attributes, name), number in zip(places, numbers, strict=True):
+        for (attributes, name), number in zip(varying, numbers, strict=True):
             attributes[name] = number
 
 
@@ -88,20 +96,20 @@ def _without_a_trace(dependencies: Dependencies) -> Iterator[None]:
     """Takes back what Python changes: a graph would not change it.
 
     Raises:
-        CaptureError: There is something to take back.
+        FusionError: There is something to take back.
     """
-    values, chance, chance_of_numpy = dependencies.loose_values(), random.getstate(), np.random.get_state()
+    values, rng_state, numpy_rng_state = dependencies.loose_values(), random.getstate(), np.random.get_state()
     try:
         yield
     finally:
         changed = None if dependencies.hold() else dependencies.difference()
-        if random.getstate() != chance or repr(np.random.get_state()) != repr(chance_of_numpy):
+        if random.getstate() != rng_state or repr(np.random.get_state()) != repr(numpy_rng_state):
             changed = "the state of Python's or NumPy's random numbers"
-            random.setstate(chance)
-            np.random.set_state(chance_of_numpy)
+            random.setstate(rng_state)
+            np.random.set_state(numpy_rng_state)
         if changed is not None:
             dependencies.restore()
             for tensor, value in values:
                 tensor.detach().copy_(value)
     if changed is not None:
-        raise CaptureError(f"{changed} changes in each pass")
+        raise FusionError(f"{changed} changes in each pass")

@@ -64,16 +64,16 @@ def take_up(
     states, schedules = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
     changes: list[str] = []
     for number, optimizer in enumerate(optimizers):
-        own = [place for place, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
-        saved = _Options(states[number]["param_groups"], [schedules[place] for place in own])
+        own = [index for index, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
+        saved = _Options(states[number]["param_groups"], [schedules[index] for index in own])
         was = None if before is None else _configured(before, number)
         names: dict[Part, str] = {"optimizer": name(number, "optimizer"), "scheduler": name(number, "scheduler")}
-        schedulers = [configs[place].scheduler for place in own]
+        schedulers = [configs[index].scheduler for index in own]
         options, new = _resumed(optimizer, schedulers, saved, _configured(now, number), was, names)
         changes += new
         states[number] = {**states[number], "param_groups": options.groups}
-        for place, state in zip(own, options.schedules, strict=True):
-            schedules[place] = state
+        for index, state in zip(own, options.schedules, strict=True):
+            schedules[index] = state
     return changes
 
 
@@ -167,8 +167,8 @@ def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[
 def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: Set[str] = frozenset()) -> Iterator[str]:
     for key in sorted(_differing(was, now) - left_out):
         if key == "_schedulers":
-            for place, states in enumerate(zip(was[key], now[key], strict=False)):
-                yield from _told(*states, f"{name}.schedulers.{place}", left_out)
+            for index, states in enumerate(zip(was[key], now[key], strict=False)):
+                yield from _told(*states, f"{name}.schedulers.{index}", left_out)
         elif not key.startswith("_") or key == "_milestones":
             yield f"{name}.{key.lstrip('_')}: {_shown(was[key])} → {_shown(now[key])}"
 

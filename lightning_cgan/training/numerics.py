@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.core.schema import check_schema
 
 Numerics = dict[str, Any]
 
@@ -35,8 +35,8 @@ def check_numerics(numerics: Any) -> None:
     Raises:
         UsageError: A value is of another kind than the program would write.
     """
-    check_kinds(_EXPECTED, numerics, "lightning_cgan.numerics")
-    check_kinds([1] * len(numerics["threads"]), numerics["threads"], "lightning_cgan.numerics.threads")
+    check_schema(_EXPECTED, numerics, "lightning_cgan.numerics")
+    check_schema([1] * len(numerics["threads"]), numerics["threads"], "lightning_cgan.numerics.threads")
 
 
 def warn_of_differences(saved: Numerics, now: Numerics) -> None:

@@ -77,7 +77,7 @@ class Optimization:
 
         Raises:
             UsageError: A network has no weights, an optimizer or a scheduler refuses its options, or a scheduler waits
-                for a score, of which there is none in each alternation.
+                for a score, of which there is none in each step.
         """
         configured: list[dict[str, Any]] = []
         for role in ROLES:
@@ -154,7 +154,7 @@ class Optimization:
         scale = self._loss_scale()
         skipped = leave_out_unless_finite(optimizer.optimizer) if scale is None else None
         if role == "generator":
-            optimizer.step()  # counted: one alternation is one step
+            optimizer.step()  # counted as the Trainer's step
         else:
             # Through the precision plugin, as every step, but past Lightning's counter.
             trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)

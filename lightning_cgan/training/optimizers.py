@@ -65,7 +65,7 @@ def check_scheduler(scheduler: Any, name: str) -> None:
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         raise UsageError(
-            f"{name}: expected a scheduler that counts alternations, got ReduceLROnPlateau, which waits for a score; "
+            f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which waits for a score; "
             "choose another, such as LinearDecay"
         )
 
@@ -98,7 +98,7 @@ def _side_by_side(scheduler: Any) -> Iterator[Any]:
 
 
 def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Steps the schedulers whose turn it is behind an alternation: by its number, or in the last one of an epoch.
+    """Steps the schedulers whose turn it is behind a step: by its number, or in the last one of an epoch.
 
     Raises:
         UsageError: One cannot be stepped any more.

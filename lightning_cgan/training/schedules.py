@@ -21,8 +21,8 @@ NameOfScheduler = Callable[[Optimizer], str]
 class LinearDecay(PolynomialLR):
     """Lowers the learning rate linearly, from that of the optimizer to zero at the end of the run.
 
-    A fit by a `ConditionalGAN` gives it its length: the alternations of the run, from the Trainer's `max_steps` and
-    `max_epochs`, whichever end the run first; its epochs, where it is stepped once in each; or, in a `SequentialLR`,
+    A fit by a `ConditionalGAN` gives it its length: the steps of the run, from the Trainer's `max_steps` and
+    `max_epochs`, whichever ends the run first; its epochs, where it is stepped once in each; or, in a `SequentialLR`,
     what its part has of them. So `--trainer.max_steps 1000` alone makes a shorter run of the same shape. The rates are
     those of `torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters)`, to the last bit.
 
@@ -108,24 +108,24 @@ def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = F
 
 
 def length_of_run(trainer: Trainer, interval: str) -> float:
-    """The number of alternations or of epochs that the limits of a Trainer allow.
+    """The number of steps or of epochs that the limits of a Trainer allow.
 
     Args:
         trainer: Is about to fit. Where epochs matter, it asks for its training loader.
-        interval: `step` for alternations, `epoch` for epochs.
+        interval: `step` for steps, `epoch` for epochs.
 
     Returns:
         The number; infinity where nobody knows it.
     """
     if trainer.train_dataloader is None and (trainer.max_epochs != -1 or interval == "epoch"):
         trainer.fit_loop.setup_data()  # else Lightning does, and says so
-    alternations = trainer.estimated_stepping_batches
-    alternations = alternations if alternations >= 0 else math.inf  # of a loader without length, without `max_steps`
+    steps = trainer.estimated_stepping_batches
+    steps = steps if steps >= 0 else math.inf  # of a loader without length, without `max_steps`
     batches = trainer.num_training_batches
     if interval == "step":
-        return alternations
-    if batches < math.inf and alternations < math.inf:
-        return math.ceil(alternations / max(1, batches))
+        return steps
+    if batches < math.inf and steps < math.inf:
+        return math.ceil(steps / max(1, batches))
     return math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
 
 

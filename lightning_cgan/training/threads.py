@@ -10,15 +10,15 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_cgan.networks.base import Discriminator, Generator, judge
+from lightning_cgan.networks.base import Discriminator, Generator, discriminate
 from lightning_cgan.networks.modes import in_evaluation_mode
 
 # From here on, all cores together are faster than one by more than any noise.
 _FLOPS_FOR_ALL_CORES = 1e9
 
 
-def flops_of_alternation(generator: Generator, discriminator: Discriminator, batch_size: int) -> float:
-    """Counts the floating-point operations of an alternation with shared fakes and without penalties.
+def flops_of_step(generator: Generator, discriminator: Discriminator, batch_size: int) -> float:
+    """Counts the floating-point operations of a step with shared fakes and without penalties.
 
     A backward pass costs two forward passes, one where only the image's gradient is wanted: the discriminator sees real
     and generated images forwards and backwards, 2 · 3, and carries the gradient to the generator, 2; the generator is
@@ -52,7 +52,7 @@ def fastest_threads(
         precision: As Lightning names it.
         most: The cores that this process may use.
     """
-    if most == 1 or flops_of_alternation(generator, discriminator, batch_size) >= _FLOPS_FOR_ALL_CORES:
+    if most == 1 or flops_of_step(generator, discriminator, batch_size) >= _FLOPS_FOR_ALL_CORES:
         return most
     candidates = [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
     generator, discriminator = copy.deepcopy(generator), copy.deepcopy(discriminator)
@@ -62,7 +62,7 @@ def fastest_threads(
     def exercise() -> float:
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision.startswith("bf16")):
-            logits = judge(discriminator, generator(latents, labels), labels).logits
+            logits = discriminate(discriminator, generator(latents, labels), labels).logits
         logits.sum().backward()
         return time.perf_counter() - started
 

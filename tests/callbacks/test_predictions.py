@@ -20,8 +20,8 @@ from torchvision.transforms.functional import pil_to_tensor
 
 from lightning_cgan import ConditionalGAN, DigitsData, PredictionWriter, UsageError
 from lightning_cgan.cli.main import main
-from lightning_cgan.evaluation.judge import appoint
-from lightning_cgan.networks.latents import Drawing
+from lightning_cgan.evaluation.judge import get_judge
+from lightning_cgan.networks.latents import LatentSampler
 
 Run = Callable[..., Path]
 Fails = Callable[..., str]
@@ -99,7 +99,7 @@ def test_goes_on_where_it_was_stopped(common: list[str], recwarn: pytest.Warning
 
 
 def test_makes_up_a_balanced_set(common: list[str]) -> None:
-    predict(common, "made", 170, "--predictions.make_up", "true")
+    predict(common, "made", 170, "--predictions.top_up", "true")
     data = digits()
     real = torch.bincount(torch.cat([data.splits[split][1] for split in ("train", "validation")]), minlength=10)
     made = torch.bincount(torch.tensor(ImageFolder("made").targets), minlength=10)
@@ -134,10 +134,10 @@ def test_labels_of_ones_own(common: list[str]) -> None:
 
 def test_nothing_stays_of_a_predict_that_ends_early(common: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     module, data = ConditionalGAN.load_from_checkpoint(common[-1], map_location="cpu"), digits()
-    writer = PredictionWriter("made", seed=3, make_up=True)
+    writer = PredictionWriter("made", seed=3, top_up=True)
 
     def fail(*_: object) -> None:
-        assert (module.drawing, data.makes_up) == (Drawing(3), True)
+        assert (module.latent_sampler, data.tops_up) == (LatentSampler(3), True)
         raise OSError("disk full")
 
     monkeypatch.setattr("lightning_cgan.callbacks.predictions.save_png", fail)
@@ -146,7 +146,7 @@ def test_nothing_stays_of_a_predict_that_ends_early(common: list[str], monkeypat
         UsageError, match=r"^--predictions.folder: expected a place to write to, got made \(disk full\)"
     ):
         trainer(writer).predict(module, data)
-    assert (module.drawing, data.makes_up, data.already_made) == (Drawing(), False, ())
+    assert (module.latent_sampler, data.tops_up, data.already_made) == (LatentSampler(), False, ())
 
 
 def test_networks_of_the_same_weights_are_told_apart(common: list[str]) -> None:
@@ -172,7 +172,7 @@ def test_images_of_two_kinds_do_not_mix(common: list[str], fails: Fails) -> None
     for options, differing in (
         ("--predictions.seed 1", "seed"),
         ("--model.latents uniform", "latents"),
-        ("--predictions.make_up true", "make_up, data"),
+        ("--predictions.top_up true", "top_up, data"),
         ("--predictions.min_confidence 0.1", "min_confidence, data"),
     ):
         message = fails("predict", *same, "--predictions.folder", "made", *options.split())
@@ -188,14 +188,14 @@ def test_images_of_two_kinds_do_not_mix(common: list[str], fails: Fails) -> None
     facts = json.loads(Path("made/predictions.json").read_text())
     assert (facts["seed"], facts["classes"]) == (0, list("0123456789"))
     Path("made/predictions.json").write_text("[")
-    assert "expected images of the same seed, scale, latents, min_confidence, make_up, classes, weights, got" in fails(
+    assert "expected images of the same seed, scale, latents, min_confidence, top_up, classes, weights, got" in fails(
         "predict", *common, "--predictions.folder", "made"
     )
 
 
 def test_others_take_the_place_of_what_is_doubtful(common: list[str], fails: Fails) -> None:
     data = digits()
-    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     made = {
         "all": predict(common, "all", 20),
         "sure": predict(common, "sure", 20, "--predictions.min_confidence", "0.2"),

@@ -54,7 +54,7 @@ def test_frames_are_the_grids_also_those_before_a_stop(run: Run, tmp_path: Path)
 
 
 def _draw(folder: Path, **options: int) -> None:
-    """Makes one alternation of a small pair, whose pictures go to a folder."""
+    """Makes one step of a small pair, whose pictures go to a folder."""
     gan = ConditionalGAN(MLPGenerator(10, 1, 8, latent_dim=4), MLPDiscriminator(10, 1, 8), NonSaturating())
     trainer = quiet_trainer(1, callbacks=[SampleGrid(1000, **options)], default_root_dir=str(folder))
     trainer.fit(gan, DigitsData(batch_size=16))
@@ -203,7 +203,7 @@ def test_a_run_that_goes_on_has_the_grids_of_one_that_was_never_stopped(run: Run
     options = ("--samples.every_n_steps", "2", "--samples.columns", "1", "--scores.images", "0", "--trainer.max_steps")
     folder = run(*options, "3")
     (folder / "samples" / "00000003.png").unlink()  # a run that is killed has not drawn it
-    for later in ("00000004.png", "00000006.png"):  # but made more alternations than its checkpoint knows of
+    for later in ("00000004.png", "00000006.png"):  # but made more steps than its checkpoint knows of
         Image.new("RGB", grids(folder)[0].size, "red").save(folder / "samples" / later)
     (folder / "samples" / "000000_mine.png").write_bytes(b"")
     assert run(*options, "5", "--ckpt_path", "last") == folder

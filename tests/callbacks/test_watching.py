@@ -14,10 +14,10 @@ import torch
 from lightning.pytorch.loggers import WandbLogger
 
 from helpers.paths import DIGITS
-from lightning_cgan import ConditionalGAN, DigitsData, Monitor
+from lightning_cgan import ConditionalGAN, DigitsData, TrainingAlarms
 from lightning_cgan.evaluation.fakes import at_most
-from lightning_cgan.evaluation.judge import appoint
-from lightning_cgan.evaluation.scores import frechet_distance, look_at
+from lightning_cgan.evaluation.judge import get_judge
+from lightning_cgan.evaluation.scores import extract_features, frechet_distance
 
 Run = Callable[..., Path]
 SMALL = ("--data.image_size", "8", "--trainer.check_val_every_n_epoch", "1")
@@ -61,11 +61,11 @@ def distance_by_hand(checkpoint: Path, labels: torch.Tensor) -> float:
     module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
     data = digits()
     validation = data.in_order("validation")
-    judge = appoint(data.in_order("train"), validation, 10, torch.device("cpu")).judge
+    judge = get_judge(data.in_order("train"), validation, 10, torch.device("cpu")).judge
     images = module.generate(labels, module.sample_latents(len(labels), 0))
     pixels = images.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
     with torch.no_grad():
-        return frechet_distance(judge.features(pixels), look_at(judge, validation).features)
+        return frechet_distance(judge.features(pixels), extract_features(judge, validation).features)
 
 
 def test_scores_can_be_left_out_and_change_nothing(run: Run) -> None:
@@ -110,10 +110,13 @@ class FakeTrainer(SimpleNamespace):
 
 
 def told(
-    scalars: list[dict[str, float]], recwarn: pytest.WarningsRecorder, monitor: Monitor | None = None, every: int = 1
+    scalars: list[dict[str, float]],
+    recwarn: pytest.WarningsRecorder,
+    monitor: TrainingAlarms | None = None,
+    every: int = 1,
 ) -> list[tuple[int, str]]:
-    """The alarms of a run whose scalars are these, with the alternations at which they came."""
-    monitor = monitor or Monitor(patience=2)
+    """The alarms of a run whose scalars are these, with the steps at which they came."""
+    monitor = monitor or TrainingAlarms(patience=2)
     trainer = FakeTrainer(global_step=0, loggers=[], callback_metrics={})
     found: list[tuple[int, str]] = []
     for step, reported in enumerate(scalars, start=1):
@@ -138,18 +141,14 @@ def test_losses_that_are_no_numbers(recwarn: pytest.WarningsRecorder) -> None:
         [{"generator_loss": 1.0}, {"generator_loss": math.nan}, {"generator_loss": math.inf}], recwarn
     )
     assert step == 2  # and not once more while it lasts
-    assert message.startswith(
-        "Alternation 2: generator_loss: not a finite number. Updates with such gradients are left out"
-    )
+    assert message.startswith("Step 2: generator_loss: not a finite number. Updates with such gradients are left out")
 
 
 def test_a_discriminator_that_has_won(recwarn: pytest.WarningsRecorder) -> None:
     wide, narrow = {"real_logits": 9.0, "fake_logits": -9.0}, {"real_logits": 1.0, "fake_logits": -1.0}
     alarms = told([wide, narrow, wide, wide, wide, narrow, wide, wide], recwarn)
     assert [step for step, _ in alarms] == [4, 8]  # for long, and again after it was over
-    assert alarms[0][1].startswith(
-        "Alternation 4: The discriminator has won: its mean logits of real and generated images"
-    )
+    assert alarms[0][1].startswith("Step 4: The discriminator has won: its mean logits of real and generated images")
     assert "are 18.0 apart" in alarms[0][1]
     assert "--model.penalties+ R1 --model.penalties.gamma 1" in alarms[0][1]
 
@@ -177,11 +176,11 @@ def test_alarms_reach_weights_and_biases(recwarn: pytest.WarningsRecorder) -> No
         experiment = SimpleNamespace(alert=lambda **alert: sent.append(alert))  # type: ignore[assignment]
 
     trainer: Any = FakeTrainer(global_step=7, loggers=[Logger()], callback_metrics={"val_diversity": torch.tensor(0.1)})
-    Monitor().on_validation_end(trainer, None)  # type: ignore[arg-type]
+    TrainingAlarms().on_validation_end(trainer, None)  # type: ignore[arg-type]
     assert [alert["title"] for alert in sent] == ["lightning_cgan: collapse"]
-    assert sent[0]["text"].startswith("Alternation 7: Images of a class")
+    assert sent[0]["text"].startswith("Step 7: Images of a class")
 
 
 def test_a_run_of_the_command_line_is_watched(run: Run, recwarn: pytest.WarningsRecorder) -> None:
-    run(*SMALL, "--trainer.max_steps", "20", "--monitor.smallest_diversity", "100", "--trainer.log_every_n_steps", "5")
+    run(*SMALL, "--trainer.max_steps", "20", "--alarms.smallest_diversity", "100", "--trainer.log_every_n_steps", "5")
     assert any("Images of a class are too much alike" in str(warning.message) for warning in recwarn.list)

@@ -114,7 +114,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         (
             "--data.batch_size 5000",
-            "--data.batch_size: expected at most 1317, the number of training images for an alternation, got 5000",
+            "--data.batch_size: expected at most 1317, the number of training images for a step, got 5000",
         ),
         # networks, data and sizes
         (

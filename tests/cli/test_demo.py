@@ -23,13 +23,13 @@ import pytest
 from PIL import Image
 
 from helpers.paths import OLD
-from lightning_cgan.cli.demo import Studio, build_page
+from lightning_cgan.cli.demo import DemoBackend, build_page
 from lightning_cgan.cli.main import main
-from lightning_cgan.export.source import open_source
+from lightning_cgan.export.source import load_source
 
 
-def studio(source: str = OLD) -> Studio:
-    return Studio(open_source(source), Path())
+def studio(source: str = OLD) -> DemoBackend:
+    return DemoBackend(load_source(source), Path())
 
 
 def pixels(image: Image.Image) -> np.ndarray:

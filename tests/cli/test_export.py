@@ -23,25 +23,25 @@ from lightning_cgan import (
 )
 from lightning_cgan.cli import export as command_module
 from lightning_cgan.cli.main import main
-from lightning_cgan.core.files import write_whole_folder
+from lightning_cgan.core.files import write_atomic_folder
 from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.evaluation import gan_train as gan_train_module
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.onnx_and_pt2 import Make, read_program
-from lightning_cgan.export.source import open_source
-from lightning_cgan.networks.latents import Drawing
+from lightning_cgan.export.source import load_source
+from lightning_cgan.networks.latents import LatentSampler
 
 Fails = Callable[..., str]
 
 # ---- the command -------------------------------------------------------------------------------------------------------
 
 
-def opened(path: str) -> tuple[Facts, Make]:
+def opened(path: str) -> tuple[ExportMetadata, Make]:
     """What a file or folder says of itself, and what makes its images."""
     if path.endswith(".pt2"):
         return read_program(Path(path))
-    source = open_source(path)
-    return source.facts, source.make
+    source = load_source(path)
+    return source.metadata, source.make
 
 
 @pytest.mark.parametrize(("out", "tolerance"), [("x.ONNX", 1e-4), ("x.pt2", 1e-4), ("x", 0), (OLD, 0)])
@@ -52,11 +52,11 @@ def test_whatever_is_opened_makes_the_images_of_the_checkpoint(out: str, toleran
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
     labels, latents = torch.arange(10), module.sample_latents(10, seed=1)
     expected = module.generate(labels, latents)
-    facts, make = opened(out)
+    metadata, make = opened(out)
     torch.testing.assert_close(make(labels, latents), expected, atol=tolerance, rtol=0)
-    assert facts == Facts.of(module, tuple("0123456789"))
+    assert metadata == ExportMetadata.of(module, tuple("0123456789"))
     main(["generate", OLD, "--labels", "7", "--count", "3", "--seed", "5", "--out", "sevens"])
-    made = bytes_from_signed(make(torch.tensor([7] * 3), facts.draw(7, 3, Drawing(5))))
+    made = bytes_from_signed(make(torch.tensor([7] * 3), metadata.draw(7, 3, LatentSampler(5))))
     for number, image in enumerate(made):
         saved = pil_to_tensor(Image.open(f"sevens/7/{number:05d}.png"))
         assert (saved.int() - image.int()).abs().max() <= 1
@@ -93,7 +93,7 @@ def test_folder_and_its_card(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     assert (told["library_name"], told["pipeline_tag"]) == ("lightning_cgan", "unconditional-image-generation")
     assert "conditional-gan" in told["tags"]
     assert text.startswith("\n# my model\n")
-    for part in ("| MyData, 12,345 training images |", "4,321 alternations", "8 × 8 pixels, gray", "10 classes"):
+    for part in ("| MyData, 12,345 training images |", "4,321 steps", "8 × 8 pixels, gray", "10 classes"):
         assert part in text
     assert "0 a&#124;b, 1 &#60;i&#62;, 2, 3," in text
     assert "No report: run `python -m lightning_cgan test`" in text
@@ -248,7 +248,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
     place.mkdir(parents=True)
     (place / "old").touch()
     with pytest.raises(OSError, match="disk full"):
-        write_whole_folder(place, fail)
+        write_atomic_folder(place, fail)
     assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/old")]
     with monkeypatch.context() as patch:
         rename = Path.replace
@@ -260,9 +260,9 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: py
 
         patch.setattr(Path, "replace", replace)
         with pytest.raises(OSError, match="busy"):
-            write_whole_folder(place, fill)
+            write_atomic_folder(place, fill)
     assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/old")]
-    write_whole_folder(place, fill)
+    write_atomic_folder(place, fill)
     assert [file.relative_to(place.parent) for file in place.parent.rglob("*")] == [Path("x"), Path("x/new")]
 
 

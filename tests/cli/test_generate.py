@@ -35,7 +35,7 @@ from lightning_cgan.cli.generate import _check_film, parse_labels
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.core.output_paths import folders_of_classes
-from lightning_cgan.networks.latents import Drawing, between
+from lightning_cgan.networks.latents import LatentSampler, slerp
 
 CLOTHES = ("T-shirt/top", "Trouser", "Bag")
 
@@ -56,7 +56,7 @@ def test_arrays_are_what_the_module_makes() -> None:
     made = arrays("--labels", "3,7", "--count", "4", "--seed", "5")
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
     labels = torch.tensor([3] * 4 + [7] * 4)
-    latents = Drawing(5).latents(labels, torch.arange(4).repeat(2), module.generator.latent_dim, "normal")
+    latents = LatentSampler(5).latents(labels, torch.arange(4).repeat(2), module.generator.latent_dim, "normal")
     expected = bytes_from_signed(module.generate(labels, latents))
     assert (made["images"] == expected[:, 0].numpy()).all()
     assert made["labels"].tolist() == [3] * 4 + [7] * 4
@@ -146,7 +146,7 @@ def test_labels_by_name_number_and_range() -> None:
 
 def test_truncated_latents_are_normal_within_the_limit() -> None:
     labels, numbers = torch.zeros(5_000, dtype=torch.int64), torch.arange(5_000)
-    drawn = Drawing(truncation=0.8).latents(labels, numbers, 100, "normal").flatten().double()
+    drawn = LatentSampler(truncation=0.8).latents(labels, numbers, 100, "normal").flatten().double()
     assert drawn.abs().max() <= 0.8
     inside = math.erf(0.8 / math.sqrt(2))
     density = math.exp(-0.32) / math.sqrt(2 * math.pi)
@@ -154,31 +154,31 @@ def test_truncated_latents_are_normal_within_the_limit() -> None:
     assert drawn.square().mean().item() == pytest.approx(
         1 - 2 * 0.8 * density / inside, rel=0.01
     )  # a truncated normal's
-    whole = Drawing().latents(labels, numbers, 100, "normal")
+    whole = LatentSampler().latents(labels, numbers, 100, "normal")
     assert whole.std().item() == pytest.approx(1, rel=0.01)
     assert kstest(whole.flatten().numpy(), "norm").pvalue > 0.001
     assert len(torch.unique(whole, dim=0)) == 5_000
-    level = Drawing(scale=2, truncation=3).latents(labels, numbers, 100, "uniform").flatten().numpy()
+    level = LatentSampler(scale=2, truncation=3).latents(labels, numbers, 100, "uniform").flatten().numpy()
     assert kstest(level, "uniform", (-2, 4)).pvalue > 0.001
 
 
 def test_latents_of_a_number_are_the_same_in_any_company() -> None:
     labels, numbers = torch.tensor([3, 3, 0, 3]), torch.tensor([700, 2, 2, 256])
-    drawn = Drawing(seed=4).latents(labels, numbers, 5, "normal")
+    drawn = LatentSampler(seed=4).latents(labels, numbers, 5, "normal")
     assert drawn.shape == (4, 5)
     for row, label, number in zip(drawn, labels, numbers, strict=True):
-        assert torch.equal(Drawing(seed=4).latents(label[None], number[None], 5, "normal")[0], row)
-    for other in (Drawing(seed=5), Drawing(seed=4, scale=1.1)):
+        assert torch.equal(LatentSampler(seed=4).latents(label[None], number[None], 5, "normal")[0], row)
+    for other in (LatentSampler(seed=5), LatentSampler(seed=4, scale=1.1)):
         assert (other.latents(labels, numbers, 5, "normal") != drawn).all()
-    assert (Drawing(seed=4).latents(labels, numbers, 5, "normal", variant=1) != drawn).all()
+    assert (LatentSampler(seed=4).latents(labels, numbers, 5, "normal", variant=1) != drawn).all()
 
 
 def test_between_is_an_arc() -> None:
     first, second = torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]])
-    half = between(first, second, 0.5)
+    half = slerp(first, second, 0.5)
     assert torch.allclose(half, torch.tensor([[math.sqrt(2), math.sqrt(2)]]))
-    assert torch.allclose(between(first, second, 0.0), first)
-    assert torch.allclose(between(first, second, 1.0), second, atol=1e-6)
+    assert torch.allclose(slerp(first, second, 0.0), first)
+    assert torch.allclose(slerp(first, second, 1.0), second, atol=1e-6)
 
 
 SIZES = {"num_classes": 4, "image_channels": 1, "image_size": 16}

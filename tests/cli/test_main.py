@@ -113,13 +113,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
         shown, _ = process.communicate(timeout=60)
     assert process.returncode == 130, shown
     assert "Traceback" not in shown
-    stopped = re.search(r"Stopped at alternation ([\d,]+). To go on:\n  python -m lightning_cgan (fit .*)\n", shown)
+    stopped = re.search(r"Stopped at step ([\d,]+). To go on:\n  python -m lightning_cgan (fit .*)\n", shown)
     assert stopped, shown
     step = int(stopped[1].replace(",", ""))
     (folder,) = tmp_path.glob("runs/digits/*")
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == step
-    # both networks have made the same number of updates: it stopped between two alternations
+    # both networks have made the same number of updates: it stopped between two steps
     assert [int(optimizer["state"][0]["step"]) for optimizer in checkpoint["optimizer_states"]] == [step, step]
     main([*stopped[2].split(), "--trainer.max_steps", str(step + 2)])
     resumed = max(tmp_path.glob("runs/digits/*"), key=lambda path: path.stat().st_mtime_ns)

@@ -320,7 +320,7 @@ def parsed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ("--tensorboard=true", "tensorboard: true"),
         ("--trainer.fast_dev_run", "  fast_dev_run: true"),
         ("--trainer.fast_dev_run -1", "  fast_dev_run: -1"),
-        ("--predictions.make_up --name x", "  make_up: true"),
+        ("--predictions.top_up --name x", "  top_up: true"),
         ("--model.share_fakes", "  share_fakes: true"),
     ],
 )

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a shell whose `python` is this one; a callback there makes alternations slow."""
+    """The environment of a shell whose `python` is this one; a callback there makes steps slow."""
     (tmp_path / "slow.py").write_text(
         "import time\n"
         "from lightning.pytorch import Callback\n\n\n"
@@ -119,7 +119,7 @@ def test_slurm_job_is_preempted_and_meets_its_time_limit(tmp_path: Path, cluster
     assert "JobState=COMPLETED" in account, said
     assert "exit code 143" in said
     assert "exit code 138" in said
-    stops = [int(step.replace(",", "")) for step in re.findall("Stopped at alternation ([0-9,]+)", said)]
+    stops = [int(step.replace(",", "")) for step in re.findall("Stopped at step ([0-9,]+)", said)]
     # All restarts but the first are the script's own. SLURM may send the signal up to a minute early, before Python listens.
     assert 2 <= len(stops) <= _restarts(account)
     assert stops == sorted(stops)

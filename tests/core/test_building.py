@@ -30,7 +30,8 @@ from lightning_cgan import (
     UsageError,
 )
 from lightning_cgan.core.building import build
-from lightning_cgan.core.serialization import describe
+from lightning_cgan.core.serialization import to_config
+from lightning_cgan.training.checkpointing import build_from
 
 SIZES = {"num_classes": 10, "image_channels": 1, "image_size": 8}
 
@@ -48,7 +49,7 @@ def test_every_config_is_rebuilt(built: Callable[..., Any], config: Path) -> Non
     """What the command line built and a checkpoint describes, the strict builder builds again, value for value."""
     options = ("--data", "DigitsData", "--data.batch_size", "16", "--data.image_size", "16", "--threads", "1")
     module = built(config.name, *options)["model"]
-    again = ConditionalGAN.from_content(content(module))
+    again = build_from(ConditionalGAN, content(module))
     assert dict(again.hparams) == dict(module.hparams)
     weights, expected = again.state_dict(), module.state_dict()
     assert weights.keys() == expected.keys()
@@ -82,10 +83,10 @@ def test_text_stays_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for place in ("generator", "loss", "generator_optimizer", "generator_scheduler", "auxiliary_classifier"):
         changed = {**saved, "hyper_parameters": {**saved["hyper_parameters"], place: text}}
         with pytest.raises(UsageError, match=f"the checkpoint: expected .* for {place}, got "):
-            ConditionalGAN.from_content(changed)
+            build_from(ConditionalGAN, changed)
     changed = {**saved, "hyper_parameters": {**saved["hyper_parameters"], "penalties": [text]}}
     with pytest.raises(UsageError, match=r"expected the description of a GradientPenalty for penalties\.0, got "):
-        ConditionalGAN.from_content(changed)
+        build_from(ConditionalGAN, changed)
     monkeypatch.setitem(sys.modules, "own_parts", module := ModuleType("own_parts"))
     named = {"class_path": "own_parts.Named", "init_args": {"name": text, "others": {text: [text]}}}
     module.Named = Named  # type: ignore[attr-defined]
@@ -127,7 +128,7 @@ def test_own_networks_get_what_they_were_given() -> None:
     made = Own(
         nn.Tanh, layer, R1(0.5), (3, 4), [4, 4], partial(SGD, lr=0.5), nn.GELU, Hinge(), **SIZES, batch_norm=True
     )
-    again = build(describe(made), MLPGenerator, "x")
+    again = build(to_config(made), MLPGenerator, "x")
     assert isinstance(again, Own)
     assert again.init_args == made.init_args
     activation, norm, penalty, pair, optimizer, anything, unsaid = again.given
@@ -144,10 +145,10 @@ def test_own_networks_get_what_they_were_given() -> None:
 def test_own_modules_and_lightnings_scheduler_load() -> None:
     schedule = partial(ReduceLROnPlateau, monitor="x", factor=0.5)
     module = DarkGAN(generator=Own(**SIZES), discriminator=MLPDiscriminator(**SIZES), loss=Hinge())
-    again = DarkGAN.from_content(content(module))
+    again = build_from(DarkGAN, content(module))
     assert isinstance(again.generator, Own)
     other = ConditionalGAN(Own(**SIZES), MLPDiscriminator(**SIZES), Hinge(), generator_scheduler=schedule)
-    read = ConditionalGAN.from_content(content(other)).scheduler_factories["generator"]
+    read = build_from(ConditionalGAN, content(other)).optimization.scheduler_factories["generator"]
     assert (read.func, read.keywords) == (ReduceLROnPlateau, {"monitor": "x", "factor": 0.5})  # type: ignore[union-attr]
     # Lightning's own entries, and those of old, are nobody's arguments
     saved = content(module)
@@ -158,7 +159,7 @@ def test_own_modules_and_lightnings_scheduler_load() -> None:
         "hparams_type": dict,
     }
     saved["hyper_parameters"] |= {"_class_path": "os.system", "_instantiator": "os.system"}
-    assert isinstance(DarkGAN.from_content(saved).loss, Hinge)
+    assert isinstance(build_from(DarkGAN, saved).loss, Hinge)
 
 
 def test_arguments_in_the_place_of_those_of_the_checkpoint() -> None:
@@ -173,10 +174,12 @@ def test_arguments_in_the_place_of_those_of_the_checkpoint() -> None:
         )
     saved = content(module)
     saved["hyper_parameters"]["loss"] = {"class_path": "nobodys.Loss"}  # not looked at where another is given
-    again = ConditionalGAN.from_content(saved, loss=LeastSquares(), generator_optimizer=partial(SGD, lr=0.25))
+    again = build_from(
+        ConditionalGAN, saved, given={"loss": LeastSquares(), "generator_optimizer": partial(SGD, lr=0.25)}
+    )
     assert isinstance(again.loss, LeastSquares)
     assert again.configure_optimizers()[0]["optimizer"].defaults["lr"] == 0.25  # type: ignore[index,call-overload]
-    assert again.scheduler_factories["discriminator"].keywords == cycle.keywords  # type: ignore[union-attr]
+    assert again.optimization.scheduler_factories["discriminator"].keywords == cycle.keywords  # type: ignore[union-attr]
     with pytest.raises(UsageError, match=r"hparams_file: expected none, .* got x.yaml; give arguments by their names"):
         ConditionalGAN.load_from_checkpoint("x.ckpt", hparams_file="x.yaml")
 

@@ -17,13 +17,13 @@ from PIL import Image
 
 from helpers.paths import OLD
 from lightning_cgan import PretrainedGenerator, UsageError
-from lightning_cgan.cli.demo import Studio, build_page
+from lightning_cgan.cli.demo import DemoBackend, build_page
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.class_names import check_names, in_markdown
 from lightning_cgan.core.errors import printable
 from lightning_cgan.core.output_paths import folders_of_classes
 from lightning_cgan.evaluation import picture
-from lightning_cgan.export.source import open_source
+from lightning_cgan.export.source import load_source
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
 LINK = "[free](https://evil.example)"
@@ -80,12 +80,12 @@ def test_card_config_and_metadata_of_hostile_names(capsys: pytest.CaptureFixture
     assert PretrainedGenerator.from_pretrained("x").class_names == tuple(HOSTILE)
     assert json.loads(Path("x/config.json").read_text())["class_names"] == HOSTILE
     main(["export", "named.ckpt", "--out", "x.onnx"])
-    assert open_source("x.onnx").facts.class_names == tuple(HOSTILE)
+    assert load_source("x.onnx").metadata.class_names == tuple(HOSTILE)
 
 
 def test_page_of_hostile_names(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
-    page = build_page(Studio(open_source(named(HOSTILE)), tmp_path), f"x `{SCRIPT}")
+    page = build_page(DemoBackend(load_source(named(HOSTILE)), tmp_path), f"x `{SCRIPT}")
     parts = page.get_config_file()["components"]
     (choices, *_) = [part["props"]["choices"] for part in parts if part["type"] == "dropdown"]
     assert [shown for shown, _ in choices] == [printable(name, 80) for name in HOSTILE]
@@ -150,7 +150,7 @@ def test_metadata_of_others_with_such_names() -> None:
     with pytest.raises(
         UsageError, match=r"source: expected a file .*x\.onnx.*expected names of classes that are UTF-8"
     ):
-        open_source("x.onnx")
+        load_source("x.onnx")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
@@ -185,11 +185,11 @@ def test_a_terminal_is_given_no_orders(fails: Fails) -> None:
 
 def test_picture_of_a_report_of_names_that_would_be_formulas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for part in ("_samples", "_neighbours"):
-        monkeypatch.setattr(picture, part, lambda evidence: torch.zeros(2, 2).numpy())
+        monkeypatch.setattr(picture, part, lambda report_images: torch.zeros(2, 2).numpy())
     monkeypatch.setattr(picture, "_headline", lambda report: "")
     names = ["$\\frac$", "$5 or $6", CLEAR, "x" * 400]
     scores = {"confusion": [[1] * 4] * 4, "judge_fid_by_class": [1.0] * 4}
-    evidence: Any = None
+    report_images: Any = None
     report = {"scores": scores, "scores_of_real_images": scores}
-    picture.draw_report(report, evidence, names, tmp_path / "a.png")
+    picture.plot_report(report, report_images, names, tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size == (1300, 1200)

@@ -18,7 +18,7 @@ from lightning_cgan.data import OrderedLoader
 from lightning_cgan.data.loader import RepeatingLoader
 
 
-class Seen(Callback):
+class Features(Callback):
     """The numbers of the images of each batch, by epoch; of training and of validation."""
 
     def __init__(self) -> None:
@@ -47,8 +47,8 @@ def gan(classes: int = 3, size: int = 2, **options: Any) -> ConditionalGAN:
     return ConditionalGAN(generator, MLPDiscriminator(classes, 1, size, hidden=(8,)), NonSaturating(), **options)
 
 
-def fit(data: Any = None, module: ConditionalGAN | None = None, **options: Any) -> Seen:
-    seen = Seen()
+def fit(data: Any = None, module: ConditionalGAN | None = None, **options: Any) -> Features:
+    seen = Features()
     torch.manual_seed(0)
     options = {"max_epochs": 3, "num_sanity_val_steps": 0, **options}
     quiet_trainer(-1, callbacks=[seen], **options).fit(module or gan(), data or Numbered(batch_size=64))
@@ -121,7 +121,7 @@ def test_processes_share_small_batches_too() -> None:
 
 
 def state_of(module: ConditionalGAN) -> dict[str, Any]:
-    counts = {"images_seen": module.images_seen, "seed": module.seed, "sums": str(module.running_means.sums)}
+    counts = {"images_seen": module.ema.images_seen, "seed": module.seed, "sums": str(module.scalars.sums)}
     return {**{name: value.clone() for name, value in module.state_dict().items()}, **counts}
 
 
@@ -187,4 +187,4 @@ def test_a_run_goes_on_with_the_size_that_was_found() -> None:
     trainer = quiet_trainer(4, callbacks=[finder, Sizes()])
     trainer.fit(module, data)
     assert (finder.optimal_batch_size, sizes, trainer.global_step) == (32, [32] * 4, 4)
-    assert module.images_seen == 4 * 32
+    assert module.ema.images_seen == 4 * 32

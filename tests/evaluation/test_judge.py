@@ -18,8 +18,8 @@ from lightning_cgan import UsageError
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import judge as judge_module
 from lightning_cgan.evaluation.classifiers import Judge, accuracy
-from lightning_cgan.evaluation.judge import SHIPPED, appoint, fingerprint_of
-from lightning_cgan.evaluation.protocol import QUICK, Examination
+from lightning_cgan.evaluation.judge import SHIPPED, fingerprint_of, get_judge
+from lightning_cgan.evaluation.protocol import QUICK, Evaluation
 
 CPU = torch.device("cpu")
 
@@ -35,7 +35,7 @@ def test_shipped_judges_are_small_and_good(name: str, least: float) -> None:
 
 def test_shipped_judge_is_as_good_as_it_says() -> None:
     data = opened()
-    found = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU)
+    found = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU)
     with safe_open(SHIPPED / "DigitsData.safetensors", "pt") as weights:
         said = float(weights.metadata()["test_accuracy"])
     assert accuracy(found.judge, data.in_order("test")) == pytest.approx(said, abs=1 / 360)
@@ -50,12 +50,12 @@ def test_another_set_gets_a_judge_of_its_own_once(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(tmp_path / "cache"))
     data = opened(classes=[0, 1], image_size=12)
     before = torch.get_rng_state()
-    first = appoint(data.in_order("train"), data.in_order("validation"), 2, CPU)
+    first = get_judge(data.in_order("train"), data.in_order("validation"), 2, CPU)
     assert torch.equal(torch.get_rng_state(), before)  # the run that asks goes on as if it had not
     assert first.validation_accuracy > 0.9
     (file,) = (tmp_path / "cache").iterdir()
     monkeypatch.setattr(judge_module, "train_judge", None)  # it would fail
-    second = appoint(data.in_order("train"), data.in_order("validation"), 2, CPU)
+    second = get_judge(data.in_order("train"), data.in_order("validation"), 2, CPU)
     assert second.sha256 == first.sha256
     images, _ = next(iter(data.in_order("test")))
     assert torch.equal(second.judge(images), first.judge(images))
@@ -130,10 +130,10 @@ def test_a_cache_that_cannot_be_written_costs_nothing_but_time(
     with pytest.warns(
         UserWarning, match=f"^{place}/judge-1-.* was not written: .*; set LIGHTNING_CGAN_CACHE to a fold"
     ):
-        found = appoint(*splits, 2, CPU)
+        found = get_judge(*splits, 2, CPU)
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(tmp_path / "cache"))
-    kept = appoint(*splits, 2, CPU)
-    assert appoint(*splits, 2, CPU).sha256 == kept.sha256 == found.sha256  # that of the file, which is not there
+    kept = get_judge(*splits, 2, CPU)
+    assert get_judge(*splits, 2, CPU).sha256 == kept.sha256 == found.sha256  # that of the file, which is not there
     assert quickly_trained == [2, 2]
 
 
@@ -144,7 +144,7 @@ def test_a_damaged_file_of_the_cache_is_written_anew(
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(tmp_path / "cache"))
     data = opened(classes=[0, 1], image_size=8)
     splits = data.in_order("train"), data.in_order("validation")
-    first = appoint(*splits, 2, CPU)
+    first = get_judge(*splits, 2, CPU)
     (file,) = (tmp_path / "cache").iterdir()
     whole = file.read_bytes()
     card = {"fingerprint": first.fingerprint, "validation_accuracy": "much" if damage == "unknown accuracy" else "0.5"}
@@ -159,9 +159,9 @@ def test_a_damaged_file_of_the_cache_is_written_anew(
         file.write_bytes({"empty": b"", "torn": whole[:-100], "nonsense": b"nonsense" * 9}[damage])
     if damage == "folder":
         with pytest.warns(UserWarning, match="was not written"):
-            assert appoint(*splits, 2, CPU).sha256 == first.sha256
+            assert get_judge(*splits, 2, CPU).sha256 == first.sha256
     else:
-        assert appoint(*splits, 2, CPU).sha256 == first.sha256
+        assert get_judge(*splits, 2, CPU).sha256 == first.sha256
         assert file.read_bytes() == whole
     assert quickly_trained == [2, 2]
 
@@ -173,19 +173,21 @@ def test_a_ceiling_that_cannot_be_kept_or_read(
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", "/proc/nowhere" if kept == "unwritable" else str(tmp_path / "cache"))
     taught: list[int] = []
 
-    def teach(*_: object) -> dict[str, float]:
+    def train_student(*_: object) -> dict[str, float]:
         taught.append(1)
         return {"mean": 0.5}
 
-    examination = SimpleNamespace(about_data={}, device=CPU, protocol=QUICK, validation=None, _taught=teach)
-    examination.train = opened().in_order("train")
+    evaluation = SimpleNamespace(
+        about_data={}, device=CPU, protocol=QUICK, validation=None, _train_students=train_student
+    )
+    evaluation.train = opened().in_order("train")
     if kept == "unwritable":
         with pytest.warns(UserWarning, match="^/proc/nowhere/ceiling-.* was not written"):
-            assert Examination.ceiling(examination) == {"mean": 0.5}  # type: ignore[arg-type]
+            assert Evaluation.real_data_bound(evaluation) == {"mean": 0.5}  # type: ignore[arg-type]
         return
-    assert Examination.ceiling(examination) == {"mean": 0.5}  # type: ignore[arg-type]
+    assert Evaluation.real_data_bound(evaluation) == {"mean": 0.5}  # type: ignore[arg-type]
     (file,) = (tmp_path / "cache").iterdir()
     if kept is not None:
         file.write_bytes(kept.encode() if isinstance(kept, str) else kept)
-    assert Examination.ceiling(examination) == {"mean": 0.5}  # type: ignore[arg-type]
+    assert Evaluation.real_data_bound(evaluation) == {"mean": 0.5}  # type: ignore[arg-type]
     assert len(taught) == (1 if kept is None else 2)

@@ -22,11 +22,11 @@ from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation import gan_train as gan_train_module
 from lightning_cgan.evaluation.classifiers import Student, accuracy
 from lightning_cgan.evaluation.fakes import Gafi, at_most, choose, make_confident_fakes, make_fakes
-from lightning_cgan.evaluation.gan_train import gan_train, teach
-from lightning_cgan.evaluation.judge import appoint
-from lightning_cgan.evaluation.picture import _samples, draw_report
-from lightning_cgan.evaluation.protocol import QUICK, Evidence, Examination, differences
-from lightning_cgan.evaluation.scores import look_at
+from lightning_cgan.evaluation.gan_train import gan_train, train_student
+from lightning_cgan.evaluation.judge import get_judge
+from lightning_cgan.evaluation.protocol import QUICK, Evaluation, ReportImages, differences
+from lightning_cgan.evaluation.report_plot import _samples, plot_report
+from lightning_cgan.evaluation.scores import extract_features
 
 Run = Callable[..., Path]
 CPU = torch.device("cpu")
@@ -69,7 +69,7 @@ def test_the_best_epoch_is_taken_and_by_the_generated_images_alone() -> None:
     train, validation = data.in_order("train"), data.in_order("validation")
     wrong = OrderedLoader(train.images, (train.labels + 1) % 10, 64)
     lessons = [train, train, train, wrong]
-    student, run = teach(lessons.__getitem__, validation, 10, epochs=4, seed=0, device=CPU)
+    student, run = train_student(lessons.__getitem__, validation, 10, epochs=4, seed=0, device=CPU)
     assert run["epoch"] == 3
     assert accuracy(student, validation) == run["chosen_by_accuracy"] > 0.5
 
@@ -90,15 +90,15 @@ def test_gan_train_of_real_images_and_of_wrong_ones() -> None:
 
 def test_gafi_has_fresh_and_confident_images() -> None:
     data = opened()
-    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     shelf = Shelf(data.in_order("test"))
     labels = torch.arange(10).repeat(20)
     first, second = (make_confident_fakes(shelf, labels, seed, judge, Gafi(1.0, 0.9)) for seed in (0, 1))
     for fakes in (first, second):
-        assert look_at(judge, fakes).confidence.min() >= 0.9
+        assert extract_features(judge, fakes).confidence.min() >= 0.9
         assert torch.equal(fakes.labels.bincount(), labels.bincount())  # of what was left out there is another
     assert not torch.equal(first.images, second.images)  # type: ignore[arg-type]
-    doubtful = look_at(judge, make_fakes(shelf, labels, 0)).confidence
+    doubtful = extract_features(judge, make_fakes(shelf, labels, 0)).confidence
     assert doubtful.min() < 0.9
     wide = make_fakes(shelf, labels, 0, latent_scale=0.5)
     latents = shelf.sample_latents(200, 0) * 0.5
@@ -113,21 +113,21 @@ def test_gafi_has_fresh_and_confident_images() -> None:
 def test_scores_of_a_shelf_of_real_images() -> None:
     """Whoever hands out training images gets the best scores there are, and is found out."""
     data = opened()
-    copier = Examination(Shelf(data.in_order("train")), data, CPU, QUICK)
+    copier = Evaluation(Shelf(data.in_order("train")), data, CPU, QUICK)
     found, _ = copier.memorisation()
     assert found["ratio"] == pytest.approx(0, abs=1e-3)
-    honest = Examination(Shelf(data.in_order("test")), data, CPU, QUICK)
-    found, evidence = honest.memorisation()
+    honest = Evaluation(Shelf(data.in_order("test")), data, CPU, QUICK)
+    found, report_images = honest.memorisation()
     assert found["ratio"] == pytest.approx(1, abs=0.1)
     assert copier.scores(copier.fakes)["gan_test"] > 0.99
     # as many of each class as there are held out
-    assert torch.equal(evidence.fakes.labels, data.in_order("validation").labels)
+    assert torch.equal(report_images.fakes.labels, data.in_order("validation").labels)
 
 
 def test_quick_scores_are_means_over_draws() -> None:
     data = opened()
     protocol = dataclasses.replace(QUICK, draws=3)
-    found = Examination(Shelf(data.in_order("test")), data, CPU, protocol).scores_of_draws()
+    found = Evaluation(Shelf(data.in_order("test")), data, CPU, protocol).scores_of_draws()
     assert found["deviations"].keys() == {"gan_test", "judge_fid", "diversity"}
     # One draw after the other, each as the only one of an examination, and by NumPy.
     shelf = Shelf(data.in_order("test"))
@@ -135,15 +135,15 @@ def test_quick_scores_are_means_over_draws() -> None:
     of_each = []
     for draw in range(3):
         shelf.sample_latents = lambda count, seed, draw=draw: original(count, seed + draw)  # type: ignore[method-assign,misc]
-        examination = Examination(shelf, data, CPU, QUICK)
-        of_each.append(examination.scores(examination.fakes))
+        evaluation = Evaluation(shelf, data, CPU, QUICK)
+        of_each.append(evaluation.scores(evaluation.fakes))
     assert len({scores["judge_fid"] for scores in of_each}) == 3
     for name, deviation in found["deviations"].items():
         values = [scores[name] for scores in of_each]
         assert found[name] == pytest.approx(np.mean(values))
         assert deviation == pytest.approx(np.std(values, ddof=1))
     assert found["confusion"] == of_each[0]["confusion"]
-    alone = Examination(Shelf(data.in_order("test")), data, CPU, QUICK).scores_of_draws()
+    alone = Evaluation(Shelf(data.in_order("test")), data, CPU, QUICK).scores_of_draws()
     assert alone == {**of_each[0], "deviations": dict.fromkeys(found["deviations"])}
 
 
@@ -170,7 +170,7 @@ def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) 
     # the scores are those of the checkpoint's own images
     module = ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu")
     data = opened()
-    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     images = module.generate(data.in_order("validation").labels, module.sample_latents(120, 1_000_000))
     pixels = images.add(1).mul(127.5).round().clamp(0, 255).div(127.5).sub(1)
     right = judge(pixels).argmax(1) == data.in_order("validation").labels
@@ -240,7 +240,7 @@ def test_bad_options(fails: Callable[..., str], run: Run) -> None:
 
 def test_gafi_without_a_confident_image_says_so() -> None:
     data = opened()
-    judge = appoint(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     wrong = Shelf(data.in_order("train"))
     wrong.of_class = wrong.of_class[1:] + wrong.of_class[:1]
     with pytest.raises(UsageError, match="--report.gafi.min_confidence: expected some images of which the judge is so"):
@@ -264,17 +264,17 @@ def test_colour_files_and_chosen_classes_are_examined(tmp_path: Path) -> None:
         def __init__(self) -> None:
             self.of_class = [torch.full((4, 3, 8, 8), shade) for shade in (0.4, -0.8)]
 
-    found, evidence = Examination(Shades(), data, CPU, QUICK).report()
+    found, report_images = Evaluation(Shades(), data, CPU, QUICK).report()
     assert found["data"]["classes"] == ("bright", "dark")
     assert [len(row) for row in found["scores"]["confusion"]] == [2, 2]
     assert found["gan_train_of_real_images"]["mean"] > 0.9
-    draw_report(found, evidence, data.class_names, tmp_path / "report.png")
+    plot_report(found, report_images, data.class_names, tmp_path / "report.png")
     assert Image.open(tmp_path / "report.png").size == (1300, 1200)
 
 
 def test_picture_has_a_row_for_each_class_also_for_rare_ones() -> None:
     labels = torch.tensor([0] * 12 + [1] * 4 + [3] * 10)
     pixels = (labels * 50).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 56, 56)
-    shown = torch.from_numpy(_samples(Evidence(OrderedLoader(pixels, labels, 500), {})))
+    shown = torch.from_numpy(_samples(ReportImages(OrderedLoader(pixels, labels, 500), {})))
     assert shown.shape == (3 * 58 + 2, 4 * 58 + 2, 3)  # three rows of four, 2 pixels between
     assert [int(shown[30 + 58 * row, 30, 0]) for row in range(3)] == [0, 50, 150]

@@ -18,10 +18,17 @@ from lightning_cgan import DigitsData
 from lightning_cgan.core.images import signed_from_bytes
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import choose
-from lightning_cgan.evaluation.judge import SHIPPED, appoint
+from lightning_cgan.evaluation.judge import SHIPPED, get_judge
 from lightning_cgan.evaluation.neighbours import mean_distance, nearest_of, support_scores
 from lightning_cgan.evaluation.parzen import log_likelihoods, parzen_window
-from lightning_cgan.evaluation.scores import Seen, all_scores, frechet_distance, kernel_distance, look_at, quick_scores
+from lightning_cgan.evaluation.scores import (
+    Features,
+    all_scores,
+    extract_features,
+    frechet_distance,
+    kernel_distance,
+    quick_scores,
+)
 
 
 def features(count: int, shift: float, seed: int, width: int = 6) -> Tensor:
@@ -112,8 +119,10 @@ def test_scores_by_class_worked_by_hand() -> None:
     """Two classes on a line: fakes of class 0 are half as far apart as the real ones, one of four is misjudged."""
     line = torch.tensor([0.0, 2.0, 10.0, 14.0])[:, None]
     labels = torch.tensor([0, 0, 1, 1])
-    references = Seen(line, labels, torch.ones(4), labels)
-    candidates = Seen(torch.tensor([0.5, 1.5, 10.0, 14.0])[:, None], torch.tensor([0, 1, 1, 1]), torch.ones(4), labels)
+    references = Features(line, labels, torch.ones(4), labels)
+    candidates = Features(
+        torch.tensor([0.5, 1.5, 10.0, 14.0])[:, None], torch.tensor([0, 1, 1, 1]), torch.ones(4), labels
+    )
     found = all_scores(candidates, references, num_classes=3)
     assert found["gan_test"] == 0.75
     assert found["gan_test_by_class"] == [0.5, 1.0, None]
@@ -137,7 +146,7 @@ def digits() -> DigitsData:
 @pytest.fixture(scope="module")
 def judge(digits: DigitsData) -> Judge:
     """The shipped one: nothing is trained."""
-    found = appoint(digits.in_order("train"), digits.in_order("validation"), 10, torch.device("cpu"))
+    found = get_judge(digits.in_order("train"), digits.in_order("validation"), 10, torch.device("cpu"))
     assert list(SHIPPED.glob("DigitsData.safetensors"))
     return found.judge
 
@@ -148,20 +157,20 @@ def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 def test_scores_move_as_they_must(digits: DigitsData, judge: Judge) -> None:
     everything = digits.in_order("test")
-    references = look_at(judge, choose(everything, torch.arange(0, 360, 2)))
+    references = extract_features(judge, choose(everything, torch.arange(0, 360, 2)))
     real = choose(everything, torch.arange(1, 360, 2))
     assert isinstance(real.images, Tensor)
-    floor = all_scores(look_at(judge, real), references, 10)
+    floor = all_scores(extract_features(judge, real), references, 10)
     assert floor["gan_test"] > 0.95
     assert 0.8 < floor["diversity"] < 1.25
 
-    shuffled = all_scores(look_at(judge, batches(real.images, real.labels.roll(7))), references, 10)
+    shuffled = all_scores(extract_features(judge, batches(real.images, real.labels.roll(7))), references, 10)
     assert shuffled["gan_test"] < 0.3
     assert shuffled["judge_fid"] == pytest.approx(floor["judge_fid"], rel=1e-4)  # it does not look at labels
     assert min(shuffled["judge_fid_by_class"]) > max(floor["judge_fid_by_class"])  # these do
 
     first = torch.stack([real.images[real.labels == label][0] for label in real.labels.tolist()])
-    repeated = all_scores(look_at(judge, batches(first, real.labels)), references, 10)
+    repeated = all_scores(extract_features(judge, batches(first, real.labels)), references, 10)
     assert repeated["gan_test"] > 0.85
     assert repeated["diversity"] < 0.01
     assert repeated["coverage"] < 0.6 * floor["coverage"]
@@ -169,7 +178,7 @@ def test_scores_move_as_they_must(digits: DigitsData, judge: Judge) -> None:
     assert repeated["judge_fid"] > 1.3 * floor["judge_fid"]
 
     noise = torch.randint(0, 256, real.images.shape, dtype=torch.uint8)
-    noisy = all_scores(look_at(judge, batches(noise, real.labels)), references, 10)
+    noisy = all_scores(extract_features(judge, batches(noise, real.labels)), references, 10)
     assert noisy["gan_test"] < 0.3
     assert noisy["judge_fid"] > 2 * floor["judge_fid"]
     assert noisy["judge_kid"] > 2 * abs(floor["judge_kid"])
@@ -177,8 +186,8 @@ def test_scores_move_as_they_must(digits: DigitsData, judge: Judge) -> None:
 
 
 def test_quick_scores_are_those_of_the_full_ones(digits: DigitsData, judge: Judge) -> None:
-    references = look_at(judge, digits.in_order("validation"))
-    candidates = look_at(judge, choose(digits.in_order("train"), torch.arange(100)))
+    references = extract_features(judge, digits.in_order("validation"))
+    candidates = extract_features(judge, choose(digits.in_order("train"), torch.arange(100)))
     full = all_scores(candidates, references, 10)
     assert quick_scores(candidates, references) == {name: full[name] for name in ("gan_test", "judge_fid", "diversity")}
 
@@ -194,9 +203,11 @@ def test_a_copied_training_set_is_found(digits: DigitsData) -> None:
 
 
 def test_scores_of_a_single_class_and_of_too_few_images() -> None:
-    alone = Seen(torch.randn(3, 4), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.zeros(3, dtype=torch.int64))
+    alone = Features(
+        torch.randn(3, 4), torch.zeros(3, dtype=torch.int64), torch.ones(3), torch.zeros(3, dtype=torch.int64)
+    )
     assert all_scores(alone, alone, num_classes=1)["confusion"] == [[3]]
-    one = Seen(*(column[:1] for column in alone))
+    one = Features(*(column[:1] for column in alone))
     few = all_scores(one, alone, num_classes=1)
     assert few["gan_test"] == 1.0
     assert all(math.isnan(few[name]) for name in ("judge_fid", "judge_kid", "precision", "coverage", "diversity"))

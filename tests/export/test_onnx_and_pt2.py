@@ -25,8 +25,8 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.core.serialization import describe
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.core.serialization import to_config
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.onnx_and_pt2 import check_images, write_onnx, write_program
 
 NAMES = ("cat", "T-shirt/top", "Ä")
@@ -57,8 +57,8 @@ def trained(make: Callable[[], Generator]) -> Generator:
     return network
 
 
-def facts_of(network: Generator) -> Facts:
-    return Facts(NAMES, network.latent_dim, network.image_channels, network.image_size, "uniform", "1.2.3")
+def metadata_of(network: Generator) -> ExportMetadata:
+    return ExportMetadata(NAMES, network.latent_dim, network.image_channels, network.image_size, "uniform", "1.2.3")
 
 
 def inputs(count: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +68,7 @@ def inputs(count: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("name", GENERATORS)
 def test_onnx_makes_the_images_of_the_generator(name: str, tmp_path: Path) -> None:
     network = trained(GENERATORS[name])
-    write_onnx(network, facts_of(network), tmp_path / "x.onnx")
+    write_onnx(network, metadata_of(network), tmp_path / "x.onnx")
     assert [file.name for file in tmp_path.iterdir()] == ["x.onnx"]
     onnx.checker.check_model(onnx.load("x.onnx"), full_check=True)
     session = onnxruntime.InferenceSession("x.onnx")
@@ -88,19 +88,19 @@ def test_onnx_makes_the_images_of_the_generator(name: str, tmp_path: Path) -> No
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["class_names"]) == list(NAMES)
     assert (metadata["latents"], metadata["lightning_cgan"]) == ("uniform", "1.2.3")
-    assert Facts.from_texts(metadata) == facts_of(network)
+    assert ExportMetadata.from_texts(metadata) == metadata_of(network)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
 def test_program_makes_the_images_of_the_generator(name: str, tmp_path: Path) -> None:
     network = trained(GENERATORS[name])
-    write_program(network, facts_of(network), tmp_path / "x.pt2")
+    write_program(network, metadata_of(network), tmp_path / "x.pt2")
     texts = {"lightning_cgan.json": ""}
     program = torch.export.load("x.pt2", extra_files=texts).module()
     for count in (1, 7):
         labels, latents = inputs(count)
         torch.testing.assert_close(program(labels, latents), network(latents, labels), atol=1e-4, rtol=0)
-    assert Facts.from_texts(json.loads(texts["lightning_cgan.json"])) == facts_of(network)
+    assert ExportMetadata.from_texts(json.loads(texts["lightning_cgan.json"])) == metadata_of(network)
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -108,7 +108,7 @@ def test_pretrained_makes_exactly_the_images_of_the_module(name: str) -> None:
     network = trained(GENERATORS[name])
     sizes = (3, network.image_channels, network.image_size)
     module = ConditionalGAN(network, MLPDiscriminator(*sizes), NonSaturating(), latents="uniform")
-    written = PretrainedGenerator(describe(network), "uniform", NAMES)
+    written = PretrainedGenerator(to_config(network), "uniform", NAMES)
     written.generator.load_state_dict(network.state_dict())
     written.save_pretrained("x")
     read = PretrainedGenerator.from_pretrained("x")
@@ -124,12 +124,12 @@ def test_pretrained_makes_exactly_the_images_of_the_module(name: str) -> None:
 def test_a_file_that_makes_others_is_told() -> None:
     network = nn.Module()
     network.forward = lambda labels, latents: torch.zeros(len(labels), 1, 8, 8)  # type: ignore[assignment, misc]
-    facts = Facts(("a", "b"), 4, 1, 8, "normal", "0")
-    check_images(network, network, facts)
+    metadata = ExportMetadata(("a", "b"), 4, 1, 8, "normal", "0")
+    check_images(network, network, metadata)
 
     def makes(image: Callable[[int], Tensor]) -> str:
         with pytest.raises(UsageError) as caught:
-            check_images(network, lambda labels, _: image(len(labels)), facts)
+            check_images(network, lambda labels, _: image(len(labels)), metadata)
         return str(caught.value)
 
     assert "got one that is nan off" in makes(lambda n: torch.full((n, 1, 8, 8), math.nan if n > 1 else 0.0))

@@ -15,9 +15,9 @@ import pytest
 from helpers.paths import OLD
 from lightning_cgan import ConditionalGAN, MLPGenerator, PretrainedGenerator, UsageError
 from lightning_cgan.cli.main import main
-from lightning_cgan.export.metadata import Facts
+from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.onnx_and_pt2 import write_onnx
-from lightning_cgan.export.source import open_source
+from lightning_cgan.export.source import load_source
 
 Fails = Callable[..., str]
 
@@ -33,7 +33,7 @@ def test_folder_of_an_own_network(
     assert "\nimport own\n\nfrom lightning_cgan import" in Path("x/README.md").read_text()
     monkeypatch.delitem(sys.modules, "own")
     assert "got own.Own; import its module first" in fails("demo", "x", "--port", "0")
-    assert open_source("x", imports=["own"]).facts.image_size == 16
+    assert load_source("x", imports="own").metadata.image_size == 16
 
 
 def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,8 +89,8 @@ WRONG: tuple[dict[str, str], ...] = (
 def test_onnx_of_others_whose_metadata_are_wrong() -> None:
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
     embedded = MLPGenerator(10, 1, 8, module.generator.latent_dim, (4,), label_embedding=2)
-    write_onnx(embedded.eval(), Facts.of(module, tuple("0123456789")), Path("x.onnx"))
-    assert open_source("x.onnx").facts.image_size == 8
+    write_onnx(embedded.eval(), ExportMetadata.of(module, tuple("0123456789")), Path("x.onnx"))
+    assert load_source("x.onnx").metadata.image_size == 8
     for told in WRONG:
         program = onnx.load("x.onnx")
         for entry in program.metadata_props:
@@ -99,7 +99,7 @@ def test_onnx_of_others_whose_metadata_are_wrong() -> None:
         with pytest.raises(
             UsageError, match=r"source: expected a file that export wrote, got wrong\.onnx, which is none"
         ):
-            open_source("wrong.onnx")
+            load_source("wrong.onnx")
 
 
 def test_what_cannot_be_opened(fails: Fails) -> None:

@@ -42,7 +42,7 @@ from lightning_cgan import (
 from lightning_cgan.cli.main import main
 from lightning_cgan.core import building
 from lightning_cgan.export.load import load
-from lightning_cgan.export.source import open_source
+from lightning_cgan.export.source import load_source
 from lightning_cgan.networks.base import Network
 from lightning_cgan.objectives.augmentations import Augmentation
 from lightning_cgan.objectives.losses import AdversarialLoss
@@ -87,7 +87,7 @@ HOSTILE = [
     "lightning_cgan.export.pretrained.build", "lightning_cgan.core.building._call", "lightning_cgan.core.building.functools.partial",
     "lightning_cgan.cli.main.main", "lightning_cgan.ConditionalGAN", "lightning_cgan.ArrayData", "lightning_cgan.spy",
     "lightning_cgan.Hinge.__class__", "lightning_cgan.Hinge.__init__.__globals__", "lightning_cgan.Hinge.__new__",
-    "lightning_cgan.core.serialization.Rebuildable", "lightning_cgan.PretrainedGenerator", "lightning_cgan.Checkpoints",
+    "lightning_cgan.core.serialization.ConfigMixin", "lightning_cgan.PretrainedGenerator", "lightning_cgan.Checkpoints",
     f"{__name__}._Hidden", f"{__name__}.Handing", f"{__name__}.Path", "__main__.os", "Hinge", "",
     ".", "..", "a..b", " lightning_cgan.Hinge", "lightning_cgan.Hinge\n", "lightning_cgan.hinge", "1.2", "é.é",
 ]
@@ -291,7 +291,7 @@ class Ways:
         """Writes a file, and returns what reads it."""
         if way in ("from_pretrained", "folder"):
             Path("exported/config.json").write_text(json.dumps(tree, default=repr))
-            read = open_source if way == "folder" else lightning_cgan.PretrainedGenerator.from_pretrained
+            read = load_source if way == "folder" else lightning_cgan.PretrainedGenerator.from_pretrained
             return lambda: read("exported")
         if way == "data module":
             hyper = {**tree, "_instantiator": "lightning.pytorch.cli.instantiate_module"}

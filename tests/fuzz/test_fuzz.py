@@ -43,12 +43,12 @@ FIT = ["fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--trainer.pre
 
 
 class AlternatedError(Exception):
-    """Ends a run behind its first alternation."""
+    """Ends a run behind its first step."""
 
 
 @pytest.fixture(autouse=True)
 def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run that begins is over after one alternation, and nothing is downloaded."""
+    """A run that begins is over after one step, and nothing is downloaded."""
     step = ConditionalGAN.training_step
 
     def training_step(module: ConditionalGAN, batch: Any, batch_idx: int) -> None:
@@ -60,7 +60,7 @@ def _no_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_command(arguments: list[str]) -> None:
-    """Runs a command line, which must get as far as an alternation, or end with one line and leave nothing."""
+    """Runs a command line, which must get as far as a step, or end with one line and leave nothing."""
     shutil.rmtree("runs", ignore_errors=True)
     errors = io.StringIO()
     with redirect_stderr(errors), redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -254,8 +254,8 @@ def test_tables(data: st.DataObject) -> None:
     whole = b"generator_loss,step,val_judge_fid\r\n1.5,1,\r\n1.25,2,3.5\r\n"
     Path("metrics.csv").write_bytes(data.draw(spoilt_bytes(whole)))
     file = MetricsFile(Path())
-    file.go_on_from(2)
+    file.truncate_to(2)
     file.log_metrics({"generator_loss": 1.0}, step=3)
     again = MetricsFile(Path())
-    again.go_on_from(100)
+    again.truncate_to(100)
     assert len(again.rows) == len(file.rows)

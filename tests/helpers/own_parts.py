@@ -15,7 +15,7 @@ from lightning_cgan import (
     MLPGenerator,
     NonSaturating,
     Objectives,
-    Round,
+    UpdateInputs,
 )
 
 
@@ -44,9 +44,9 @@ class OwnObjectives(Objectives):
     weight = 3.0
 
     def of_generator(
-        self, discriminator: Discriminator, dealt: Round, fake: Tensor
+        self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        objective, means = super().of_generator(discriminator, dealt, fake)
+        objective, means = super().of_generator(discriminator, inputs, fake)
         brightness = fake.mean()
         return objective + self.weight * brightness, {**means, "brightness": brightness}
 

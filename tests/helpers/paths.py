@@ -13,6 +13,6 @@ CONFIGS = ROOT / "configs"
 DIGITS = str(CONFIGS / "digits.yaml")
 PACKAGE = Path(lightning_cgan.__file__).parent
 
-# Written by version 0.1.0 before a checkpoint described its data, after three alternations; `images` is what its
+# Written by version 0.1.0 before a checkpoint described its data, after three steps; `images` is what its
 # generator made then, of latents from -2 to 2 in equal steps.
 OLD = str(TESTS / "checkpoints" / "format_3.ckpt")

@@ -8,7 +8,7 @@ from lightning.pytorch import Trainer
 
 
 def quiet_trainer(steps: int, **options: Any) -> Trainer:
-    """Makes so many alternations, on a CPU unless the options say otherwise."""
+    """Makes so many steps, on a CPU unless the options say otherwise."""
     quiet = {
         "accelerator": "cpu",
         "logger": False,

@@ -36,7 +36,7 @@ def last_of(folder: Path) -> dict[str, Any]:
 
 
 def fit_and_save(module: ConditionalGAN, path: Path) -> Path:
-    """Makes two alternations on digits, and writes a checkpoint."""
+    """Makes two steps on digits, and writes a checkpoint."""
     trainer = Trainer(
         accelerator="cpu", max_steps=2, logger=False, enable_checkpointing=False, enable_progress_bar=False
     )

@@ -25,13 +25,16 @@ def main(strategy: str) -> None:
     names = list(module.state_dict())
     trainer.fit(module, loader(4))
     assert list(module.state_dict()) == names
-    assert (module.seed, module.images_seen) == (6, 40), (module.seed, module.images_seen)
-    assert {role: int(count) for role, count in module.skipped_steps.items()} == {"generator": 0, "discriminator": 0}
-    assert module.running_means.counts["generator_loss"] == 2  # since alternation 3
+    assert (module.seed, module.ema.images_seen) == (6, 40), (module.seed, module.ema.images_seen)
+    assert {role: int(count) for role, count in module.optimization.skipped_steps.items()} == {
+        "generator": 0,
+        "discriminator": 0,
+    }
+    assert module.scalars.counts["generator_loss"] == 2  # since step 3
     trainer.save_checkpoint("home.ckpt")
     assert not any("lightning_cgan" in name for name in torch.load("home.ckpt", weights_only=True)["state_dict"])
     loaded = ConditionalGAN.load_from_checkpoint("home.ckpt")
-    assert (loaded.seed, loaded.images_seen) == (6, 40)
+    assert (loaded.seed, loaded.ema.images_seen) == (6, 40)
     for value, other in zip(loaded.state_dict().values(), module.state_dict().values(), strict=True):
         assert torch.equal(value, other)
     torch.manual_seed(6)

@@ -73,7 +73,7 @@ def _runs() -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 class OverflowInLastProcess(cgan.GradientPenalty):
-    """Nothing, but in the second alternation one process has a gradient that no scale survives."""
+    """Nothing, but in the second step one process has a gradient that no scale survives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ def fit(module: cgan.ConditionalGAN, devices: int, strategy: Any = "ddp", steps:
 
 
 def train(name: str, devices: int, **options: Any) -> dict[str, Any]:
-    """Four alternations of one run: the weights before and after, and the means of the scalars."""
+    """Four steps of one run: the weights before and after, and the means of the scalars."""
     torch.manual_seed(0)
     module = build(RUNS[name]())
     before = {key: value.clone() for key, value in module.state_dict().items()}
@@ -115,13 +115,13 @@ def train(name: str, devices: int, **options: Any) -> dict[str, Any]:
     strategy = strategies.get(name, name if name.startswith("ddp_") else "ddp")
     means: dict[str, float] = {}
     module.on_train_end = lambda: means.update(  # type: ignore[method-assign]
-        (key, float(value.mean())) for key, value in module.waiting_means()["sums"].items()
+        (key, float(value.mean())) for key, value in module.scalars.state_dict()["sums"].items()
     )
     if name == "float16":
         scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
         options["plugins"] = [MixedPrecision("16-mixed", "cpu", scaler)]
     fit(module, devices, strategy, sync_batchnorm=name == "sync_batchnorm", **options)
-    skipped = {role: int(count) for role, count in module.skipped_steps.items()}
+    skipped = {role: int(count) for role, count in module.optimization.skipped_steps.items()}
     return {"before": before, "weights": module.state_dict(), "means": means, "skipped": skipped}
 
 
@@ -156,19 +156,19 @@ def scored(devices: int) -> dict[str, float]:
 
 
 def what_is_seen(devices: int) -> dict[str, torch.Tensor]:
-    """The real images and labels, latents and labels of the fakes, of two alternations."""
+    """The real images and labels, latents and labels of the fakes, of two steps."""
     torch.manual_seed(0)
     seen: dict[str, list[torch.Tensor]] = {"images": [], "labels": [], "latents": [], "fake_labels": []}
     module = build({"loss": cgan.Hinge(), "fake_labels": "uniform"})
-    deal = module.dealer.deal
+    sample_update = module.input_sampler.sample_update
 
     def watch(*arguments: Any) -> Any:
-        dealt = deal(*arguments)
-        for kind, rows in zip(seen, (dealt.real, dealt.labels, dealt.latents, dealt.fake_labels), strict=True):
+        inputs = sample_update(*arguments)
+        for kind, rows in zip(seen, (inputs.real, inputs.labels, inputs.latents, inputs.fake_labels), strict=True):
             seen[kind].append(rows)
-        return dealt
+        return inputs
 
-    module.dealer.deal = watch  # type: ignore[method-assign]
+    module.input_sampler.sample_update = watch  # type: ignore[method-assign]
     fit(module, devices, steps=2)
     return {kind: torch.cat(rows) for kind, rows in seen.items()}
 

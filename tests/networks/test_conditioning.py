@@ -13,7 +13,7 @@ from lightning_cgan import (
     R3GANDiscriminator,
     ResNetDiscriminator,
 )
-from lightning_cgan.networks.base import judge
+from lightning_cgan.networks.base import discriminate
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, LabelInput, LogitHead
 
 
@@ -83,7 +83,7 @@ def test_projection_and_classifier_stand_side_by_side() -> None:
 def test_classifier_names_classes_and_does_not_see_the_label(cls: type[Discriminator]) -> None:
     discriminator = cls(7, 1, 8, conditioning="classifier")  # type: ignore[call-arg]
     images = torch.rand(4, 1, 8, 8) * 2 - 1
-    first, second = (judge(discriminator, images, torch.full((4,), label)) for label in (0, 3))
+    first, second = (discriminate(discriminator, images, torch.full((4,), label)) for label in (0, 3))
     assert discriminator.classifies
     assert first.class_logits is not None
     assert second.class_logits is not None

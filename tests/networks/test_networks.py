@@ -23,7 +23,7 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.networks.base import frozen, judge, uses_batch_statistics
+from lightning_cgan.networks.base import discriminate, frozen, uses_batch_statistics
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d
 from lightning_cgan.networks.r3gan import _Block
 
@@ -147,7 +147,7 @@ def test_gradients_of_discriminators_to_the_second_order(cls: type[Discriminator
     images = torch.rand(2, 1, 4, 4, dtype=torch.float64, requires_grad=True)
 
     def logits(images: torch.Tensor) -> torch.Tensor:
-        return judge(discriminator, images, torch.tensor([0, 2])).logits
+        return discriminate(discriminator, images, torch.tensor([0, 2])).logits
 
     assert torch.autograd.gradcheck(logits, images)
     assert torch.autograd.gradgradcheck(logits, images)

@@ -99,7 +99,7 @@ def test_color_is_a_loop_over_images(channels: int) -> None:
 @pytest.mark.parametrize("augmentation", [Translation(), Cutout(), Color()])
 def test_gradients_reach_the_images(augmentation: Augmentation) -> None:
     images = torch.rand(2, 3, 8, 8, dtype=torch.float64, requires_grad=True)
-    chance = torch.rand(2, augmentation.draws)
+    chance = torch.rand(2, augmentation.num_uniforms)
     assert torch.autograd.gradcheck(lambda images: augmentation(images, chance), images)
     assert augmentation(images.bfloat16(), chance).dtype == torch.bfloat16
 

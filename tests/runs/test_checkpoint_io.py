@@ -20,7 +20,7 @@ import torch
 from helpers.paths import OLD
 from lightning_cgan import AtomicCheckpointIO, ConditionalGAN
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.files import previous_of, write_whole
+from lightning_cgan.core.files import backup_path, write_atomic
 
 Run = Callable[..., Path]
 
@@ -54,7 +54,7 @@ def saved(tmp_path: Path) -> Path:
 
 def test_the_newest_is_read_and_the_one_before_is_kept(saved: Path) -> None:
     assert value_in(AtomicCheckpointIO().load_checkpoint(saved)) == 2.0
-    assert value_in(AtomicCheckpointIO().load_checkpoint(previous_of(saved))) == 1.0
+    assert value_in(AtomicCheckpointIO().load_checkpoint(backup_path(saved))) == 1.0
     assert sorted(file.name for file in saved.parent.iterdir()) == ["last.ckpt", "last.ckpt.previous"]
     AtomicCheckpointIO().remove_checkpoint(saved)
     assert list(saved.parent.iterdir()) == []
@@ -85,7 +85,7 @@ def test_no_flipped_bit_changes_what_is_read(saved: Path) -> None:
 
 
 def test_without_one_before_a_damaged_file_is_refused(saved: Path) -> None:
-    previous_of(saved).unlink()
+    backup_path(saved).unlink()
     saved.write_bytes(saved.read_bytes()[:500])
     with pytest.raises(
         UsageError, match=r"--ckpt_path: expected a whole checkpoint, got .*last.ckpt, which is damaged"
@@ -142,7 +142,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
             "got lightning_cgan.export.pretrained.build",
         ),
         (
-            {"loss": {"class_path": "lightning_cgan.objectives.losses.Rebuildable"}},
+            {"loss": {"class_path": "lightning_cgan.objectives.losses.ConfigMixin"}},
             f"{OTHERS}, got lightning_cgan.objectives.losses.Reb",
         ),
         ({"loss": {"class_path": "lightning_cgan.ConditionalGAN"}}, f"{OTHERS}, got lightning_cgan.ConditionalGAN"),
@@ -254,14 +254,14 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
 
 def test_a_writer_that_dies_leaves_what_was_there(tmp_path: Path) -> None:
     file = tmp_path / "a.txt"
-    write_whole(file, lambda path: path.write_text("old"))
+    write_atomic(file, lambda path: path.write_text("old"))
 
     def die(path: Path) -> None:
         path.write_text("ne")
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        write_whole(file, die)
+        write_atomic(file, die)
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("a.txt", "old")]
 
 
@@ -270,10 +270,10 @@ def test_two_writers_of_a_file_do_not_meet(tmp_path: Path) -> None:
 
     def write(path: Path) -> None:
         path.write_text("outer")
-        write_whole(file, lambda other: other.write_text("inner"))  # as a process of another machine might
+        write_atomic(file, lambda other: other.write_text("inner"))  # as a process of another machine might
         assert (file.read_text(), path.read_text()) == ("inner", "outer")
 
-    write_whole(file, write)
+    write_atomic(file, write)
     assert [(found.name, found.read_text()) for found in tmp_path.iterdir()] == [("a.txt", "outer")]
 
 

@@ -18,7 +18,7 @@ from lightning.pytorch.callbacks import device_stats_monitor
 from lightning_cgan import UsageError
 from lightning_cgan.cli.main import CLI, main
 from lightning_cgan.runs import folder as run_module
-from lightning_cgan.runs.folder import RunFolder, folder_of_run, new_run_folder
+from lightning_cgan.runs.folder import RunFolder, new_run_folder, resolve_run_dir
 
 SMALL = ("--data.image_size", "8", "--scores.images", "0", "--trainer.accelerator", "cpu")
 
@@ -71,7 +71,7 @@ def test_what_was_made_for_a_run_is_taken_away_and_nothing_else() -> None:
     first.discard()
     assert [path for path in Path("a").rglob("*") if not any(path.iterdir())] == [second.path]
     (second.path / "metrics.csv").write_text("step\n", encoding="utf-8")
-    RunFolder(second.path, is_resumed=True).discard()  # another run's
+    RunFolder(second.path, is_resuming=True).discard()  # another run's
     assert (second.path / "metrics.csv").exists()
 
 
@@ -95,7 +95,7 @@ def test_runs_that_fail_do_not_take_the_folder_of_others_away() -> None:
 def test_a_place_that_cannot_be_made(runs_dir: str, name: str) -> None:
     Path("file").touch()
     with pytest.raises(UsageError, match="^--runs_dir: expected a folder to write to, got .*; name another$"):
-        folder_of_run(None, runs_dir, name)
+        resolve_run_dir(None, runs_dir, name)
     assert [path.name for path in Path().rglob("*")] in (["file"], ["file", "runs"], ["runs", "file"])
 
 

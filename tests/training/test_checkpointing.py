@@ -32,7 +32,7 @@ from lightning_cgan import (
     NonSaturating,
     UsageError,
 )
-from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.core.schema import check_schema
 
 Run = Callable[..., Path]
 
@@ -100,7 +100,7 @@ def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
     assert isinstance(again.configure_optimizers()[0]["optimizer"], SGD)  # type: ignore[index,call-overload]
 
 
-@pytest.mark.parametrize("at", [1, 7, 20, 23])  # the first alternation, in and at the end of the first epoch, beyond
+@pytest.mark.parametrize("at", [1, 7, 20, 23])  # the first step, in and at the end of the first epoch, beyond
 def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform")
     whole = run("--trainer.max_steps", "30", *options, "--name", "whole")
@@ -148,7 +148,7 @@ def test_resumed_run_with_every_part_ends_where_an_uninterrupted_one_ends(run: R
     for name, value in last_row(rest).items():
         assert value == last_row(whole)[name] or name == "images_per_second"
     again = ConditionalGAN.load_from_checkpoint(rest / "checkpoints" / "last.ckpt")
-    assert [type(augmentation).__name__ for augmentation in again.dealer.augmentations] == [
+    assert [type(augmentation).__name__ for augmentation in again.input_sampler.augmentations] == [
         "Translation",
         "Cutout",
         "Color",
@@ -223,7 +223,7 @@ def test_a_fit_with_a_loader_of_ones_own_is_loaded_and_goes_on(tmp_path: Path) -
         return trainer
 
     fit(2).save_checkpoint(tmp_path / "a.ckpt")
-    assert ConditionalGAN.load_from_checkpoint(tmp_path / "a.ckpt").images_seen == 16
+    assert ConditionalGAN.load_from_checkpoint(tmp_path / "a.ckpt").ema.images_seen == 16
     assert fit(3, tmp_path / "a.ckpt").global_step == 3
 
 
@@ -240,4 +240,4 @@ def test_another_optimizer_is_named(run: Run, fails: Callable[..., str]) -> None
 
 def test_milestones_may_change() -> None:
     old = MultiStepLR(SGD([torch.zeros(1)], 0.1), [100, 200]).state_dict()
-    check_kinds(MultiStepLR(SGD([torch.zeros(1)], 0.1), [300]).state_dict(), old, "scheduler", exact=False)
+    check_schema(MultiStepLR(SGD([torch.zeros(1)], 0.1), [300]).state_dict(), old, "scheduler", exact=False)

@@ -1,4 +1,4 @@
-"""One alternation is one step, everywhere."""
+"""One step is one step, everywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Run = Callable[..., Path]
 
 
 @pytest.mark.parametrize("discriminator_steps", [1, 5])
-def test_every_clock_counts_alternations(run: Run, discriminator_steps: int) -> None:
+def test_every_clock_counts_steps(run: Run, discriminator_steps: int) -> None:
     folder = run(
         *("--trainer.max_steps", "20", "--trainer.log_every_n_steps", "5", "--samples.every_n_steps", "10"),
         *("--model.discriminator_steps", str(discriminator_steps), "--data.batch_size", "32"),
@@ -31,14 +31,14 @@ def test_every_clock_counts_alternations(run: Run, discriminator_steps: int) -> 
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["step"]) for row in rows if row["generator_loss"]] == [5, 10, 15, 20]
-    # 1,317 images in batches of 32: an epoch is 41 alternations of one discriminator step, or 8 of five
+    # 1,317 images in batches of 32: an epoch is 41 steps of one discriminator step, or 8 of five
     validations = [int(row["step"]) for row in rows if row.get("val_generator_loss")]
     assert validations == {1: [], 5: [8, 16]}[discriminator_steps]
     assert (best["global_step"] if best else None) in (validations or [None])
     assert sorted(file.name for file in (folder / "samples").iterdir()) == [f"{step:08d}.png" for step in (0, 10, 20)]
 
 
-def test_schedules_count_alternations(run: Run) -> None:
+def test_schedules_count_steps(run: Run) -> None:
     folder = run(
         *("--trainer.max_steps", "8", "--model.discriminator_steps", "3", "--data.batch_size", "16"),
         *("--model.generator_optimizer", "Adam", "--model.generator_optimizer.lr", "0.8"),

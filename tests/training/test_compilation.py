@@ -1,4 +1,4 @@
-"""Networks compiled in place, and alternations that run as one graph."""
+"""Networks compiled in place, and steps that run as one graph."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ from lightning_cgan import (
     UsageError,
     WassersteinGradientPenalty,
 )
+from lightning_cgan.training.compilation import Compilation
 
 compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 
@@ -56,7 +57,7 @@ def test_missing_compiler_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, t
         train(built(mlp), compile="networks")
 
 
-# ---- alternations as one graph, whose reference is the module's own way of several optimizer steps ---------------------
+# ---- steps as one graph, whose reference is the module's own way of several optimizer steps ---------------------
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -78,14 +79,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.fixture
 def no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves graphs uncompiled, which is quick."""
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
 
 
 def check_alike(make: Any, **options: Any) -> None:
-    captured = train(built(make), compile="alternation", precision="64-true", **options)
-    assert captured.captured is not None
-    assert captured.captured.seconds > 0
-    assert largest_difference(captured, train(built(make), precision="64-true", **options)) < 1e-9
+    fused_step = train(built(make), compile="step", precision="64-true", **options)
+    assert fused_step.compilation.fused_step is not None
+    assert fused_step.compilation.fused_step.seconds > 0
+    assert largest_difference(fused_step, train(built(make), precision="64-true", **options)) < 1e-9
 
 
 @pytest.mark.usefixtures("no_compiler")
@@ -109,10 +110,10 @@ def test_graph_of_a_classifier_trains_alike() -> None:
 
 
 @compiler
-def test_compiled_alternations_train_alike() -> None:
-    compiled = train(built(mlp), compile="alternation")
-    assert compiled.captured is not None
-    assert compiled.captured.compiles
+def test_compiled_steps_train_alike() -> None:
+    compiled = train(built(mlp), compile="step")
+    assert compiled.compilation.fused_step is not None
+    assert compiled.compilation.fused_step.compiles
     assert largest_difference(compiled, train(built(mlp))) < 1e-5  # float32, and Adam at the start
 
 
@@ -121,10 +122,10 @@ def test_the_state_of_the_optimizers_goes_on_either_way(tmp_path: Path) -> None:
     """Half of a run as graphs, half not, from a checkpoint."""
     whole = train(built(mlp), precision="64-true")
     half = {"precision": "64-true", "steps": 3}
-    train(built(mlp), tmp_path / "half.ckpt", compile="alternation", **half)
+    train(built(mlp), tmp_path / "half.ckpt", compile="step", **half)
     states = torch.load(tmp_path / "half.ckpt", weights_only=True)["optimizer_states"]
     assert [int(state["state"][0]["step"]) for state in states] == [3, 3]
-    for compile in ("none", "alternation"):
+    for compile in ("none", "step"):
         module = ConditionalGAN.load_from_checkpoint(tmp_path / "half.ckpt", compile=compile)
         quiet_trainer(6, precision="64-true").fit(module, DigitsData(batch_size=16), ckpt_path=tmp_path / "half.ckpt")
         assert largest_difference(module, whole) < 1e-6  # loaded as float32
@@ -162,10 +163,10 @@ def test_what_no_graph_can_hold_is_told_in_one_line(
     if not options:
         networks = PeekingGenerator(10, 1, 8, latent_dim=4, hidden=(16,)), networks[1]
     with caplog.at_level(logging.INFO):
-        module = train(networks, compile="alternation", **options)
-    assert module.captured is None
+        module = train(networks, compile="step", **options)
+    assert module.compilation.fused_step is None
     (message,) = [record.getMessage() for record in caplog.records if "not run as one graph" in record.getMessage()]
-    assert message.startswith(f"An alternation is not run as one graph: {reason}")
+    assert message.startswith(f"A step is not run as one graph: {reason}")
     assert "\n" not in message
 
 
@@ -180,7 +181,7 @@ def test_batches_of_another_size_go_without_a_graph() -> None:
         quiet_trainer(6, precision="64-true").fit(module, batches)
         return module
 
-    assert largest_difference(fit("alternation"), fit("none")) < 1e-9
+    assert largest_difference(fit("step"), fit("none")) < 1e-9
 
 
 def test_frozen_weights_stay_as_they_are(no_compiler: None) -> None:
@@ -189,8 +190,8 @@ def test_frozen_weights_stay_as_they_are(no_compiler: None) -> None:
     assert isinstance(first, nn.Linear)
     first.requires_grad_(False)
     before = first.weight.clone()
-    module = train(networks, compile="alternation")
-    assert module.captured is not None
+    module = train(networks, compile="step")
+    assert module.compilation.fused_step is not None
     assert torch.equal(first.weight, before)
 
 
@@ -202,14 +203,14 @@ def test_callbacks_that_look_within_are_not_passed_over(no_compiler: None) -> No
             self.seen += 1
 
     norms = Norms()
-    module = train(built(mlp), compile="alternation", callbacks=[norms])
-    assert module.captured is None
-    assert norms.seen == 12  # two in each of six alternations
+    module = train(built(mlp), compile="step", callbacks=[norms])
+    assert module.compilation.fused_step is None
+    assert norms.seen == 12  # two in each of six steps
 
 
 def test_a_trained_module_can_be_copied(no_compiler: None) -> None:
-    module = train(built(mlp), compile="alternation")
+    module = train(built(mlp), compile="step")
     twin = copy.deepcopy(module)
     assert largest_difference(twin, module) == 0
-    assert twin.captured is None
-    assert module.captured is not None
+    assert twin.compilation.fused_step is None
+    assert module.compilation.fused_step is not None

@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader
 
 from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
-from lightning_cgan.training.ema import decay_of
+from lightning_cgan.training.ema import ema_decay
 
 
 class Reference(Callback):
-    """Averages in float64, once in each alternation, from what the generator is then."""
+    """Averages in float64, once in each step, from what the generator is then."""
 
     def __init__(
         self, batch_size: int, half_life: float, ramp_up: float | None, start: dict[str, Tensor] | None = None
@@ -72,13 +72,13 @@ def test_average_is_the_recurrence(discriminator_steps: int, ramp_up: float | No
 
 
 def test_half_life_and_ramp_up() -> None:
-    assert decay_of(100, images_seen=10**6, half_life=100, ramp_up=None) == 0.5
-    assert decay_of(100, images_seen=10**6, half_life=50, ramp_up=0.05) == 0.25
-    assert decay_of(100, images_seen=1000, half_life=10**6, ramp_up=0.05) == 0.25  # half-life 50
-    assert decay_of(100, images_seen=0, half_life=100, ramp_up=0.05) == 0  # the first weights are forgotten at once
+    assert ema_decay(100, images_seen=10**6, half_life=100, ramp_up=None) == 0.5
+    assert ema_decay(100, images_seen=10**6, half_life=50, ramp_up=0.05) == 0.25
+    assert ema_decay(100, images_seen=1000, half_life=10**6, ramp_up=0.05) == 0.25  # half-life 50
+    assert ema_decay(100, images_seen=0, half_life=100, ramp_up=0.05) == 0  # the first weights are forgotten at once
     product = 1.0
     for _ in range(10):
-        product *= decay_of(64, images_seen=10**6, half_life=640, ramp_up=None)
+        product *= ema_decay(64, images_seen=10**6, half_life=640, ramp_up=None)
     assert product == pytest.approx(0.5)
 
 
@@ -100,7 +100,7 @@ def test_samples_are_made_with_the_average(tmp_path: Path) -> None:
 
 
 def test_checkpoints_max_steps_and_average_share_a_clock(run: Callable[..., Path]) -> None:
-    """A resumed run goes on with the average, and every checkpoint holds that of its own alternation."""
+    """A resumed run goes on with the average, and every checkpoint holds that of its own step."""
     options = ("--model.ema_half_life", "500", "--data.batch_size", "32", "--model.discriminator_steps", "2")
     every_two = ("--checkpoints.every_n_train_steps", "2", "--checkpoints.save_top_k", "-1")
     whole = run(*options, *every_two, "--trainer.max_steps", "6")

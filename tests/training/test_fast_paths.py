@@ -14,18 +14,19 @@ from torch.optim import SGD
 from helpers.pairs import PAIRS, built, largest_difference, mlp, train
 from helpers.quiet import quiet_trainer
 from lightning_cgan import R1, ConditionalGAN, DigitsData, NonSaturating
-from lightning_cgan.networks.base import judge
-from lightning_cgan.objectives.inputs import Round
+from lightning_cgan.networks.base import discriminate
+from lightning_cgan.objectives.inputs import UpdateInputs
 from lightning_cgan.objectives.objectives import Objectives
-from lightning_cgan.training.scalars import RunningMeans
+from lightning_cgan.training.compilation import Compilation
+from lightning_cgan.training.scalars import Scalars
 
 
-def some_round(count: int = 6) -> Round:
+def some_round(count: int = 6) -> UpdateInputs:
     generator = torch.Generator().manual_seed(0)
     real = torch.rand(count, 1, 8, 8, generator=generator) * 2 - 1
     latents = torch.randn(count, 4, generator=generator)
     labels = torch.arange(count) % 10
-    return Round(real, labels, latents, labels.flip(0), torch.empty(count, 0), torch.empty(count, 0))
+    return UpdateInputs(real, labels, latents, labels.flip(0), torch.empty(count, 0), torch.empty(count, 0))
 
 
 def gradients(objective: torch.Tensor, network: nn.Module) -> list[torch.Tensor]:
@@ -36,12 +37,12 @@ def gradients(objective: torch.Tensor, network: nn.Module) -> list[torch.Tensor]
 def test_one_pass_for_real_and_fake_is_two(pair: str) -> None:
     generator, discriminator = built(PAIRS[pair])
     discriminator.eval()  # spectral norm moves in each pass
-    dealt = some_round()
-    fake = generator(dealt.latents, dealt.fake_labels).detach()
+    inputs = some_round()
+    fake = generator(inputs.latents, inputs.fake_labels).detach()
     found = {}
     for joint in (True, False):
         objectives = Objectives(NonSaturating(), [R1(1.0)], None, joint_pass=joint)
-        objective, means = objectives.of_discriminator(discriminator, dealt, fake, objectives.due(0))
+        objective, means = objectives.of_discriminator(discriminator, inputs, fake, objectives.active_penalties(0))
         found[joint] = objective, means, gradients(objective, discriminator)
     assert torch.allclose(found[True][0], found[False][0], atol=1e-6)
     for name, mean in found[False][1].items():
@@ -59,12 +60,12 @@ def test_the_order_in_memory_changes_nothing(pair: str) -> None:
             parameter.data = torch.empty(parameter.shape).copy_(parameter)
     assert any(not weight.is_contiguous() for network in fast for weight in network.parameters())
     assert all(weight.is_contiguous() for network in slow for weight in network.parameters())
-    dealt, results = some_round(), []
+    inputs, results = some_round(), []
     for generator, discriminator in (fast, slow):
         generator.double()
         discriminator.double().eval()
-        images = generator(dealt.latents.double(), dealt.fake_labels)
-        logits = judge(discriminator, images, dealt.fake_labels).logits
+        images = generator(inputs.latents.double(), inputs.fake_labels)
+        logits = discriminate(discriminator, images, inputs.fake_labels).logits
         results.append([images, logits, *gradients(logits.square().sum(), generator)])
     for one, other in zip(*results, strict=True):
         assert torch.allclose(one, other, atol=1e-9)
@@ -90,12 +91,12 @@ def test_shared_fakes_are_fakes_made_again() -> None:
 
 
 def test_running_means_are_means() -> None:
-    means = RunningMeans()
+    means = Scalars(ConditionalGAN(*built(mlp), NonSaturating()))
     for value in (1.0, 2.0, 6.0):
         means.add({"loss": torch.tensor(value, dtype=torch.float64), "logits": torch.tensor(-value)})
     means.add({"loss": torch.tensor(1.0)})
     state = means.state_dict()
-    again = RunningMeans()
+    again = Scalars(ConditionalGAN(*built(mlp), NonSaturating()))
     again.load_state_dict(state)
     again.add({"loss": torch.tensor(0.0)})
     assert means.pop()["loss"] == 2.5
@@ -103,9 +104,9 @@ def test_running_means_are_means() -> None:
     assert (popped["loss"], popped["logits"]) == (2.0, -3.0)
 
 
-@pytest.mark.parametrize("compile", ["none", "alternation"])
+@pytest.mark.parametrize("compile", ["none", "step"])
 def test_memory_stays_flat(monkeypatch: pytest.MonkeyPatch, compile: str) -> None:
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
     counts = []
 
     class Counting(ConditionalGAN):

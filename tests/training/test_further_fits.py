@@ -86,7 +86,7 @@ def test_a_resumed_fit_has_the_seed_of_its_checkpoint() -> None:
     again = gan()
     assert len(fit(again, steps=6, ckpt_path="last.ckpt")) == 2
     assert again.seed == seed
-    assert again.images_seen == (6 + 6) * 8
+    assert again.ema.images_seen == (6 + 6) * 8
 
 
 def test_a_module_that_was_never_in_a_run_can_be_saved_and_loaded() -> None:
@@ -95,7 +95,7 @@ def test_a_module_that_was_never_in_a_run_can_be_saved_and_loaded() -> None:
     trainer.save_checkpoint("new.ckpt")
     loaded = ConditionalGAN.load_from_checkpoint("new.ckpt")
     assert loaded.seed is None
-    assert loaded.images_seen == 0
+    assert loaded.ema.images_seen == 0
     for value, other in zip(loaded.state_dict().values(), module.state_dict().values(), strict=True):
         assert torch.equal(value, other)
     torch.manual_seed(4)

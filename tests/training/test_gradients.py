@@ -19,6 +19,7 @@ from helpers.paths import DIGITS
 from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.cli.main import main
+from lightning_cgan.training.compilation import Compilation
 from lightning_cgan.training.gradients import are_finite, leave_out_unless_finite, take_back
 
 OPTIMIZERS: dict[str, Callable[..., Any]] = {
@@ -30,7 +31,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
 
 
 class History(Callback):
-    """Everything that lasts, after each alternation."""
+    """Everything that lasts, after each step."""
 
     def __init__(self) -> None:
         self.states: list[dict[str, dict[str, Tensor]]] = []
@@ -73,19 +74,22 @@ def test_an_update_with_nan_is_left_out_and_counted(kind: str, monkeypatch: pyte
     networks = MLPGenerator(10, 1, 8, hidden=[16]), Fragile(10, 1, 8, hidden=[16])
     options: dict[str, Any] = {f"{role}_optimizer": optimizer for role in ("generator", "discriminator")}
     if kind == "graph":
-        options["compile"] = "alternation"
-        monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+        options["compile"] = "step"
+        monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
     module = ConditionalGAN(*networks, NonSaturating(), **options)
     history = History()
     quiet_trainer(4, callbacks=[history], precision="32-true").fit(module, batches(2))
-    assert (module.captured is not None) == (kind == "graph")
+    assert (module.compilation.fused_step is not None) == (kind == "graph")
     first, second, third, fourth = (state["discriminator"] for state in history.states)
     assert not same(first, second)
     assert same(second, third)
     assert not same(third, fourth)
     assert not same(history.states[1]["generator"], history.states[2]["generator"])
     assert all(value.isfinite().all() for state in history.states for part in state.values() for value in part.values())
-    assert {role: int(count) for role, count in module.skipped_steps.items()} == {"generator": 0, "discriminator": 1}
+    assert {role: int(count) for role, count in module.optimization.skipped_steps.items()} == {
+        "generator": 0,
+        "discriminator": 1,
+    }
 
 
 @pytest.mark.parametrize("bad", [math.nan, 1.0])
@@ -123,14 +127,14 @@ def test_a_run_that_makes_no_updates_any_more_ends_with_advice(
 
     monkeypatch.setattr(NonSaturating, "discriminator", breaks)
     config = DIGITS
-    options = ["--trainer.log_every_n_steps", "2", "--checkpoints.every_n_train_steps", "2", "--monitor.patience", "3"]
+    options = ["--trainer.log_every_n_steps", "2", "--checkpoints.every_n_train_steps", "2", "--alarms.patience", "3"]
     with pytest.raises(SystemExit) as ended:
         main(["fit", "--config", config, "--trainer.accelerator", "cpu", "--trainer.max_steps", "40", *options])
     assert ended.value.code == 1
     shown = capfd.readouterr().err
     assert any("discriminator_loss: not a finite number" in str(warning.message) for warning in recwarn)
     (told,) = [line for line in shown.splitlines() if line.startswith("error: ")]
-    assert told.startswith("error: Alternation 16: no update of the discriminator was made since alternation 10: ")
+    assert told.startswith("error: Step 16: no update of the discriminator was made since step 10: ")
     assert told.endswith("checkpoints/last.ckpt is the last good one")
     (file,) = tmp_path.glob("runs/digits/*/checkpoints/last.ckpt")
     checkpoint = torch.load(file, weights_only=True)

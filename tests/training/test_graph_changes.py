@@ -1,4 +1,4 @@
-"""Alternations as graphs while something changes between them, against the module's own way with PyTorch's optimizers."""
+"""Steps as graphs while something changes between them, against the module's own way with PyTorch's optimizers."""
 
 from __future__ import annotations
 
@@ -35,20 +35,22 @@ from lightning_cgan import (
     NonSaturating,
     WassersteinGradientPenalty,
 )
+from lightning_cgan.training.compilation import Compilation
+from lightning_cgan.training.optimization import Optimization
 
 Change = Callable[[ConditionalGAN, int], Any]
-ANEW = " has changed: alternations are recorded anew as graphs"
-NOT = "An alternation is not run as one graph: "
+ANEW = " has changed: steps are recorded anew as graphs"
+NOT = "A step is not run as one graph: "
 
 
 @pytest.fixture(autouse=True)
 def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves graphs uncompiled, which is quick."""
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
 
 
 class Changing(Callback):
-    """Makes a change before an alternation, or before each."""
+    """Makes a change before a step, or before each."""
 
     def __init__(self, change: Change, at: int | None = 3) -> None:
         self.change = change
@@ -84,7 +86,7 @@ def both(
 ) -> tuple[ConditionalGAN, list[str]]:
     """Trains with graphs and without, compares, and returns the first module with the lines about its graphs."""
     trained = []
-    for compile in ("none", "alternation"):
+    for compile in ("none", "step"):
         caplog.clear()
         options = make()
         pair = options.pop("networks", networks)()
@@ -167,14 +169,14 @@ def with_two_penalties() -> dict[str, Any]:
 def test_schedules_of_betas_are_followed(name: str, caplog: pytest.LogCaptureFixture) -> None:
     schedules = {f"{role}_scheduler": SCHEDULES[name] for role in ("generator", "discriminator")}
     module, lines = both(None, caplog, lambda: dict(schedules))
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     assert lines == []
 
 
 @pytest.mark.parametrize("name", ENTERS)
 def test_what_enters_may_change_in_every_step(name: str, caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(ENTERS[name], caplog, with_two_penalties, at=None)
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     assert lines == []
 
 
@@ -187,7 +189,7 @@ def test_the_weight_of_class_terms_may_change_in_every_step(caplog: pytest.LogCa
     module, lines = both(
         lambda module, step: setattr(module.auxiliary_classifier, "weight", 0.1 * step), caplog, make, at=None
     )
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     assert lines == []
 
 
@@ -202,7 +204,7 @@ def test_both_kinds_of_weight_decay(optimizer: type[Adam], caplog: pytest.LogCap
         options["decoupled_weight_decay"] = True
     optimizers = {f"{role}_optimizer": partial(optimizer, **options) for role in ("generator", "discriminator")}
     module, _ = both(None, caplog, lambda: dict(optimizers))
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     # Decoupled, both optimizers are the same one.
     twin = {f"{role}_optimizer": partial(AdamW, lr=0.01, weight_decay=0.3) for role in ("generator", "discriminator")}
     assert largest_difference(module, train(networks(), precision="64-true", steps=8, **twin)) < 1e-9
@@ -280,7 +282,7 @@ ANEWS: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
     "penalties": (double_a_weight, dict),
     "loss": (lambda module, step: setattr(module.objectives, "loss", Hinge()), dict),
     "augmentations[0].fill": (
-        lambda module, step: setattr(module.dealer.augmentations[0], "fill", 0.7),
+        lambda module, step: setattr(module.input_sampler.augmentations[0], "fill", 0.7),
         lambda: {"augmentations": [Cutout()]},
     ),
     "a group of an optimizer": (add_group, dict),
@@ -298,7 +300,7 @@ ANEWS: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
 def test_what_takes_graphs_anew(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, make = ANEWS[name]
     module, lines = both(change, caplog, make)
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     assert lines == [name + ANEW]
 
 
@@ -308,13 +310,13 @@ def test_what_comes_back_finds_its_graphs(caplog: pytest.LogCaptureFixture) -> N
         module.discriminator.layers[0].weight.requires_grad_(step % 2 == 0)
 
     module, lines = both(change, caplog, at=None)
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     assert lines == ["discriminator.drop.p" + ANEW]
 
 
 def test_what_changes_again_and_again_ends_graphs(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(lambda module, step: setattr(module.discriminator.drop, "p", 0.1 * step), caplog, at=None)
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     ended = NOT + "discriminator.drop.p has changed 4 times, each of which takes graphs anew"
     assert lines == ["discriminator.drop.p" + ANEW] * 3 + [ended]
 
@@ -331,7 +333,7 @@ def test_a_number_that_cannot_be_a_tensor_takes_graphs_anew(caplog: pytest.LogCa
     module, lines = both(
         lambda module, step: setattr(module.penalties[0], "gamma", 0.2), caplog, lambda: {"penalties": [Decides(1.0)]}
     )
-    assert module.captured is not None
+    assert module.compilation.fused_step is not None
     assert lines == ["penalties[0].gamma" + ANEW]
 
 
@@ -395,13 +397,17 @@ ENDS: dict[str, tuple[Change, str]] = {
     ),
     "maximize": (in_groups(maximize=True), "only Adam and AdamW without amsgrad, maximize and differentiable can be"),
     "clipping": (
-        lambda module, step: module.clip_norms.update(generator=0.001),
+        lambda module, step: module.optimization.clip_norms.update(generator=0.001),
         "clip_norm looks at gradients before each step",
     ),
     "accumulation": (lambda module, step: module.accumulation.update(generator=2), "an update is accumulated"),
     "a method": (
-        lambda module, step: setattr(module, "move", lambda role: ConditionalGAN.move(module, role)),
+        lambda module, step: setattr(module, "manual_backward", partial(ConditionalGAN.manual_backward, module)),
         "ConditionalGAN has a method of its own for a part of it",
+    ),
+    "a method of a part": (
+        lambda module, step: setattr(module.optimization, "step", partial(Optimization.step, module.optimization)),
+        "Optimization has a method of its own for a part of it",
     ),
     "a compiled layer": (
         lambda module, step: module.discriminator.layers.compile(backend="eager"),
@@ -414,13 +420,13 @@ ENDS: dict[str, tuple[Change, str]] = {
 def test_what_ends_graphs(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, reason = ENDS[name]
     module, lines = both(change, caplog)
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     assert lines == [NOT + reason]
 
 
 def test_a_replaced_network_is_not_moved_by_the_optimizer_of_another(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(replace_discriminator, caplog)
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     assert lines[-1] == NOT + "the discriminator's optimizer trains none of the weights that are there"
 
 
@@ -434,8 +440,8 @@ def test_a_callback_that_comes_later_is_not_passed_over(caplog: pytest.LogCaptur
     late = Late()
     change: Change = lambda module, step: module.trainer.callbacks.append(late)  # type: ignore[attr-defined] # noqa: E731
     module, lines = both(change, caplog)
-    assert module.captured is None
-    assert late.seen == 2 * 2 * 5  # with graphs and without, in both backward passes of five alternations
+    assert module.compilation.fused_step is None
+    assert late.seen == 2 * 2 * 5  # with graphs and without, in both backward passes of five steps
     assert lines == [NOT + "Late.on_after_backward would not be called"]
 
 
@@ -499,7 +505,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 def test_what_changes_while_it_computes_is_no_graph(name: str, caplog: pytest.LogCaptureFixture) -> None:
     make, reason = REFUSED[name]
     module, lines = both(None, caplog, make)
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     assert lines == [NOT + reason]
 
 
@@ -509,19 +515,17 @@ def test_dice_of_python_are_no_part_of_a_graph(caplog: pytest.LogCaptureFixture)
         return {"loss": Rolling()}
 
     module, lines = both(None, caplog, make)
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     assert lines == [NOT + "the state of Python's or NumPy's random numbers changes in each pass"]
 
 
 def test_a_part_that_knows_the_trainer_is_no_graph(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(tell, caplog, lambda: {"loss": Knowing()}, at=0)
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     assert lines == [NOT + "loss.module is a ConditionalGAN, whose changes a graph would not see"]
 
 
-@pytest.mark.parametrize(
-    "method", ["_alternate", "_update_discriminator", "_update_generator", "manual_backward", "backward", "move"]
-)
+@pytest.mark.parametrize("method", ["update_discriminator", "update_generator", "manual_backward", "backward"])
 def test_methods_of_a_subclass_are_called(method: str, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[str] = []
 
@@ -531,7 +535,7 @@ def test_methods_of_a_subclass_are_called(method: str, caplog: pytest.LogCapture
 
     subclass = type("Mine", (ConditionalGAN,), {method: counted})
     torch.manual_seed(0)
-    module = subclass(*networks(), NonSaturating(), compile="alternation")
+    module = subclass(*networks(), NonSaturating(), compile="step")
     with caplog.at_level(logging.INFO):
         quiet_trainer(2).fit(module, DigitsData(batch_size=16))
     assert calls
@@ -550,20 +554,20 @@ class OwnPrecision(DoublePrecision):
     ],
 )
 def test_watchers_of_the_trainer(options: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    module = ConditionalGAN(*networks(), NonSaturating(), compile="alternation")
+    module = ConditionalGAN(*networks(), NonSaturating(), compile="step")
     with caplog.at_level(logging.INFO):
         quiet_trainer(2, **options).fit(module, DigitsData(batch_size=16))
-    assert module.captured is None
+    assert module.compilation.fused_step is None
     assert NOT + reason in caplog.messages
 
 
 def test_hooks_and_modes_of_the_whole_process(caplog: pytest.LogCaptureFixture) -> None:
     def fit() -> list[str]:
         caplog.clear()
-        module = ConditionalGAN(*networks(), NonSaturating(), compile="alternation")
+        module = ConditionalGAN(*networks(), NonSaturating(), compile="step")
         with caplog.at_level(logging.INFO):
             quiet_trainer(2).fit(module, DigitsData(batch_size=16))
-        assert module.captured is None
+        assert module.compilation.fused_step is None
         return [message for message in caplog.messages if message.startswith(NOT)]
 
     hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
@@ -591,17 +595,17 @@ def fit_loader(compile: str, sizes: list[int], **options: Any) -> ConditionalGAN
 
 @pytest.mark.parametrize("sizes", [[16, 16, 8], [8, 16]])
 def test_a_short_batch_has_a_graph_of_its_own(sizes: list[int]) -> None:
-    module = fit_loader("alternation", sizes, discriminator_steps=2)
-    assert module.captured is not None
-    assert len(module.captured.sizes) == 2
+    module = fit_loader("step", sizes, discriminator_steps=2)
+    assert module.compilation.fused_step is not None
+    assert len(module.compilation.fused_step.sizes) == 2
     assert largest_difference(module, fit_loader("none", sizes, discriminator_steps=2)) < 1e-9
 
 
 def test_batches_of_many_sizes_go_without_a_graph(caplog: pytest.LogCaptureFixture) -> None:
     sizes = [16, 12, 8, 4]
     with caplog.at_level(logging.INFO):
-        module = fit_loader("alternation", sizes)
-    told = "Batches of more than 2 sizes: alternations of the others are not run as one graph"
+        module = fit_loader("step", sizes)
+    told = "Batches of more than 2 sizes: steps of the others are not run as one graph"
     assert caplog.messages.count(told) == 1
     assert largest_difference(module, fit_loader("none", sizes)) < 1e-9
 
@@ -610,15 +614,15 @@ def test_casts_are_done_once() -> None:
     """A graph holds the casts of autocast, and the penalty none: the first steps agree to the last bit."""
     pair = lambda: (MLPGenerator(10, 1, 8, 4, (16,)), MLPDiscriminator(10, 1, 8, (16,)))  # noqa: E731
     moments = []
-    for compile in ("none", "alternation"):
+    for compile in ("none", "step"):
         torch.manual_seed(0)
         module = train(pair(), compile=compile, precision="bf16-mixed", steps=1, penalties=[R1(5.0)])
         moments.append([state["exp_avg"] for state in module.trainer.optimizers[1].state.values()])
-    for eager, captured in zip(*moments, strict=True):
-        assert torch.allclose(eager, captured, rtol=1e-6, atol=1e-9)
+    for eager, fused_step in zip(*moments, strict=True):
+        assert torch.allclose(eager, fused_step, rtol=1e-6, atol=1e-9)
 
 
-@pytest.mark.parametrize("then", ["alternation", "none"])
+@pytest.mark.parametrize("then", ["step", "none"])
 def test_a_run_in_which_things_change_goes_on(then: str, tmp_path: Path) -> None:
     """Killed after the change: graphs go on to the last bit, and PyTorch's own steps to rounding."""
 
@@ -628,11 +632,11 @@ def test_a_run_in_which_things_change_goes_on(then: str, tmp_path: Path) -> None
         in_every_step(betas=lambda step: (0.5, 0.9 + 0.01 * step), eps=lambda step: 1e-8 * step + 1e-8)(module, step)
 
     options: dict[str, Any] = {"callbacks": [Changing(change, None)]}
-    whole = train(networks(), compile="alternation", **options)
-    train(networks(), tmp_path / "half.ckpt", compile="alternation", steps=3, **options)
+    whole = train(networks(), compile="step", **options)
+    train(networks(), tmp_path / "half.ckpt", compile="step", steps=3, **options)
     module = ConditionalGAN.load_from_checkpoint(tmp_path / "half.ckpt", compile=then)
     quiet_trainer(6, **options).fit(module, DigitsData(batch_size=16), ckpt_path=tmp_path / "half.ckpt")
-    if then == "alternation":
+    if then == "step":
         assert largest_difference(module, whole) == 0
     else:
         assert largest_difference(module, whole) < 1e-5
@@ -682,7 +686,7 @@ def test_penalties_of_what_a_user_compiled(compiled: Callable[[ConditionalGAN], 
 def test_a_module_that_was_compiled_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
     trained = []
     for is_compiled in (False, True):
-        module = ConditionalGAN(*networks(), NonSaturating(), penalties=[R1(5.0)], compile="alternation")
+        module = ConditionalGAN(*networks(), NonSaturating(), penalties=[R1(5.0)], compile="step")
         torch.manual_seed(0)
         with caplog.at_level(logging.INFO):
             whole: Any = torch.compile(module) if is_compiled else module
@@ -690,4 +694,4 @@ def test_a_module_that_was_compiled_as_a_whole(caplog: pytest.LogCaptureFixture)
         trained.append(module)
     assert largest_difference(*trained) == 0
     told = "ConditionalGAN was compiled as a whole, which stops at each backward pass: it is run as with "
-    assert caplog.messages.count(told + "compile='alternation' instead") == 1
+    assert caplog.messages.count(told + "compile='step' instead") == 1

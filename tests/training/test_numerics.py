@@ -184,14 +184,14 @@ def test_a_trainer_of_ones_own_is_told(tmp_path: Path, recwarn: pytest.WarningsR
 @pytest.mark.parametrize(
     ("change", "differences"),
     [
-        ({"graph": "alternation"}, "compilation alternation, compiled, got alternation"),
+        ({"graph": "step"}, "compilation step, compiled, got step"),
         ({"threads": [2]}, "processes 2, got 1"),
         ({"threads": [2, 1]}, "CPU threads 2, got 2, 1"),
         ({"device": "cuda", "threads": [9, 9]}, "device cpu, got cuda"),
     ],
 )
 def test_all_that_differs_is_named(change: dict[str, Any], differences: str) -> None:
-    saved = {"threads": [2, 2], "precision": "32-true", "device": "cpu", "graph": "alternation, compiled"}
+    saved = {"threads": [2, 2], "precision": "32-true", "device": "cpu", "graph": "step, compiled"}
     with pytest.warns(UserWarning, match="last bits") as said:
         warn_of_differences(saved, {**saved, **change})
     assert str(said[0].message) == OTHERWISE.format(differences)

@@ -94,7 +94,7 @@ class Rates(Callback):
 @pytest.mark.parametrize(
     ("form", "expected"),
     [
-        # by hand: a tenth after every third epoch, and after every second one; an epoch has five alternations
+        # by hand: a tenth after every third epoch, and after every second one; an epoch has five steps
         ("lists", [[0.1, 0.2]] * 10 + [[0.1, 0.02]] * 3),
         ("lists, with an interval", [[0.1 / 10 ** (step // 2), 0.2] for step in range(8)]),
         ("dictionaries", [[0.1, 0.2]] * 5 + [[0.01, 0.2]] * 5 + [[0.001, 0.2]]),
@@ -133,7 +133,7 @@ def test_new_rates_of_own_optimizers_are_taken(tmp_path: Path, caplog: pytest.Lo
         (lambda g, d: [d, g], "generator_optimizer: expected an optimizer of the generator alone, got weights of the"),
         (
             lambda g, d: ([g, d], [{"scheduler": ReduceLROnPlateau(d)}]),
-            "configure_optimizers, discriminator_scheduler: expected a scheduler that counts alternations, got Reduce",
+            "configure_optimizers, discriminator_scheduler: expected a scheduler that counts steps, got Reduce",
         ),
         (
             lambda g, d: [SGD([*g.param_groups[0]["params"], *d.param_groups[0]["params"]], lr=1), d],

@@ -28,15 +28,15 @@ from lightning_cgan import (
 
 
 class Overflow(GradientPenalty):
-    """Nothing, but with a gradient that no scale survives, in the alternations that are named."""
+    """Nothing, but with a gradient that no scale survives, in the steps that are named."""
 
-    def __init__(self, *alternations: int) -> None:
+    def __init__(self, *steps: int) -> None:
         super().__init__()
-        self.alternations, self.calls = alternations, 0
+        self.steps, self.calls = steps, 0
 
     def __call__(self, discriminator: Discriminator, *_: Any) -> Tensor:
         self.calls += 1
-        factor = 3e38 if self.calls - 1 in self.alternations else 0.0
+        factor = 3e38 if self.calls - 1 in self.steps else 0.0
         weight = next(discriminator.parameters())
         return factor * (weight.sum() - weight.sum().detach())
 
@@ -72,14 +72,17 @@ def weights_of(module: ConditionalGAN) -> dict[str, Tensor]:
 def test_overflow_in_the_discriminator_leaves_the_generator_its_true_update() -> None:
     module = gan(penalties=[Overflow(0)])
     before, twin = weights_of(module), copy.deepcopy(module)
-    dealt: list[Any] = []
-    deal = module.dealer.deal
-    module.dealer.deal = lambda *args: dealt.append(deal(*args)) or dealt[-1]  # type: ignore[method-assign,func-returns-value]
+    inputs: list[Any] = []
+    sample_update = module.input_sampler.sample_update
+    module.input_sampler.sample_update = lambda *args: inputs.append(sample_update(*args)) or inputs[-1]  # type: ignore[method-assign,func-returns-value]
     fit(module)
     assert not moves(module, before, "discriminator").any()  # skipped
-    assert {role: int(count) for role, count in module.skipped_steps.items()} == {"generator": 0, "discriminator": 1}
+    assert {role: int(count) for role, count in module.optimization.skipped_steps.items()} == {
+        "generator": 0,
+        "discriminator": 1,
+    }
     # what it should be: one SGD step in float32 on the gradient at the discriminator that did not move
-    logits = twin.discriminator(twin.generator(dealt[0].latents, dealt[0].fake_labels), dealt[0].fake_labels)
+    logits = twin.discriminator(twin.generator(inputs[0].latents, inputs[0].fake_labels), inputs[0].fake_labels)
     torch.nn.functional.softplus(-logits).mean().backward()
     expected = -torch.cat([p.grad.flatten() for p in twin.generator.parameters() if p.grad is not None])
     got = moves(module, before, "generator")

@@ -14,6 +14,7 @@ from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.training import fused_step as capture
 from lightning_cgan.training import scalars as reporting
+from lightning_cgan.training.compilation import Compilation
 
 
 class Clock(Callback):
@@ -29,6 +30,15 @@ class Clock(Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         self.now += 1.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self.now += 1000.0  # as for a loader that is made anew
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.now += 100.0  # as for a picture
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        self.now += 100.0
 
     def on_validation_batch_end(self, *_: Any) -> None:
         self.now += 100.0
@@ -78,20 +88,20 @@ def test_speed_of_a_second_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_speed_leaves_out_the_making_of_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = capture._Situation.record
+    record = capture._GuardedGraphs.record
 
-    def slow(self: capture._Situation, *arguments: Any) -> Any:
+    def slow(self: capture._GuardedGraphs, *arguments: Any) -> Any:
         reporting.time.now += 500.0  # type: ignore[attr-defined]
         return record(self, *arguments)
 
-    monkeypatch.setattr(capture._Situation, "record", slow)
-    monkeypatch.setattr(ConditionalGAN, "has_compiler", lambda self: False)
-    assert speeds(monkeypatch, gan(compile="alternation")) == [8.0] * 4
+    monkeypatch.setattr(capture._GuardedGraphs, "record", slow)
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
+    assert speeds(monkeypatch, gan(compile="step")) == [8.0] * 4
 
 
 def test_a_clock_that_stands_still_is_no_error() -> None:
-    means = reporting.RunningMeans()
+    means = reporting.Scalars(gan())
     means.count_images(8)
-    means.stop_clock()
-    means.leave_out(1e9)
+    means.stopwatch.stop()
+    means.stopwatch.leave_out(1e9)
     assert torch.isfinite(means.pop()["images_per_second"])

@@ -14,14 +14,12 @@ def test_flops_are_those_counted_by_hand() -> None:
     forward_generator = 2 * (110 * 128 + 128 * 784)
     forward_discriminator = 2 * (794 * 128 + 128)
     expected = 64 * (3 * forward_generator + 8 * forward_discriminator)
-    assert threads.flops_of_alternation(generator, discriminator, 64) == expected
+    assert threads.flops_of_step(generator, discriminator, 64) == expected
     generator, discriminator = DCGANGenerator(2, 1, 8, 4, channels=(6, 3)), DCGANDiscriminator(2, 1, 8, channels=(3, 6))  # type: ignore[assignment]
     # dense to 2 x 2 x 6, then 4 x 4 kernels: each input pixel meets all 16 places
     forward_generator = 2 * (6 * 24 + 4 * 6 * 3 * 16 + 16 * 3 * 16)
     forward_discriminator = 2 * (16 * 1 * 3 * 16 + 4 * 3 * 6 * 16 + 24)
-    assert (
-        threads.flops_of_alternation(generator, discriminator, 1) == 3 * forward_generator + 8 * forward_discriminator
-    )
+    assert threads.flops_of_step(generator, discriminator, 1) == 3 * forward_generator + 8 * forward_discriminator
     assert generator.training
 
 

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from lightning_cgan.core.errors import printable
 from lightning_cgan.core.images import grid, signed_from_bytes
-from lightning_cgan.evaluation.protocol import Evidence
+from lightning_cgan.evaluation.protocol import ReportImages
 
 _COLUMNS = 10
 _MOST_ROWS = 20
 
 
-def draw_report(report: dict[str, Any], evidence: Evidence, class_names: Sequence[str], file: Path) -> None:
+def plot_report(report: dict[str, Any], report_images: ReportImages, class_names: Sequence[str], file: Path) -> None:
     """Draws samples, the nearest training images, the judge's confusions, and scores by class, to a PNG file.
 
     Args:
-        report: What `Examination.report` has measured.
-        evidence: The images that it has measured.
+        report: What `Evaluation.report` has measured.
+        report_images: The images that it has measured.
         class_names: The name of each label.
         file: The PNG file to write.
     """
@@ -31,45 +32,46 @@ def draw_report(report: dict[str, Any], evidence: Evidence, class_names: Sequenc
     figure = Figure(figsize=(13, 12), layout="constrained")
     samples, neighbours, confusion, bars = figure.subplots(2, 2).flatten()
     figure.suptitle(_headline(report))
-    samples.imshow(_samples(evidence))
+    samples.imshow(_samples(report_images))
     samples.set_title("samples: a row for each class")
-    neighbours.imshow(_neighbours(evidence))
+    neighbours.imshow(_neighbours(report_images))
     neighbours.set_title("a sample, and the training image nearest to it by pixels")
     for axes in (samples, neighbours):
         axes.axis("off")
-    _draw_confusion(confusion, report["scores"]["confusion"], class_names)
-    _draw_bars(bars, report, class_names)
+    _plot_confusion(confusion, report["scores"]["confusion"], class_names)
+    _plot_bars(bars, report, class_names)
     figure.savefig(file, dpi=100, format="png")
 
 
 def _headline(report: dict[str, Any]) -> str:
     scores, real = report["scores"], report["scores_of_real_images"]
-    taught, ceiling = report["gan_train"], report["gan_train_of_real_images"]
+    taught, real_data_bound = report["gan_train"], report["gan_train_of_real_images"]
     return (
         f"GAN-test {scores['gan_test']:.2%} (real images {real['gan_test']:.2%})   "
         f"judge FID {scores['judge_fid']:.2f} ({real['judge_fid']:.2f})   "
         f"diversity {scores['diversity']:.2f} ({real['diversity']:.2f})   "
-        f"GAN-train {taught['mean']:.2%} ({ceiling['mean']:.2%})   "
+        f"GAN-train {taught['mean']:.2%} ({real_data_bound['mean']:.2%})   "
         f"memorisation {report['memorisation']['ratio']:.2f}\nprotocol: {report['protocol']['name']}"
     )
 
 
-def _samples(evidence: Evidence) -> Any:
-    labels = evidence.fakes.labels.cpu()
+def _samples(report_images: ReportImages) -> Any:
+    labels = report_images.fakes.labels.cpu()
     of_class = [torch.nonzero(labels == label)[:, 0] for label in labels.unique().tolist()[:_MOST_ROWS]]
     columns = min(_COLUMNS, *map(len, of_class))  # as many for each, so that all rows are full
-    places = torch.cat([places[:columns] for places in of_class])
-    return grid(signed_from_bytes(evidence.fakes.images.index_select(0, places)), columns).permute(1, 2, 0).numpy()  # type: ignore[arg-type]
+    indices = torch.cat([indices[:columns] for indices in of_class])
+    images = cast(Tensor, report_images.fakes.images.index_select(0, indices))
+    return grid(signed_from_bytes(images), columns).permute(1, 2, 0).numpy()
 
 
-def _neighbours(evidence: Evidence) -> Any:
-    places = list(evidence.nearest)[: 2 * _COLUMNS]
-    pairs = [image for place in places for image in (evidence.fakes.images[place], evidence.nearest[place])]
+def _neighbours(report_images: ReportImages) -> Any:
+    indices = list(report_images.nearest)[: 2 * _COLUMNS]
+    pairs = [image for index in indices for image in (report_images.fakes.images[index], report_images.nearest[index])]
     stacked = torch.stack([image.cpu() for image in pairs])
     return grid(signed_from_bytes(stacked), 4).permute(1, 2, 0).numpy()
 
 
-def _draw_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence[str]) -> None:
+def _plot_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence[str]) -> None:
     counts = torch.tensor(confusion, dtype=torch.float64)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
     axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # the root, since what matters is small
@@ -87,14 +89,14 @@ def _draw_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence
     axes.set_title("confusion of generated images, % of a label's")
 
 
-def _draw_bars(axes: Any, report: dict[str, Any], class_names: Sequence[str]) -> None:
-    places = torch.arange(len(class_names)).numpy()
+def _plot_bars(axes: Any, report: dict[str, Any], class_names: Sequence[str]) -> None:
+    indices = torch.arange(len(class_names)).numpy()
     rows = (("scores", "generated", 0.2), ("scores_of_real_images", "real, held out", -0.2))
     for name, label, shift in rows:
         values = [value if value is not None else 0.0 for value in report[name]["judge_fid_by_class"]]
-        axes.barh(places - shift, values, height=0.4, label=label)
+        axes.barh(indices - shift, values, height=0.4, label=label)
     if len(class_names) <= 30:
-        axes.set_yticks(places, class_names)
+        axes.set_yticks(indices, class_names)
     axes.invert_yaxis()
     axes.set_title("judge FID of each class")
     axes.legend()

@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from lightning_cgan.core.schema import check_kinds
+from lightning_cgan.core.schema import check_schema
 
 
-class Place:
+class DataPosition:
     """The place of a run in the order of its training images, at one of its steps.
 
     Lightning gives a loader its state back in the middle of an epoch alone: at the end of one it would begin anew, and
@@ -44,7 +44,7 @@ class Place:
         """
         order = checkpoint["lightning_cgan"].get("order") or _order_in_loops(checkpoint)
         if order is not None:
-            check_kinds({"seed": 1, "images_seen": 1}, order, "lightning_cgan.order")
+            check_schema({"seed": 1, "images_seen": 1}, order, "lightning_cgan.order")
             _count_epochs(checkpoint)
         self.order, self.step = order, checkpoint["global_step"]
 
@@ -60,15 +60,15 @@ class Place:
         self.note(trainer)
 
 
-class KeepsPlace(Callback):
-    """Lets a run resume at its `Place`, which the module has.
+class KeepsDataPosition(Callback):
+    """Lets a run resume at its `DataPosition`, which the module has.
 
     It is a callback of the module's own, since who writes a subclass with such hooks may not call those of the module.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings the loader to its place, and lets Lightning finish an epoch that has no more batches."""
-        cast(Any, pl_module).checkpointing.place.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.enter(trainer)
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
             # Else Lightning would train on a batch more, unless a validation is due.
@@ -76,7 +76,7 @@ class KeepsPlace(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a loader to its place that was made anew for this epoch; there is nothing to restart in that."""
-        cast(Any, pl_module).checkpointing.place.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.enter(trainer)
         _end_restart(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

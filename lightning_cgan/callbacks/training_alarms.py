@@ -30,7 +30,7 @@ _REMEDIES = {
 }
 
 
-class Monitor(Callback):
+class TrainingAlarms(Callback):
     """Warns of runs that go wrong, on the log and in Weights & Biases, once for each kind until it is over.
 
     It looks at the scalars whenever they are logged, and costs nothing in between. A run in which a network is not
@@ -47,13 +47,13 @@ class Monitor(Callback):
     """
 
     def __init__(self, smallest_diversity: float = 0.5, largest_logit_gap: float = 12.0, patience: int = 5) -> None:
-        check_positive("--monitor.patience", patience)
+        check_positive("--alarms.patience", patience)
         self.smallest_diversity = smallest_diversity
         self.largest_logit_gap = largest_logit_gap
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
         self._skipped: dict[str, float] = {}
-        self._looked_at = 0  # the alternation
+        self._looked_at = 0  # the step
         self._ringing: set[str] = set()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -75,7 +75,7 @@ class Monitor(Callback):
             if self._lasts(f"{name} is stuck", grown >= trainer.global_step - since > 0):
                 begun = trainer.global_step - self.patience * (trainer.global_step - since)
                 raise TrainingError(
-                    f"Alternation {trainer.global_step:,}: no update of the {name} was made since alternation "
+                    f"Step {trainer.global_step:,}: no update of the {name} was made since step "
                     f"{begun:,}: its gradients are not finite. Go on from an earlier checkpoint with a smaller "
                     "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
                     + _last_checkpoint(trainer)
@@ -115,7 +115,7 @@ class Monitor(Callback):
         """Warns of faults that are new, and forgets those that are over."""
         for kind, message in faults.items():
             if kind not in self._ringing:
-                told = f"Alternation {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."
+                told = f"Step {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."
                 rank_zero_warn(told)
                 self._alert(trainer, kind, told)
         self._ringing = (self._ringing - set(looked_at)) | set(faults)
