@@ -15,6 +15,8 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from pathlib import Path
 
+from lightning_cgan.core.compat import exit_at_once
+
 _KINDS_OF_WANDB = ("CACHE", "CONFIG", "DATA")
 _HELP = """\
 usage: python -m lightning_cgan COMMAND [--config FILE.yaml …] [--OPTION VALUE …]
@@ -120,7 +122,7 @@ def _ending_at_once() -> Iterator[None]:
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # nohup, or a program of one's own
         return
-    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
+    signal.signal(signal.SIGINT, lambda *_: exit_at_once(128 + signal.SIGINT))
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
+from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
@@ -442,7 +443,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
                 "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
                 "lr=1e-3) for an optimizer"
             )
-        self.save_hyperparameters({"_instantiator": INSTANTIATOR, **self.init_args}, logger=False)
+        self.save_hyperparameters({INSTANTIATOR_KEY: INSTANTIATOR, **self.init_args}, logger=False)
 
     # ---- for the parts -----------------------------------------------------------------------------------------------
 

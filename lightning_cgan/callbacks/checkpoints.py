@@ -5,13 +5,14 @@ from __future__ import annotations
 import signal
 import threading
 from types import FrameType
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import distributed
 
+from lightning_cgan.core.compat import runs_validation_next
 from lightning_cgan.core.errors import check_positive
 from lightning_cgan.runs.csv_logger import MetricsFile
 
@@ -145,8 +146,7 @@ class Checkpoints(ModelCheckpoint):
 
 def _validation_is_due(trainer: Trainer) -> bool:
     """Whether the validation loop runs before the next step."""
-    loop = trainer.fit_loop
-    return trainer.enable_validation and loop.epoch_loop._should_check_val_fx(cast(Any, loop._data_fetcher))
+    return trainer.enable_validation and runs_validation_next(trainer.fit_loop)
 
 
 def _is_over(trainer: Trainer) -> bool:

@@ -37,6 +37,7 @@ from lightning_cgan.cli.cluster import check_processes, started_processes, with_
 from lightning_cgan.cli.console import command, last_words, refused_by_callback, resume_words
 from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
 from lightning_cgan.cli.trainer_messages import trainer_message
+from lightning_cgan.core.compat import cluster_environment_of
 from lightning_cgan.core.errors import UsageError, check_name, check_positive, no_such_file
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.module import ConditionalGAN
@@ -232,8 +233,7 @@ class CLI(LightningCLI):
             if isinstance(error, UsageError):
                 raise
             raise UsageError(trainer_message(error, self.config[self.subcommand].trainer)) from error
-        environment = trainer._accelerator_connector.cluster_environment
-        check_processes(environment, trainer.num_nodes, trainer.num_devices)
+        check_processes(cluster_environment_of(trainer), trainer.num_nodes, trainer.num_devices)
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:

@@ -12,10 +12,12 @@ from typing import Any, Literal, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
+from lightning_cgan.core.compat import actions_of, linked_targets, type_of
+
 
 def options_of(parser: ArgumentParser) -> list[str]:
     """The options of a parser, with their hyphens; those of the classes that it makes are none of its own."""
-    return [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+    return [option for action in actions_of(parser) for option in action.option_strings if option.startswith("--")]
 
 
 def with_switches(args: Sequence[str], parser: ArgumentParser) -> list[str]:
@@ -25,9 +27,9 @@ def with_switches(args: Sequence[str], parser: ArgumentParser) -> list[str]:
         args: The arguments of a command.
         parser: Its parser.
     """
-    switches = {option for action in parser._actions if _is_switch(action) for option in action.option_strings}
+    switches = {option for action in actions_of(parser) if _is_switch(action) for option in action.option_strings}
     known, changed = options_of(parser), []
-    takes_words = any(not action.option_strings for action in parser._actions)
+    takes_words = any(not action.option_strings for action in actions_of(parser))
     for arg, following in zip(args, [*args[1:], None], strict=False):
         positive = re.sub("^--no_", "--", arg)
         if arg in switches and _stands_alone(following, takes_words):
@@ -49,7 +51,7 @@ def _stands_alone(following: str | None, takes_words: bool) -> bool:
 
 def _is_switch(action: Any) -> bool:
     """Whether an option is true or false in the first place."""
-    hint = getattr(action, "_typehint", None)
+    hint = type_of(action)
     types = get_args(hint) or (hint,)
     is_plain = all(part in (bool, int, NoneType) or get_origin(part) is Literal for part in types)
     return bool in types and is_plain and isinstance(action.default, bool | None)
@@ -65,9 +67,7 @@ def parameters_of(path: str, parser: ArgumentParser, key: str, is_called: bool) 
         is_called: Whether it gets its first argument from us, as an optimizer does.
     """
     found, linked = _found(path), f"{key}.init_args."
-    links = getattr(getattr(parser, "_links_group", None), "_group_actions", ())
-    targets = [str(link.target[0]) for link in links]
-    hidden = {target.removeprefix(linked) for target in targets if target.startswith(linked)}
+    hidden = {target.removeprefix(linked) for target in linked_targets(parser) if target.startswith(linked)}
     try:
         skip: set[str | int] = {1} if is_called else set()
         names = ArgumentParser(exit_on_error=False).add_class_arguments(
@@ -99,7 +99,7 @@ def _found(path: str) -> Any:
 
 def class_names(parser: ArgumentParser, key: str) -> list[str]:
     """The names of the classes that fit an option, in the order of the alphabet."""
-    hints = [getattr(action, "_typehint", None) for action in parser._actions if action.dest == key]
+    hints = [type_of(action) for action in actions_of(parser) if action.dest == key]
     leaves = (cls for hint in hints for base in _classes(hint) for cls in _leaves(base))
     return sorted({cls.__name__ for cls in leaves if not cls.__name__.startswith("_")})
 

@@ -18,6 +18,7 @@ from lightning_cgan.cli.messages import one_line
 from lightning_cgan.cli.options import signature_of, with_switches
 from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped
 from lightning_cgan.cli.trainer_messages import broken_logger
+from lightning_cgan.core.compat import actions_of, type_of
 from lightning_cgan.core.errors import UsageError
 
 # The commands beside Lightning's, each a function whose arguments are its options; imported when it is called.
@@ -34,7 +35,7 @@ class OneLineParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
         super().__init__(*args, **{"allow_abbrev": False, "parser_mode": MODE, **kwargs})
-        self._given: Sequence[str] = ()
+        self.given: Sequence[str] = ()  # on the command line, for what errors say of it
 
     def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
         """Parses as Lightning's parser does; `--config mnist` means the shipped one, if there is no file of that name.
@@ -46,7 +47,7 @@ class OneLineParser(LightningArgumentParser):
         """
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):
-            self._given = given
+            self.given = given
             for file in given_configs(given):
                 check_keys(file)
             given = with_classes(with_switches(with_shipped(given), self))
@@ -72,7 +73,7 @@ class OneLineParser(LightningArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)  # a parser inside another, which tells it in turn
         parser = getattr(ex, "subcommand_parser", None) or self
-        sys.stderr.write(f"error: {one_line(message, parser, getattr(parser, '_given', ()))}\n")
+        sys.stderr.write(f"error: {one_line(message, parser, getattr(parser, 'given', ()))}\n")
         raise SystemExit(2)
 
 
@@ -99,8 +100,8 @@ def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
     Raises:
         UsageError: An option is null whose type does not say that it may be; the message names the first.
     """
-    for action in parser._actions:
-        hint, name = getattr(action, "_typehint", None), action.dest
+    for action in actions_of(parser):
+        hint, name = type_of(action), action.dest
         if hint is not None and name in config:
             if config[name] is None and action.default is not None:
                 _refuse_null(name, hint)
@@ -121,5 +122,5 @@ def _refuse_nulls_of_classes(name: str, value: Any) -> None:
 
 def _refuse_null(name: str, hint: Any) -> None:
     text = plain(str(hint))
-    if not any(part in text for part in ("null", "Optional", "Any", "_empty")):
+    if hint is not inspect.Parameter.empty and not any(part in text for part in ("null", "Optional", "Any")):
         raise UsageError(f"--{name}: expected {text}, got null; leave it out for its default")

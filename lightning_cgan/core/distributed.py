@@ -11,7 +11,10 @@ from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce
 from torch.nn.functional import batch_norm
 
+from lightning_cgan.core.compat import foreach
 from lightning_cgan.core.errors import UsageError
+
+_copy_each_ = foreach("copy_")
 
 
 @torch.no_grad()
@@ -68,11 +71,14 @@ def _average(tensors: Sequence[Tensor]) -> None:
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
     parts = flat.split([tensor.numel() for tensor in tensors])
-    torch._foreach_copy_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
+    _copy_each_(list(tensors), [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)])
 
 
-class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation with the statistics of all processes, for devices on which PyTorch's own does not work."""
+class SyncBatchNorm(nn.BatchNorm2d):
+    """Batch normalisation with the statistics of all processes, for devices on which PyTorch's own does not work.
+
+    It takes features of any number of dimensions; its class is the nearest one whose name is public.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
         """Normalises features, shape (N, C, …)."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from lightning_cgan.core.compat import multiplies_bfloat16
 
 
 def fastest_precision(accelerator: str) -> tuple[str, str]:
@@ -21,17 +22,11 @@ def fastest_precision(accelerator: str) -> tuple[str, str]:
     if accelerator == "cuda":
         has_it, unit = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
     elif accelerator == "cpu":
-        has_it, unit = any(check() for check in _cpu_checks()), "CPU"
+        has_it, unit = multiplies_bfloat16(), "CPU"
     else:
         has_it, unit = False, "device"
     verb = "multiplies" if has_it else "does not multiply"
     return ("bf16-mixed" if has_it else "32-true"), f"this {unit} {verb} bfloat16 by itself"
-
-
-def _cpu_checks() -> list[Callable[[], bool]]:
-    """PyTorch's own questions to the CPU, as far as this release has them; without, float32 is the safe answer."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return [getattr(torch.cpu, name) for name in names if hasattr(torch.cpu, name)]
 
 
 def ask_for_gpus_cheaply() -> None:

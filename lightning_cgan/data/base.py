@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
+from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import seed_of_process
 from lightning_cgan.data.classes import Classes, class_numbers
@@ -111,7 +112,7 @@ class LabelledImages(LightningDataModule, ABC):
             UsageError: It cannot be built from them.
         """
         # Without an instantiator, which would read text as a description, Lightning hands values on as they are.
-        plain: dict[str, Any] = {"weights_only": True, "_instantiator": None}
+        plain: dict[str, Any] = {"weights_only": True, INSTANTIATOR_KEY: None}
         try:
             return super().load_from_checkpoint(checkpoint_path, *args[:2], **{**kwargs, **plain})
         except (FileNotFoundError, UsageError):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from lightning_cgan.core.compat import is_batch_norm, is_compiled_alone
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.serialization import ConfigMixin
 
@@ -116,15 +117,12 @@ def to_channels_last(network: nn.Module) -> None:
 
 def uses_batch_statistics(network: nn.Module) -> bool:
     """Whether a network's output for one image depends on the others in the batch, through batch normalisation."""
-    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
+    return any(map(is_batch_norm, network.modules()))
 
 
 def is_compiled(network: nn.Module) -> bool:
     """Whether `torch.compile` has a part in a network: in place, around it, or as its own forward pass."""
-    return any(
-        module._compiled_call_impl is not None or "_orig_mod" in module._modules or "forward" in vars(module)
-        for module in network.modules()
-    )
+    return any(is_compiled_alone(module) or "forward" in vars(module) for module in network.modules())
 
 
 def base_resolution(image_size: int, factor: int, network: Network) -> int:

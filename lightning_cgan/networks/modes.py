@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
+from lightning_cgan.core.compat import COMPILED_CALL, original_of
+
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
@@ -42,14 +44,13 @@ def _copied(value: Any, copies: dict[int, nn.Module]) -> Any:
 
 
 def _copied_module(module: nn.Module, copies: dict[int, nn.Module]) -> nn.Module:
-    compiled = getattr(module, "_orig_mod", None)  # what `torch.compile(network)` is wrapped around
-    if isinstance(compiled, nn.Module):
-        return _copied_module(compiled, copies)
+    if (original := original_of(module)) is not None:  # of `torch.compile(network)`
+        return _copied_module(original, copies)
     if id(module) not in copies:
         if isinstance(module, torch.jit.ScriptModule):
             copies[id(module)] = copy.deepcopy(module).eval()
         else:
             twin = copies[id(module)] = module.__class__.__new__(module.__class__)
-            content = {name: value for name, value in module.__dict__.items() if name != "_compiled_call_impl"}
+            content = {name: value for name, value in module.__dict__.items() if name != COMPILED_CALL}
             twin.__dict__.update({name: _copied(value, copies) for name, value in content.items()}, training=False)
     return copies[id(module)]

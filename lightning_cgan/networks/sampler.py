@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lightning_cgan.core.compat import convert_tensors
 from lightning_cgan.core.errors import UsageError, check_seed
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.networks.base import Generator
@@ -107,7 +108,7 @@ class Sampler(nn.Module):
             super()._apply(fn)  # type: ignore[no-untyped-call]
         finally:
             self._modules["generator_ema"] = average
-        average._apply(in_full_precision(fn))
+        convert_tensors(average, in_full_precision(fn))
         return self
 
 
@@ -158,7 +159,7 @@ def _check_latents(latents: Any, count: int, latent_dim: int) -> None:
 
 
 def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A conversion of tensors, as `nn.Module._apply` takes it, that moves them but leaves out half precision."""
+    """A conversion of tensors, that moves them but leaves out half precision."""
 
     def converted(tensor: Tensor) -> Tensor:
         result = convert(tensor)

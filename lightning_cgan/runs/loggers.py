@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_cgan.core.compat import forget_anonymous
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.runs.csv_logger import MetricsFile
 
@@ -96,7 +97,7 @@ def wandb_logger(
         # Offline it would say again and again how to go online; else its links stay, but no tips and no summary.
         settings={"silent": True} if mode == "offline" else {"quiet": True},
     )
-    getattr(logger, "_wandb_init", {}).pop("anonymous", None)  # Lightning always hands it on, of which W&B warns
+    forget_anonymous(logger)
     return logger
 
 

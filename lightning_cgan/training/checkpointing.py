@@ -8,15 +8,13 @@ from textwrap import shorten
 from typing import Any, TypeVar
 
 import torch
-from lightning.fabric.utilities.cloud_io import _load
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.saving import _default_map_location
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_cgan.core.building import build_module
+from lightning_cgan.core.compat import load_plain, spawns_processes
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import check_same_shapes
 from lightning_cgan.training.checkpoint_checks import (
@@ -206,7 +204,7 @@ class Checkpointing:
         `load_state_dict`. So the seed and the counts travel with them, on that way only: neither a checkpoint nor
         anybody else's `state_dict` has them.
         """
-        if isinstance(self.module.trainer.strategy.launcher, _MultiProcessingLauncher):
+        if spawns_processes(self.module.trainer.strategy):
             self._to_bring_back = self._counts()
 
     def pack(self, weights: dict[str, Any]) -> dict[str, Any]:
@@ -228,7 +226,7 @@ def read_checkpoint(path: Any, map_location: Any = None) -> Any:
         path: A file, a URL, or a file that is open.
         map_location: Where its tensors go; see `torch.load`. If not given, where they were, if that is there.
     """
-    return _load(path, map_location=map_location or _default_map_location, weights_only=True)  # Lightning's: of URLs
+    return load_plain(path, map_location)
 
 
 def build_from(

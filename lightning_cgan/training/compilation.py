@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.utils.parametrize import is_parametrized
 
+from lightning_cgan.core.compat import count_step, is_compiled_in_place
 from lightning_cgan.core.errors import FusionError, UsageError
 from lightning_cgan.core.hardware import ask_for_gpus_cheaply
 from lightning_cgan.objectives.inputs import StepInputs
@@ -63,8 +64,7 @@ class Compilation:
         Raises:
             UsageError: There is nothing that compiles.
         """
-        if module._compiler_ctx is not None:  # by torch.compile(module), which Lightning takes apart
-            to_uncompiled(module)
+        if _uncompile(module):
             self.mode = "networks" if self.mode == "none" else self.mode
             rank_zero_info(
                 f"{type(module).__name__} was compiled as a whole, which stops at each backward pass: it is run as "
@@ -189,11 +189,7 @@ class Compilation:
 
     def _count_step(self) -> None:
         """Moves the Trainer's clock after a step that no optimizer of Lightning's has made."""
-        counted = self.optimization.optimizer_of("generator")
-        counted._on_before_step()
-        counted._on_after_step()
-        for optimizer in self.module.trainer.optimizers:
-            optimizer._opt_called = True  # type: ignore[attr-defined] # as schedules want to see
+        count_step(self.optimization.optimizer_of("generator"), self.module.trainer.optimizers)
 
     def compile_networks(self) -> None:
         """Compiles the networks in place, which keeps the names of their weights, unless they are already.
@@ -203,7 +199,7 @@ class Compilation:
         """
         for role in ROLES:
             network = getattr(self.module, role)
-            if network._compiled_call_impl is None and not any(map(is_parametrized, network.modules())):
+            if not is_compiled_in_place(network) and not any(map(is_parametrized, network.modules())):
                 network.compile()
 
     def has_compiler(self) -> bool:
@@ -216,8 +212,17 @@ class Compilation:
         if self.fused_step is not None:
             return "step, compiled" if self.fused_step.compiles else "step"
         networks = [getattr(self.module, role) for role in ROLES]
-        return "networks" if any(network._compiled_call_impl is not None for network in networks) else "none"
+        return "networks" if any(map(is_compiled_in_place, networks)) else "none"
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own graphs: these belong to the places of this module's weights in memory."""
         return {**vars(self), "fused_step": None, "_looked_at": (None, None)}
+
+
+def _uncompile(module: LightningModule) -> bool:
+    """Takes back a `torch.compile` of a module as a whole, and says whether there was one."""
+    try:
+        to_uncompiled(module)
+    except ValueError:  # there was none, which Lightning says in no other way
+        return False
+    return True

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_cgan.core.compat import PARTS_OF_SCHEDULE
 from lightning_cgan.core.errors import UsageError
 
 # The kinds of the entries of a `configuration`
@@ -99,7 +100,7 @@ def groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:
 
 def _class_of(scheduler: Any) -> str:
     """The name of a scheduler's class, and of those that it is made of."""
-    parts = ", ".join(map(_class_of, getattr(scheduler, "_schedulers", ())))
+    parts = ", ".join(map(_class_of, getattr(scheduler, PARTS_OF_SCHEDULE, ())))
     return f"{type(scheduler).__name__}({parts})" if parts else type(scheduler).__name__
 
 

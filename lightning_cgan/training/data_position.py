@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from lightning_cgan.core.compat import pass_over_batches, set_steps_of_loggers
 from lightning_cgan.core.schema import check_schema
 
 
@@ -72,7 +73,7 @@ class KeepsDataPosition(Callback):
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
             # Else Lightning would train on a batch more, unless a validation is due.
-            loop.val_loop._has_run = True
+            pass_over_batches(loop)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Brings a loader to its place that was made anew for this epoch; there is nothing to restart in that."""
@@ -129,7 +130,7 @@ def _count_epochs(checkpoint: dict[str, Any]) -> None:
     is_within = done > 0 and not is_complete
     _set(batches, batches["total"]["processed"] - done, ready=done, processed=done, waiting=int(is_within))
     batches["is_last_batch"] = done > 0 and is_complete
-    loops["epoch_loop.state_dict"]["_batches_that_stepped"] = checkpoint["global_step"] - int(is_within)
+    set_steps_of_loggers(loops, checkpoint["global_step"] - int(is_within))
 
 
 def _set(progress: dict[str, Any], earlier: int, ready: int, processed: int, waiting: int = 0) -> None:

@@ -12,9 +12,12 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from lightning_cgan.core.compat import convert_tensors, foreach
 from lightning_cgan.networks.sampler import HALVES
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
+
+_lerp_each_ = foreach("lerp_")
 
 
 def averaged_copy(network: NetworkT) -> NetworkT:
@@ -23,7 +26,7 @@ def averaged_copy(network: NetworkT) -> NetworkT:
     In half precision it would stand still: what an update adds to a weight is less than the last digit.
     """
     average = copy.deepcopy(network).requires_grad_(False)
-    average._apply(lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor)  # type: ignore[no-untyped-call]
+    convert_tensors(average, lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor)
     return average
 
 
@@ -55,7 +58,7 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     averages, values = [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()]
     pairs = list(zip(averages, values, strict=True))
     floats = [(old, new.to(old.dtype)) for old, new in pairs if old.is_floating_point()]
-    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
+    _lerp_each_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
     for old, new in pairs:
         if not old.is_floating_point():
             old.copy_(new)

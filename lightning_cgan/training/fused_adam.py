@@ -9,16 +9,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
-from torch.optim import optimizer as shared
 
+from lightning_cgan.core.compat import HOOKS_OF_OPTIMIZERS, MARK_OF_SCHEDULE, hooks_of_all_optimizers
 from lightning_cgan.training.gradients import are_finite
 
 # The numbers of a group of parameters, which may change in every step, in the order of `_numbers`.
 _NUMBERS = ("rate", "beta1", "beta2", "eps", "decay")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_HOOKS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 _Decay = Literal["none", "coupled", "decoupled"]
-_GLOBAL_HOOKS = (shared._global_optimizer_pre_hooks, shared._global_optimizer_post_hooks)
+_HOOKS_OF_ALL_OPTIMIZERS = hooks_of_all_optimizers()
 
 
 class GraphAdam:
@@ -151,8 +150,9 @@ def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
     if type(optimizer) not in (Adam, AdamW) or is_unlike:
         return "only Adam and AdamW without amsgrad, maximize and differentiable can be"
     own_step = vars(optimizer).get("step")  # a schedule puts one there, to count
-    is_changed = own_step is not None and not hasattr(own_step, "_wrapped_by_lr_sched")
-    if is_changed or any(getattr(optimizer, hooks) for hooks in _HOOKS) or any(_GLOBAL_HOOKS):
+    is_changed = own_step is not None and not hasattr(own_step, MARK_OF_SCHEDULE)
+    has_hooks = any(getattr(optimizer, hooks) for hooks in HOOKS_OF_OPTIMIZERS) or any(_HOOKS_OF_ALL_OPTIMIZERS)
+    if is_changed or has_hooks:
         return f"a hook of {type(optimizer).__name__} looks at its steps"
     return None
 

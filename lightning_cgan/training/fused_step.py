@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_cgan.core.compat import flatten
 from lightning_cgan.core.errors import FusionError
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.objectives.inputs import InputSampler, StepInputs, UpdateInputs
@@ -234,7 +234,7 @@ class _GuardedGraphs:
             adam.find_moments()
         detached = {name: tensor.detach() for name, tensor in self.tensors.items()}
         self.persistent = (detached, *(adam.tensors for adam in self.adams), self.numbers)
-        self.persistent_tensors: list[Tensor] = tree_flatten(self.persistent)[0]
+        self.persistent_tensors: list[Tensor] = flatten(self.persistent)[0]
         return self._where()
 
     def _where(self) -> list[Any]:
@@ -248,10 +248,10 @@ class _GuardedGraphs:
             FusionError: Something else than tensors has been changed by it.
         """
         names: list[str] = []
-        entering, spec = tree_flatten((self.persistent, *_parts(inputs)))
+        entering, put_back = flatten((self.persistent, *_parts(inputs)))
 
         def alternate(*tensors: Tensor) -> list[Tensor]:
-            persistent, updates, last = tree_unflatten(list(tensors), spec)
+            persistent, updates, last = put_back(tensors)
             means = self._run_updates(persistent, updates, last[0] if last else None, penalties)
             names[:] = means
             return [mean.detach() for mean in means.values()]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_cgan.core.compat import takes_found_inf
+
 
 def are_finite(gradients: Sequence[Tensor]) -> Tensor:
     """Whether gradients hold neither infinities nor NaN: one truth value, on their device.
@@ -36,7 +38,7 @@ def leave_out_unless_finite(optimizer: Optimizer) -> Tensor:
     is_left_out = ~are_finite(gradients)
     # A checkpoint of a run that was not fused makes the optimizer of one that was to be so an ordinary one.
     is_fused = all(group.get("fused", True) for group in optimizer.param_groups)
-    if is_fused and getattr(optimizer, "_step_supports_amp_scaling", False):
+    if is_fused and takes_found_inf(optimizer):
         optimizer.found_inf = is_left_out.float()  # type: ignore[attr-defined]
     elif is_left_out:
         optimizer.zero_grad()

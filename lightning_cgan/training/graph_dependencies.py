@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from lightning_cgan.core.compat import PARTS_OF_MODULE, is_compiled_alone, version_of
 from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_hooks import Hooks, settings
 
@@ -30,14 +31,13 @@ _PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, E
 _PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format, BuiltinFunctionType, ModuleType)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 # The attributes of every module that hold no part of it, and what an object was built with.
-_NOT_FOLLOWED = frozenset(vars(nn.Module())) - {"_parameters", "_buffers", "_modules"} | {"init_args", "unserializable"}
+_NOT_FOLLOWED = frozenset(vars(nn.Module())) - {*PARTS_OF_MODULE} | {"init_args", "unserializable"}
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "typing_extensions"}
 _LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
 _OF_EVERY_CLASS = ("__annotations__", "__annotate__")
 _MOST = 20_000
 _MISSING = object()
 
-_version = attrgetter("_version")
 _requires_grad = attrgetter("requires_grad")
 
 
@@ -71,10 +71,10 @@ class Dependencies:
         self._modules: dict[str, nn.Module] = {}
         for name, root in roots:
             self._follow(name, root)
-        buffers = {id(buffer) for module in self._modules.values() for buffer in module._buffers.values()}
+        buffers = {id(buffer) for module in self._modules.values() for buffer in module.buffers(recurse=False)}
         entering = buffers | set(map(id, parameters.values()))
         self._loose = [tensor for tensor in self._tensors.values if id(tensor) not in entering]
-        self._versions = list(map(_version, self._loose))
+        self._versions = list(map(version_of, self._loose))
         self._trained = list(map(_requires_grad, parameters.values()))
         self._hooks = Hooks(self._modules, parameters)
         self._hooks.refuse()
@@ -90,7 +90,7 @@ class Dependencies:
                 and all(map(eq, self._items.found(), self._items.values))
                 and all(_without(live, left_out) == kept for _, live, kept, left_out in self._owners)
                 and list(map(_requires_grad, self.parameters.values())) == self._trained
-                and list(map(_version, self._loose)) == self._versions
+                and list(map(version_of, self._loose)) == self._versions
                 and settings(self._device) == self._settings
                 and not self._hooks.are_there()
             )
@@ -111,7 +111,7 @@ class Dependencies:
         for (name, weight), before in zip(self.parameters.items(), self._trained, strict=True):
             if weight.requires_grad != before:
                 return f"requires_grad of {name}"
-        if list(map(_version, self._loose)) != self._versions:
+        if list(map(version_of, self._loose)) != self._versions:
             return "a tensor that is neither a parameter nor a buffer"
         return "autocast, or another setting of PyTorch," if settings(self._device) != self._settings else "a hook"
 
@@ -173,9 +173,7 @@ class Dependencies:
         if not hasattr(value, "__dict__") or libraries & _LIGHTNING:
             raise FusionError(f"{path} is a {kind.__name__}, whose changes a graph would not see")
         if isinstance(value, nn.Module):
-            own_forward = vars(value).get("forward")
-            is_wrapped = "_orig_mod" in value._modules or hasattr(own_forward, "_torchdynamo_orig_callable")
-            if value._compiled_call_impl is not None or is_wrapped:
+            if is_compiled_alone(value):
                 raise FusionError(f"{path} is compiled on its own")
             self._modules[path] = value
         self._follow_class(kind)
@@ -249,7 +247,7 @@ def _without(attributes: dict[str, Any], left_out: Collection[str]) -> dict[str,
 
 
 def _join(path: str, key: Any) -> str:
-    if key in ("_parameters", "_buffers", "_modules"):
+    if key in PARTS_OF_MODULE:
         return path
     if not isinstance(key, str):
         return f"{path}[{key}]"

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import _get_current_function_mode_stack
-from torch.utils._device import DeviceContext
-from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
+from lightning_cgan.core.compat import (
+    HOOKS_OF_MODULES,
+    HOOKS_OF_TENSORS,
+    hooks_of_all_modules,
+    mode_counters,
+    watching_modes,
+)
 from lightning_cgan.core.errors import FusionError
 
-_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_OF_ALL_MODULES = tuple(getattr(nn.modules.module, f"_global{kind}") for kind in _OF_MODULES)
-_OF_TENSORS = (attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks"))
+# Bound here, since they are looked at in each step.
+_HOOKS_OF_ALL_MODULES = hooks_of_all_modules()
+_count_function_modes, _count_dispatch_modes = mode_counters()
 
 
 class Hooks:
@@ -30,12 +33,13 @@ class Hooks:
     def __init__(self, modules: Mapping[str, nn.Module], parameters: Mapping[str, Tensor]) -> None:
         self.modules = modules
         self.parameters = parameters
-        self._of_modules = [getattr(module, kind) for module in modules.values() for kind in _OF_MODULES]
+        self._of_modules = [getattr(module, kind) for module in modules.values() for kind in HOOKS_OF_MODULES]
 
     def are_there(self) -> bool:
         """Whether there are any."""
         weights = self.parameters.values()
-        return any(self._of_modules) or any(_OF_ALL_MODULES) or any(any(map(kind, weights)) for kind in _OF_TENSORS)
+        of_modules = any(self._of_modules) or any(_HOOKS_OF_ALL_MODULES)
+        return of_modules or any(any(map(kind, weights)) for kind in HOOKS_OF_TENSORS)
 
     def refuse(self) -> None:
         """Refuses hooks, and whatever else looks at each operation.
@@ -44,18 +48,17 @@ class Hooks:
             FusionError: There is such a thing.
         """
         for path, module in self.modules.items():
-            for kind in _OF_MODULES:
+            for kind in HOOKS_OF_MODULES:
                 if getattr(module, kind):
                     raise FusionError(f"a {kind[1:-1].replace('_', ' ')} of {path} would not be called")
         for name, weight in self.parameters.items():
-            if any(kind(weight) for kind in _OF_TENSORS):
+            if any(kind(weight) for kind in HOOKS_OF_TENSORS):
                 raise FusionError(f"a hook of {name} would not be called")
         if torch.is_anomaly_enabled():
             raise FusionError("detect_anomaly looks at each operation")
-        for mode in (*_get_current_function_mode_stack(), *_get_current_dispatch_mode_stack()):
-            if not isinstance(mode, DeviceContext):
-                raise FusionError(f"{type(mode).__name__} looks at each operation")
-        if any(_OF_ALL_MODULES):
+        for mode in watching_modes():
+            raise FusionError(f"{type(mode).__name__} looks at each operation")
+        if any(_HOOKS_OF_ALL_MODULES):
             raise FusionError("a hook of all modules would not be called")
 
 
@@ -68,6 +71,6 @@ def settings(device: str) -> tuple[Any, ...]:
         torch.get_float32_matmul_precision(),
         torch.are_deterministic_algorithms_enabled(),
         torch.is_anomaly_enabled(),
-        torch._C._len_torch_function_stack(),
-        torch._C._len_torch_dispatch_stack(),
+        _count_function_modes(),
+        _count_dispatch_modes(),
     )

@@ -19,11 +19,15 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, MultiplicativeLR
 
+from lightning_cgan.core.compat import (
+    BOOKKEEPING_OF_SCHEDULES,
+    FUNCTION_OF_SCHEDULE,
+    MILESTONES,
+    PARTS_OF_SCHEDULE,
+)
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.configured import Name, Part, configuration, groups_of, plain
 
-# What schedulers keep for themselves, which differs between releases of PyTorch.
-_BOOKKEEPING = {"_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr", "verbose"}
 _DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are told
 _LONGEST = 10**9  # steps
 
@@ -166,10 +170,10 @@ def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[
 
 def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: Set[str] = frozenset()) -> Iterator[str]:
     for key in sorted(_differing(was, now) - left_out):
-        if key == "_schedulers":
+        if key == PARTS_OF_SCHEDULE:
             for index, states in enumerate(zip(was[key], now[key], strict=False)):
                 yield from _told(*states, f"{name}.schedulers.{index}", left_out)
-        elif not key.startswith("_") or key == "_milestones":
+        elif not key.startswith("_") or key == MILESTONES:
             yield f"{name}.{key.lstrip('_')}: {_shown(was[key])} → {_shown(now[key])}"
 
 
@@ -193,8 +197,8 @@ def _rates(options: _Options) -> list[Any]:
 
 
 def _has_function(scheduler: Any) -> bool:
-    parts = getattr(scheduler, "_schedulers", ())
-    own = isinstance(scheduler, (LambdaLR, MultiplicativeLR)) or getattr(scheduler, "_scale_fn_custom", None)
+    parts = getattr(scheduler, PARTS_OF_SCHEDULE, ())
+    own = isinstance(scheduler, (LambdaLR, MultiplicativeLR)) or getattr(scheduler, FUNCTION_OF_SCHEDULE, None)
     return bool(own) or any(map(_has_function, parts))
 
 
@@ -205,13 +209,15 @@ def _position(state: Any) -> int | None:
     step = state.get("last_epoch")
     if isinstance(step, int) and not isinstance(step, bool):
         return step if 0 <= step < _LONGEST else None
-    parts = state.get("_schedulers")
+    parts = state.get(PARTS_OF_SCHEDULE)
     return _position(parts[0]) if isinstance(parts, list) and parts else None
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
     """The keys of what differs; what only one of two releases of PyTorch knows does not."""
-    return {key for key in was.keys() & now.keys() if key not in _BOOKKEEPING and not _same(was[key], now[key])}
+    return {
+        key for key in was.keys() & now.keys() if key not in BOOKKEEPING_OF_SCHEDULES and not _same(was[key], now[key])
+    }
 
 
 def _same(was: Any, now: Any) -> bool:

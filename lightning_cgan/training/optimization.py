@@ -21,6 +21,13 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_cgan.core.compat import (
+    has_comm_hook,
+    is_batch_norm,
+    leave_out_static_graph,
+    replace_layer_sync,
+    takes_found_inf,
+)
 from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.configured import Part
@@ -177,7 +184,7 @@ class Optimization:
         if clip_norm is None:
             return
         scaler = self.scaler()
-        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        if scaler is not None and takes_found_inf(optimizer):
             scaler.unscale_(optimizer)
         nn.utils.clip_grad_norm_(_parameters(optimizer), clip_norm)
 
@@ -225,15 +232,15 @@ def prepare_strategy(strategy: Strategy) -> None:
             f"--trainer.strategy: expected ddp or a single device, got {type(strategy).__name__}; the networks are "
             "small enough for each process to hold both: use ddp"
         )
-    if getattr(strategy, "_ddp_comm_hook", None) is not None:
+    if has_comm_hook(strategy):
         raise UsageError(
             "--trainer.strategy: expected a DDPStrategy without ddp_comm_hook, got one with it; the module "
             "averages gradients itself, so leave the hook out"
         )
     if isinstance(strategy, DDPStrategy):
-        strategy._ddp_kwargs.pop("static_graph", None)  # advice for the reducer, which would be missed by Lightning
-    if getattr(strategy, "_layer_sync", None) is not None and strategy.root_device.type == "cpu":
-        strategy._layer_sync = _SyncBatchNormOnCPU()  # type: ignore[union-attr]
+        leave_out_static_graph(strategy)  # advice for the reducer, which would be missed by Lightning
+    if strategy.root_device.type == "cpu":
+        replace_layer_sync(strategy, _SyncBatchNormOnCPU())
 
 
 class _SyncBatchNormOnCPU(LayerSync):
@@ -244,7 +251,7 @@ class _SyncBatchNormOnCPU(LayerSync):
 
     def apply(self, model: nn.Module) -> nn.Module:
         for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            if is_batch_norm(module):
                 self.classes[module] = type(module)
                 module.__class__ = SyncBatchNorm
         return model

@@ -18,6 +18,7 @@ from torch import nn
 from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, ReduceLROnPlateau
 
+from lightning_cgan.core.compat import PARTS_OF_SCHEDULE, rename_rates, saves_by_time
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.schedules import NameOfScheduler, length_of_run
 
@@ -91,7 +92,7 @@ def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
 def _side_by_side(scheduler: Any) -> Iterator[Any]:
     """A scheduler, or those that are stepped together as one."""
     if isinstance(scheduler, ChainedScheduler):
-        for part in scheduler._schedulers:
+        for part in getattr(scheduler, PARTS_OF_SCHEDULE):
             yield from _side_by_side(part)
     else:
         yield scheduler
@@ -148,8 +149,7 @@ def name_learning_rates(trainer: Trainer, roles: Sequence[str]) -> None:
 def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[int, str]) -> None:
     """Lightning calls these by the class of the optimizer, and has no option for it."""
 
-    def update_name(optimizer: Optimizer, name: str, *others: Any) -> list[str]:
-        found: list[str] = type(monitor)._check_duplicates_and_update_name(monitor, optimizer, name, *others)
+    def rename(optimizer: Optimizer, name: str, found: list[str]) -> list[str]:
         begins = f"lr-{type(optimizer).__name__}"
         ours = names.get(id(optimizer))
         if ours is None or name != begins:
@@ -157,12 +157,12 @@ def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[in
         endings = (found_name.removeprefix(begins).partition("/") for found_name in found)
         return [f"{ours}{slash}{group}" for _, slash, group in endings]
 
-    monitor._check_duplicates_and_update_name = update_name  # type: ignore[method-assign,assignment]
+    rename_rates(monitor, rename)
 
 
 def save_by_time(trainer: Trainer) -> None:
     """Lets each `ModelCheckpoint(train_time_interval=…)` look at its clock, as in automatic optimization."""
     automatic = cast(LightningModule, SimpleNamespace(automatic_optimization=True))
     for callback in trainer.checkpoint_callbacks:
-        if isinstance(callback, ModelCheckpoint) and callback._train_time_interval is not None:
+        if isinstance(callback, ModelCheckpoint) and saves_by_time(callback):
             ModelCheckpoint.on_train_batch_end(callback, trainer, automatic, None, None, 0)

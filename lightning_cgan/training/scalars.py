@@ -9,7 +9,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from lightning_cgan.core.compat import foreach
 from lightning_cgan.training.contract import TrainedModule
+
+_add_each_ = foreach("add_")
 
 
 class Stopwatch:
@@ -86,7 +89,7 @@ class Scalars:
                 before = 0.0 if total is None else total.to(scalar.device)
                 self.sums[name] = torch.zeros_like(scalar, dtype=torch.float32) + before
             self.counts[name] = self.counts.get(name, 0) + 1
-        torch._foreach_add_([self.sums[name] for name in scalars], [scalar.detach() for scalar in scalars.values()])
+        _add_each_([self.sums[name] for name in scalars], [scalar.detach() for scalar in scalars.values()])
 
     def pop(self) -> dict[str, Tensor]:
         """The mean of each scalar since the last call, and `images_per_second`."""
