@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import PolynomialLR, SequentialLR
 
+from lightning_cgan.core.compat import MILESTONES, PARTS_OF_SCHEDULE, forget_loader
 from lightning_cgan.core.errors import UsageError, check_positive
 
 # From an optimizer to the name of the option that gives its scheduler
@@ -104,7 +105,7 @@ def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = F
         _give_length(config.scheduler, math.ceil(length / config.frequency))
     if not had_loader and trainer.ckpt_path is not None:
         # Lightning gives loaders their states from a checkpoint where it asks for them, and has not read it yet.
-        trainer.fit_loop._combined_loader = None
+        forget_loader(trainer.fit_loop)
 
 
 def length_of_run(trainer: Trainer, interval: str) -> float:
@@ -141,16 +142,16 @@ def _decays(scheduler: Any) -> list[LinearDecay]:
     """Those of a scheduler and of its parts that follow the run."""
     if isinstance(scheduler, LinearDecay):
         return [scheduler] if scheduler.follows_run else []
-    return [decay for part in getattr(scheduler, "_schedulers", ()) for decay in _decays(part)]
+    return [decay for part in getattr(scheduler, PARTS_OF_SCHEDULE, ()) for decay in _decays(part)]
 
 
 def _give_length(scheduler: Any, length: int) -> None:
     if isinstance(scheduler, LinearDecay) and scheduler.follows_run:
         scheduler.total_iters = max(1, length)
-    parts = getattr(scheduler, "_schedulers", ())
+    parts = getattr(scheduler, PARTS_OF_SCHEDULE, ())
     begins, ends = [0] * len(parts), [length] * len(parts)
     if isinstance(scheduler, SequentialLR):  # one part after the other
-        begins[1:], ends[:-1] = scheduler._milestones, scheduler._milestones
+        begins[1:] = ends[:-1] = getattr(scheduler, MILESTONES)
     for part, begin, end in zip(parts, begins, ends, strict=True):
         _give_length(part, min(end, length) - begin)
 
