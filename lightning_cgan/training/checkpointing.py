@@ -179,7 +179,7 @@ class Checkpointing:
         check_form(checkpoint, expected, len(configs), others)
         changes = take_up(checkpoint, before, optimizers, configs, self._option_of_number)
         check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
-        for change in changes:
+        for change in changes if checkpoint["global_step"] else ():  # of a search for a batch size, it has no step
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")
 
     def _option_of_number(self, number: int, part: Part) -> str:

@@ -119,9 +119,7 @@ def draw(results: list[dict[str, Any]], picture: Path) -> None:
 def main() -> None:
     """Measures each config in a process of its own, and writes what came out."""
     parser = argparse.ArgumentParser(description="Measures fit against other loops.")
-    configs = [
-        str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml")) if "_best" not in path.stem
-    ]  # no new nets
+    configs = [str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml"))]
     parser.add_argument("configs", nargs="*", default=configs)
     parser.add_argument("--rounds", type=int, default=15, help="how often each has its turn, at least two")
     parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn is")
