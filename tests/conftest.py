@@ -4,7 +4,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,25 +15,46 @@ from helpers.idx_files import write_idx
 from helpers.paths import CONFIGS, DIGITS
 from lightning_cgan.cli import options
 from lightning_cgan.cli.main import CLI, main
+from lightning_cgan.evaluation import judge
 
 # A shell's background job ignores it, and so would the programs that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every test runs in a folder of its own, without Weights & Biases, and without the arguments of pytest."""
+def _alone(_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test runs in a folder of its own, and without the arguments of pytest."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.delenv("LIGHTNING_CGAN_DATA", raising=False)
-    monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.getbasetemp() / "gradio"))
     monkeypatch.setattr(sys, "argv", ["lightning_cgan"])
     torch.manual_seed(0)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
     torch.set_num_threads(1)  # more would only wait for one another where other programs run too
     # what Lightning says reaches caplog: its first 2.6 keeps it to itself
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """All tests run without Weights & Biases, with judges and folders of their own, and with one thread."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        patch.delenv("LIGHTNING_CGAN_DATA", raising=False)
+        patch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
+        patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.getbasetemp() / "gradio"))
+        patch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
+        _build_one_parser(patch)
+        yield
+
+
+def _build_one_parser(patch: pytest.MonkeyPatch) -> None:
+    """Lets a command line build the parser of its own command: those of all four take longer than most tests."""
+    build, all_commands = CLI.__init__, CLI.subcommands()
+
+    def build_one(cli: CLI, args: Any = None) -> None:
+        if args and args[0] in all_commands:
+            cli.subcommands = lambda: {args[0]: all_commands[args[0]]}  # type: ignore[method-assign]
+        build(cli, args)
+
+    patch.setattr(CLI, "__init__", build_one)
 
 
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -53,6 +74,24 @@ def run(tmp_path: Path) -> Callable[..., Path]:
         return max((tmp_path / "runs").glob("*/*"), key=lambda folder: folder.stat().st_mtime_ns)
 
     return fit
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of 20 steps on digits of 8 x 8 pixels, which no test changes."""
+    runs = tmp_path_factory.mktemp("short") / "runs"
+    short = ("--trainer.max_steps", "20", "--data.image_size", "8", "--runs_dir", str(runs))
+    main(["fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *short])
+    (folder,) = runs.glob("*/*")
+    return folder
+
+
+@pytest.fixture
+def _quick_judge(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judges learn for a moment, for tests that need one and no good one; no other test is to find them."""
+    monkeypatch.setattr(judge, "_FEWEST_STEPS", 1)
+    monkeypatch.setattr(judge, "_EPOCHS", 1)
+    monkeypatch.setenv("LIGHTNING_CGAN_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture

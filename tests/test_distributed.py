@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from helpers import two_processes
+from helpers.commands import Forked
 from helpers.paths import DIGITS
 from helpers.processes import with_helpers
 
@@ -40,8 +41,27 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("name", two_processes.RUNS)
-def test_two_processes_are_one(pair: list[dict[str, Any]], name: str) -> None:
+@pytest.fixture(scope="module")
+def forked_pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The same after a few of the runs, of two processes that find what torchrun would tell them."""
+    folder, port = tmp_path_factory.mktemp("pair"), str(free_port())
+    processes = [Forked(str(folder), "few", work=two_processes.main, **of_torchrun(rank, port)) for rank in range(2)]
+    for process in processes:
+        with process:
+            shown = process.wait(300)
+        assert process.returncode == 0, shown
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def of_torchrun(rank: int, port: str) -> dict[str, str]:
+    """What torchrun sets for one of two processes."""
+    return {
+        **{"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": "0"},
+        **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"},
+    }
+
+
+def check_one_process_agrees(pair: list[dict[str, Any]], name: str) -> None:
     first, second = (results[name] for results in pair)
     for key in first["weights"]:
         assert torch.equal(first["weights"][key], second["weights"][key]), f"the processes disagree on {key}"
@@ -59,32 +79,19 @@ def test_two_processes_are_one(pair: list[dict[str, Any]], name: str) -> None:
     assert one["skipped"] == {"generator": 0, "discriminator": int(name == "float16")}
 
 
-def test_losses_on_held_out_images_are_those_of_one_process(pair: list[dict[str, Any]]) -> None:
-    expected = two_processes.validate(devices=1)
-    for results in pair:
-        assert results["validated"].keys() == expected.keys()
-        for key, value in expected.items():
-            # the latents of the last image differ: the two draw for a batch of their own size
-            assert results["validated"][key] == pytest.approx(value, abs=0.05), key
+@pytest.mark.parametrize("name", two_processes.FEW)
+def test_two_processes_are_one(forked_pair: list[dict[str, Any]], name: str) -> None:
+    check_one_process_agrees(forked_pair, name)
 
 
-def test_scores_are_those_of_one_process(pair: list[dict[str, Any]]) -> None:
-    expected = two_processes.scored(devices=1)
-    assert 0 < expected["val_gan_test"] < 1
-    for results in pair:
-        assert results["scored"] == pytest.approx(expected, rel=1e-4)
+@pytest.mark.ci
+@pytest.mark.parametrize("name", two_processes.RUNS)
+def test_two_processes_of_torchrun_are_one(pair: list[dict[str, Any]], name: str) -> None:
+    check_one_process_agrees(pair, name)
 
 
-@pytest.mark.parametrize("name", ["batch_norm", "spectral_norm"])
-def test_what_networks_measure_is_the_same_in_all_processes(pair: list[dict[str, Any]], name: str) -> None:
-    first, second = (results["processes_agree"][name] for results in pair)
-    assert any("running_var" in key or "_u" in key for key in first)
-    for key in first:
-        assert torch.equal(first[key], second[key]), key
-
-
-def test_latents_and_images_are_shared_out(pair: list[dict[str, Any]]) -> None:
-    first, second = (results["seen"] for results in pair)
+def test_latents_and_images_are_shared_out(forked_pair: list[dict[str, Any]]) -> None:
+    first, second = (results["seen"] for results in forked_pair)
     one = two_processes.what_is_seen(devices=1)
     for kind in ("images", "latents", "labels", "fake_labels"):
         together = torch.cat([first[kind], second[kind]])
@@ -96,6 +103,34 @@ def test_latents_and_images_are_shared_out(pair: list[dict[str, Any]]) -> None:
         )
 
 
+@pytest.mark.ci
+def test_losses_on_held_out_images_are_those_of_one_process(pair: list[dict[str, Any]]) -> None:
+    expected = two_processes.validate(devices=1)
+    for results in pair:
+        assert results["validated"].keys() == expected.keys()
+        for key, value in expected.items():
+            # the latents of the last image differ: the two draw for a batch of their own size
+            assert results["validated"][key] == pytest.approx(value, abs=0.05), key
+
+
+@pytest.mark.ci
+def test_scores_are_those_of_one_process(pair: list[dict[str, Any]]) -> None:
+    expected = two_processes.scored(devices=1)
+    assert 0 < expected["val_gan_test"] < 1
+    for results in pair:
+        assert results["scored"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("name", ["batch_norm", "spectral_norm"])
+def test_what_networks_measure_is_the_same_in_all_processes(pair: list[dict[str, Any]], name: str) -> None:
+    first, second = (results["processes_agree"][name] for results in pair)
+    assert any("running_var" in key or "_u" in key for key in first)
+    for key in first:
+        assert torch.equal(first[key], second[key]), key
+
+
+@pytest.mark.ci
 def test_unequal_shares_are_cut_to_the_shortest(pair: list[dict[str, Any]]) -> None:
     """An own loader's last batch is of 5 and 4 images, or of 2 and none: one process with what both have agrees."""
     first, second = (results["unequal"] for results in pair)
@@ -106,6 +141,7 @@ def test_unequal_shares_are_cut_to_the_shortest(pair: list[dict[str, Any]]) -> N
             assert torch.allclose(first[name]["weights"][key], expected, rtol=0, atol=1e-6), (name, key)
 
 
+@pytest.mark.ci
 def test_what_one_process_finds_is_said_in_all(pair: list[dict[str, Any]]) -> None:
     assert {results["refused"] for results in pair} == {
         "labels: expected class numbers from 0 to 9, got 13 in training batch 2; number the classes from 0, or build "
@@ -122,6 +158,7 @@ def of_slurm(rank: int, port: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("launcher", ["torchrun", "slurm"])
 def test_two_nodes(launcher: str, tmp_path: Path) -> None:
     """Two launches of one process each, as on two machines."""
@@ -143,6 +180,7 @@ def test_two_nodes(launcher: str, tmp_path: Path) -> None:
             assert torch.allclose(weights[key], expected, rtol=0, atol=1e-6), key
 
 
+@pytest.mark.ci
 def test_command_line_on_two_devices(tmp_path: Path) -> None:
     command = [
         *(sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"),

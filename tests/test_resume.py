@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from itertools import cycle
@@ -17,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from helpers.commands import BEGINNINGS, Command, Forked, Typed
 from helpers.paths import DIGITS
 from helpers.processes import script
 from helpers.run_files import last_of, rows_of
@@ -42,6 +41,7 @@ def _as_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("at", [19, 20, 23])  # before, at and after the end of an epoch, where scores are looked at
 def test_it_goes_on_in_its_folder(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "6", "--trainer.check_val_every_n_epoch", "1")
+    options += ("--data.image_size", "8", "--scores.images", "50")  # a judge is shipped for this size
     options += ("--model.discriminator.dropout", "0.3")  # draws from the global generator
     part = run("--trainer.max_steps", str(at), *options, "--name", "part")
     whole = run("--trainer.max_steps", "30", *options, "--name", "whole", "--threads", "2")
@@ -92,6 +92,7 @@ def test_a_mistake_in_going_on_leaves_the_run_as_it_was(run: Run, fails: Callabl
     assert (folder / "metrics.csv").read_bytes() == before
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "options",
     [
@@ -106,16 +107,17 @@ def test_a_killed_run_goes_on(tmp_path: Path, options: tuple[str, ...]) -> None:
     assert shown.strip().splitlines()[-1].startswith("1 of 1 runs ended "), shown
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("to", "number"), [("second", signal.SIGTERM), ("first", signal.SIGUSR1)])
 def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path: Path, to: str, number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
+    command = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
     options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.log_every_n_steps", "1"]
     options += ["--trainer.max_steps", "100000", "--model.generator_scheduler", "null", "--scores.images", "0"]
-    with subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+    with Typed(*command, *options) as first:
         _wait(first, lambda: any(len(rows_of(file.parent)) > 5 for file in tmp_path.glob("runs/digits/*/metrics.csv")))
         (second,) = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
         os.kill(first.pid if to == "first" else int(second), number)
-        shown, _ = first.communicate(timeout=60)
+        shown = first.wait(60)
     assert first.returncode == 128 + number, shown
     assert "Traceback" not in shown
     _wait(None, lambda: not Path(f"/proc/{second}").exists())
@@ -127,32 +129,27 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path: Path, t
     assert updates == [checkpoint["global_step"]] * 2
 
 
-def _wait(process: subprocess.Popen[str] | None, condition: Callable[[], bool]) -> None:
+def _wait(process: Command | None, condition: Callable[[], Any]) -> None:
     deadline = time.monotonic() + 120
     while not condition():
         assert time.monotonic() < deadline
-        assert process is None or process.poll() is None
+        assert process is None or process.returncode is None
         time.sleep(0.1)
 
 
-def _small_files() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-
-
-def test_training_goes_on_where_nothing_can_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_training_goes_on_where_nothing_can_be_written(begin: type[Command]) -> None:
     """The limit of a process on the size of files fails a write in its middle, as a full disk does."""
-    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
     options = ["--trainer.max_steps", "100", "--trainer.log_every_n_steps", "1"]
     options += ["--checkpoints.every_n_train_steps", "10", "--scores.images", "0"]
-    done = subprocess.run(
-        [*command, *options], preexec_fn=_small_files, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    said = re.sub(r"\S*/", "", done.stderr)
+    with begin("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *options, largest_file=6000) as process:
+        shown = process.wait()
+    assert process.returncode == 0, shown
+    said = re.sub(r"\S*/", "", shown)
     assert "The checkpoint last.ckpt was not written: [Errno 27] File too large. Training goes on" in said
     assert "metrics.csv was not written: [Errno 27] File too large. Training goes on; its rows wait in memory" in said
     assert "The picture of samples was not written: " in said
-    assert "Checkpoint: none, since none could be written" in done.stdout
+    assert "Checkpoint: none, since none could be written" in shown
 
 
 @pytest.fixture
@@ -169,11 +166,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-def _fit_on(disk: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
-    options = ["--trainer.max_steps", "200", "--trainer.log_every_n_steps", "1", "--scores.images", "0"]
+def _fit_on(disk: Path) -> Forked:
+    options = ["--trainer.max_steps", "100", "--trainer.log_every_n_steps", "1", "--scores.images", "0"]
     options += ["--checkpoints.every_n_train_steps", "10", "--runs_dir", str(disk)]
-    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return Forked("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *options)
 
 
 def _good_checkpoint(disk: Path) -> dict[str, Any]:
@@ -184,24 +180,24 @@ def _good_checkpoint(disk: Path) -> dict[str, Any]:
 
 def test_training_goes_on_while_a_disk_is_full(small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(11 * 2**20))
-    process = _fit_on(small_disk)
-    shown, _ = process.communicate(timeout=200)
+    with _fit_on(small_disk) as process:
+        shown = process.wait()
     assert process.returncode == 0, shown
     assert re.search(
         "ckpt was not written: .*No space left on device.* Training goes on; the last good one stays", shown
     )
-    assert 0 < _good_checkpoint(small_disk)["global_step"] < 200
+    assert 0 < _good_checkpoint(small_disk)["global_step"] < 100
 
 
 def test_training_goes_on_in_a_folder_that_became_read_only(small_disk: Path) -> None:
-    process = _fit_on(small_disk)
-    _wait(process, lambda: list(small_disk.glob("digits/*/checkpoints/last.ckpt")))
-    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    shown, _ = process.communicate(timeout=200)
+    with _fit_on(small_disk) as process:
+        _wait(process, lambda: list(small_disk.glob("digits/*/checkpoints/last.ckpt")))
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+        shown = process.wait()
     assert process.returncode == 0, shown
     assert re.search("ckpt was not written: .*Read-only file system.* Training goes on; the last good one stays", shown)
     assert "metrics.csv was not written: [Errno 30] Read-only file system" in shown
-    assert 0 < _good_checkpoint(small_disk)["global_step"] < 200
+    assert 0 < _good_checkpoint(small_disk)["global_step"] < 100
 
 
 def test_a_folder_that_cannot_be_written_to_is_refused(tmp_path: Path, fails: Callable[..., str]) -> None:

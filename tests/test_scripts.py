@@ -14,6 +14,8 @@ from helpers.paths import CONFIGS, SCRIPTS
 from helpers.processes import script
 from lightning_cgan.cli.main import main
 
+pytestmark = pytest.mark.ci
+
 
 def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> None:
     options = [

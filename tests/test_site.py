@@ -13,6 +13,7 @@ import lightning_cgan
 from helpers.paths import ROOT
 
 pytest.importorskip("mkdocs")
+pytestmark = pytest.mark.ci
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from PIL import Image
 from helpers.paths import ROOT
 
 pytest.importorskip("hatchling")
+pytestmark = pytest.mark.ci
 
 
 def pip(*arguments: str) -> None:

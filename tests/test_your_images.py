@@ -15,7 +15,6 @@ from helpers.paths import ROOT
 from helpers.pictures import SHAPES, write_shapes
 from lightning_cgan.callbacks import report
 from lightning_cgan.cli.main import main
-from lightning_cgan.evaluation import judge
 from lightning_cgan.evaluation.protocol import ScoringProtocol
 
 PAGE = (ROOT / "docs" / "your_images.md").read_text()
@@ -34,14 +33,13 @@ def as_a_shell_would(words: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A judge that learns for a moment, and a report of little."""
-    monkeypatch.setattr(judge, "_FEWEST_STEPS", 1)
-    monkeypatch.setattr(judge, "_EPOCHS", 1)
+def _short(_quick_judge: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report of little."""
     brief = ScoringProtocol("full", images=100, training_images=100, epochs=1, seeds=(0,), seeds_of_bound=(0,))
     monkeypatch.setitem(report._PROTOCOLS, "full", brief)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("_short")
 def test_the_page_goes_from_a_folder_to_images() -> None:
     write_shapes(Path("pictures"))

@@ -23,16 +23,14 @@ from lightning_cgan.cli.main import main
 from lightning_cgan.evaluation.judge import get_judge
 from lightning_cgan.networks.latents import LatentSampler
 
-Run = Callable[..., Path]
 Fails = Callable[..., str]
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def common(run: Run) -> list[str]:
+def common(short_run: Path) -> list[str]:
     """The options that name a checkpoint of a short run."""
-    folder = run("--trainer.max_steps", "20", "--data.image_size", "8")
-    return ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
+    return ["--config", str(short_run / "config.yaml"), "--ckpt_path", str(short_run / "checkpoints" / "last.ckpt")]
 
 
 def predict(common: list[str], folder: str, per_class: int, *options: str) -> dict[str, bytes]:
@@ -56,29 +54,30 @@ def digits() -> DigitsData:
     return data
 
 
-def test_ten_thousand_images_on_two_processes(common: list[str]) -> None:
-    options = ["--data.predictions_per_class", "1000", "--predictions.folder", "two", "--trainer.devices", "2"]
+@pytest.mark.ci
+def test_many_images_on_two_processes(common: list[str]) -> None:
+    options = ["--data.predictions_per_class", "120", "--predictions.folder", "two", "--trainer.devices", "2"]
     command = [sys.executable, "-m", "lightning_cgan", "predict", *common, *options]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     images = ImageFolder("two")
     assert images.classes == list("0123456789")
-    assert torch.bincount(torch.tensor(images.targets)).tolist() == [1000] * 10
+    assert torch.bincount(torch.tensor(images.targets)).tolist() == [120] * 10
     files = files_of("two")
-    assert len(set(files.values())) == len(files) == 10_000
-    assert predict(common, "one", 1000) == files
-    assert "10,000 images: two" in done.stderr
-    for number in range(3, 1000):
+    assert len(set(files.values())) == len(files) == 1200
+    assert predict(common, "one", 120) == files
+    assert "1,200 images: two" in done.stderr
+    for number in range(3, 120):
         Path("two/4", f"{number:05d}.png").unlink()
     subprocess.run(command, capture_output=True, check=True)
     assert files_of("two") == files
 
 
 def test_images_are_those_of_generate(common: list[str]) -> None:
-    made = predict(common, "made", 70, "--predictions.seed", "3", "--predictions.truncation", "0.9")
-    main(["generate", common[-1], "--count", "70", "--seed", "3", "--truncation", "0.9", "--out", "generated"])
+    made = predict(common, "made", 30, "--predictions.seed", "3", "--predictions.truncation", "0.9")
+    main(["generate", common[-1], "--count", "30", "--seed", "3", "--truncation", "0.9", "--out", "generated"])
     assert made == files_of("generated")
-    assert made.keys() == predict(common, "others", 70, "--predictions.seed", "4").keys()
+    assert made.keys() == predict(common, "others", 30, "--predictions.seed", "4").keys()
     assert not set(made.values()) & set(files_of("others").values())
 
 

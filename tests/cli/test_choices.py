@@ -13,6 +13,7 @@ import yaml
 from helpers.paths import DIGITS
 
 Run = Callable[..., Path]
+SMALL = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator", "--data.image_size", "8")
 
 
 def test_the_choice_is_printed_kept_and_overridden(
@@ -22,14 +23,14 @@ def test_the_choice_is_printed_kept_and_overridden(
     caplog.set_level(logging.INFO)
     before = torch.get_num_threads()
     try:
-        folder = run("--trainer.max_steps", "1")
+        folder = run("--trainer.max_steps", "1", *SMALL)
         shown = caplog.text
         caplog.clear()
         kept = yaml.safe_load((folder / "config.yaml").read_text())
         assert f"Precision {kept['trainer']['precision']}, since this CPU" in shown
         assert f"CPU threads: {kept['threads']}; --threads chooses another number" in shown
         assert kept["threads"] >= 1
-        folder = run("--trainer.max_steps", "1", "--trainer.precision", "32-true", "--threads", "1")
+        folder = run("--trainer.max_steps", "1", *SMALL, "--trainer.precision", "32-true", "--threads", "1")
         kept = yaml.safe_load((folder / "config.yaml").read_text())
         assert (kept["trainer"]["precision"], kept["threads"], torch.get_num_threads()) == ("32-true", 1, 1)
         assert "chooses another" not in caplog.text

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -22,6 +21,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.commands import BEGINNINGS, Command, Typed
 from helpers.paths import OLD
 from lightning_cgan.cli.demo import DemoBackend, build_page
 from lightning_cgan.cli.main import main
@@ -117,31 +117,34 @@ def test_mistakes(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
 # ---- as a program -----------------------------------------------------------------------------------------------------
 
 
-def test_signals_end_it_and_leave_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_signals_end_it_and_leave_nothing(
+    begin: type[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "folders").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "folders"))
     has_ipv6 = Path("/proc/net/if_inet6").is_file() and "lo" in Path("/proc/net/if_inet6").read_text()
     host = "::1" if has_ipv6 else "127.0.0.1"
-    with started(OLD, "--port", "0", "--host", host) as (address, process):
+    with started(begin, OLD, "--port", "0", "--host", host) as (address, process):
         assert urllib.request.urlopen(address).status == 200
         for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGINT):
             process.send_signal(number)
             time.sleep(0.01)
-        shown, _ = process.communicate(timeout=60)
+        shown = process.wait(60)
     assert (process.returncode, shown) == (0, "\n")
     assert list((tmp_path / "folders").iterdir()) == []
 
 
+@pytest.mark.ci
 def test_a_signal_before_it_has_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folders").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "folders"))
-    command = [sys.executable, "-m", "lightning_cgan", "demo", OLD, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with Typed("demo", OLD, "--port", "0") as process:
         while not list((tmp_path / "folders").glob("lightning_cgan-*")):
-            assert process.poll() is None
+            assert process.returncode is None
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        shown, _ = process.communicate(timeout=60)
+        shown = process.wait(60)
     assert (process.returncode, shown) == (0, "\n")
     assert list((tmp_path / "folders").iterdir()) == []
 
@@ -150,28 +153,23 @@ def test_a_signal_before_it_has_started(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @contextmanager
-def started(source: str, *options: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def started(begin: type[Command], source: str, *options: str) -> Iterator[tuple[str, Command]]:
     """The address of a demo that runs, and the demo."""
-    command = [sys.executable, "-m", "lightning_cgan", "demo", source, *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        assert process.stdout is not None
-        try:
-            first = process.stdout.readline()
-            found = re.match(r"Demo of .*: (http://\S+)/ \(Ctrl-C ends it\)\n", first)
-            assert found, first + process.stdout.read()
-            yield found[1], process
-        finally:
-            process.kill()
+    with begin("demo", source, *options) as process:
+        first = process.readline()
+        found = re.match(r"Demo of .*: (http://\S+)/ \(Ctrl-C ends it\)\n", first)
+        assert found, first + process.wait(60)
+        yield found[1], process
 
 
 @pytest.fixture
 def address() -> Iterator[str]:
     """A demo that runs, and ends without a word."""
-    with started(OLD, "--port", "0") as (address, process):
+    with started(Typed, OLD, "--port", "0") as (address, process):
         assert address.startswith("http://127.0.0.1:")
         yield address
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=60)
+        shown = process.wait(60)
     assert process.returncode == 0, shown
     assert "Traceback" not in shown
 

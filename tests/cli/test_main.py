@@ -16,6 +16,7 @@ import torch
 import yaml
 from PIL import Image
 
+from helpers.commands import BEGINNINGS, Command
 from helpers.paths import CONFIGS, DIGITS
 from lightning_cgan import DigitsData
 from lightning_cgan.cli.main import main
@@ -54,8 +55,9 @@ def test_config_of_a_run_repeats_the_run(run: Run) -> None:
     assert all(torch.equal(value, other[name]) for name, value in one.items())
 
 
+@pytest.mark.usefixtures("_quick_judge")
 def test_validate_and_test(run: Run, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    folder = run("--trainer.max_steps", "3", "--data.classes", "[3,5,8]")
+    folder = run("--trainer.max_steps", "3", "--data.classes", "[3,5,8]", "--scores.images", "50")
     before = sorted(tmp_path.rglob("*"))
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]
     capsys.readouterr()
@@ -91,26 +93,18 @@ def test_samples_share_latents_between_rows_and_over_the_run(run: Run) -> None:
     assert len({row(0), row(1), row(4), row(5)}) == 4
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "lightning_cgan", "fit", "--config", DIGITS, "--trainer.accelerator", "cpu"]
-    options = [
-        "--trainer.max_steps",
-        "100000",
-        "--model.generator_scheduler",
-        "null",
-        "--trainer.log_every_n_steps",
-        "1",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    ) as process:
+@pytest.mark.parametrize("begin", BEGINNINGS)
+def test_ctrl_c_saves_and_says_how_to_go_on(begin: type[Command], tmp_path: Path) -> None:
+    command = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--model.generator_scheduler", "null")
+    endless = ("--trainer.max_steps", "100000", "--trainer.log_every_n_steps", "1")
+    with begin(*command, *endless) as process:
         deadline = time.monotonic() + 120
         while not any(len(f.read_text().splitlines()) > 5 for f in tmp_path.glob("runs/digits/*/metrics.csv")):
-            assert time.monotonic() < deadline and process.poll() is None  # noqa: PT018
+            assert time.monotonic() < deadline
+            assert process.returncode is None
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
-        shown, _ = process.communicate(timeout=60)
+        shown = process.wait(60)
     assert process.returncode == 130, shown
     assert "Traceback" not in shown
     stopped = re.search(r"Stopped at step ([\d,]+). To go on:\n  python -m lightning_cgan (fit .*)\n", shown)

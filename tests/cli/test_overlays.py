@@ -102,6 +102,7 @@ def test_wandb(run: Run) -> None:
     assert {file.name for file in folder.iterdir()} == FILES | {"wandb"}
 
 
+@pytest.mark.ci
 def test_multi_gpu_on_two_processes_is_the_run_of_one(run: Run, tmp_path: Path) -> None:
     options = [*SHORT, "--trainer.accelerator", "cpu", "--trainer.precision", "32-true"]
     for network in ("generator", "discriminator"):  # Adam would make steps of rounding errors

@@ -137,6 +137,7 @@ def test_a_broken_file_is_named_in_one_line(folder: Path) -> None:
         assert "\n" not in str(raised.value)
 
 
+@pytest.mark.usefixtures("_quick_judge")
 @pytest.mark.parametrize("budget", ["0", "1"])
 def test_trains_from_the_command_line(folder: Path, tmp_path: Path, budget: str) -> None:
     main(

@@ -195,6 +195,7 @@ def test_report_lies_beside_its_checkpoint(run: Run, tmp_path: Path, monkeypatch
     assert differences(report, other) == ["protocol.seeds: [0, 1, 2] and [0]"]
 
 
+@pytest.mark.usefixtures("_quick_judge")
 @pytest.mark.parametrize("cls", [DigitsData, MNISTData, FashionMNISTData])
 def test_the_test_split_is_not_touched_before_test(
     run: Run, monkeypatch: pytest.MonkeyPatch, mnist_folder: str, cls: type[DigitsData]
@@ -209,11 +210,11 @@ def test_the_test_split_is_not_touched_before_test(
 
     monkeypatch.setattr(cls, "read", watched)
     size = ["--data.image_size", "8"]
-    folder = run("--data", cls.__name__, *size, "--trainer.max_steps", "60", "--trainer.check_val_every_n_epoch", "1")
+    folder = run("--data", cls.__name__, *size, "--trainer.max_steps", "20", "--trainer.check_val_every_n_epoch", "1")
     assert "val_judge_fid" in (folder / "metrics.csv").read_text()
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "best.ckpt")]
     main(["validate", *common])
-    main(["predict", *common, "--predictions.min_confidence", "0.2", "--data.predictions_per_class", "3"])
+    main(["predict", *common, "--predictions.min_confidence", "0.01", "--data.predictions_per_class", "3"])
     assert set(read) == {"train"}
 
 
@@ -226,6 +227,7 @@ def test_parts_of_a_set() -> None:
     assert torch.equal(choose(train, torch.tensor([4, 2])).labels, train.labels[[4, 2]])
 
 
+@pytest.mark.usefixtures("_quick_judge")
 def test_bad_options(fails: Callable[..., str], run: Run) -> None:
     folder = run("--trainer.max_steps", "1", "--data.image_size", "4")
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]

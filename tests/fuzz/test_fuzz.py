@@ -1,10 +1,12 @@
 """Whatever a reader is given, it reads it or says in one line what is wrong with it.
 
-`FUZZED_INPUTS=2000 python -m pytest tests/fuzz` tries as many inputs for each reader; by default there are a few.
+`FUZZED_INPUTS=2000 python -m pytest tests/fuzz` tries as many inputs for each reader; by default there are a few, and
+fewer where an input is a whole command line.
 """
 
 from __future__ import annotations
 
+import functools
 import gzip
 import io
 import shutil
@@ -22,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import MNIST
 
-from helpers.fuzzing import check_reader, fuzz
+from helpers.fuzzing import check_reader, fuzz, fuzz_a_little
 from helpers.idx_files import write_idx
 from helpers.mutations import JUNK, TENSORS, spoilt_bytes, spoilt_trees
 from helpers.paths import CONFIGS, DIGITS, OLD
@@ -87,6 +89,7 @@ def use(data: LabelledImages) -> None:
         assert batch.isfinite().all()
 
 
+@functools.cache
 def options() -> list[str]:
     """The options of `fit`, but for those that ask for other machines, or for much memory."""
     shown = io.StringIO()
@@ -101,9 +104,7 @@ VALUES += ["[1, a]", "{a: 1}", "[[", "é", "a b", "Adam", "DigitsData", "MNISTDa
 VALUES += ["--", "=", "../x", "/", "*", "last", "16-mixed", "bf16-mixed", "ddp", "gpu", "auto", "normal", "1" * 40]
 
 
-@given(data=st.data())
-@fuzz
-def test_command_lines(data: st.DataObject) -> None:
+def check_command_line(data: st.DataObject) -> None:
     names = st.sampled_from(options())
     misspelt = names.map(lambda name: name[:-1])
     pairs = st.lists(st.tuples(st.one_of(names, names, names, misspelt), st.sampled_from(VALUES)), max_size=3)
@@ -112,13 +113,24 @@ def test_command_lines(data: st.DataObject) -> None:
     check_command([*FIT, *arguments] if where == "behind" else [*arguments, *FIT])
 
 
+@given(data=st.data())
+@fuzz_a_little
+def test_command_lines(data: st.DataObject) -> None:
+    check_command_line(data)
+
+
+@pytest.mark.ci
+@given(data=st.data())
+@fuzz
+def test_more_command_lines(data: st.DataObject) -> None:
+    check_command_line(data)
+
+
 def shipped_configs() -> list[str]:
     return [file.read_text() for file in sorted(CONFIGS.rglob("*.yaml"))]
 
 
-@given(data=st.data())
-@fuzz
-def test_configs(data: st.DataObject) -> None:
+def check_config(data: st.DataObject) -> None:
     text = data.draw(st.sampled_from(shipped_configs()))
     if data.draw(st.booleans()):
         tree = data.draw(spoilt_trees({**yaml.safe_load(text), "name": "x", "ckpt_path": None}, JUNK))
@@ -128,6 +140,19 @@ def test_configs(data: st.DataObject) -> None:
     Path("spoilt.yaml").write_bytes(content)
     small = ["--trainer.precision", "32-true", "--data", "DigitsData", "--data.batch_size", "4"]
     check_command(["fit", "--config", "spoilt.yaml", "--trainer.accelerator", "cpu", *small])
+
+
+@given(data=st.data())
+@fuzz_a_little
+def test_configs(data: st.DataObject) -> None:
+    check_config(data)
+
+
+@pytest.mark.ci
+@given(data=st.data())
+@fuzz
+def test_more_configs(data: st.DataObject) -> None:
+    check_config(data)
 
 
 @pytest.fixture
@@ -240,12 +265,23 @@ def old() -> Any:
     return torch.load(OLD, weights_only=True)
 
 
-@given(data=st.data())
-@fuzz
-def test_content_of_checkpoints(old: Any, data: st.DataObject) -> None:
+def check_content(old: Any, data: st.DataObject) -> None:
     torch.save(data.draw(spoilt_trees(old, [*JUNK, *TENSORS])), "spoilt.ckpt")
     command = data.draw(st.sampled_from(["fit", "fit", "validate", "predict"]))
     check_command([command, *FIT[1:], *SMALL, "--ckpt_path", "spoilt.ckpt"])
+
+
+@given(data=st.data())
+@fuzz_a_little
+def test_content_of_checkpoints(old: Any, data: st.DataObject) -> None:
+    check_content(old, data)
+
+
+@pytest.mark.ci
+@given(data=st.data())
+@fuzz
+def test_more_content_of_checkpoints(old: Any, data: st.DataObject) -> None:
+    check_content(old, data)
 
 
 @given(data=st.data())

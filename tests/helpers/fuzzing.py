@@ -16,6 +16,7 @@ fuzz = settings(
     database=None,
     suppress_health_check=list(HealthCheck),
 )
+fuzz_a_little = settings(fuzz, max_examples=int(os.environ.get("FUZZED_INPUTS", "4")))  # where an input takes long
 
 
 def check_reader(read: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""Runs that `test_distributed.py` makes with one and with two processes; torchrun starts this file."""
+"""Runs that `test_distributed.py` makes with one and with two processes; torchrun starts this file, for all of them."""
 
 from __future__ import annotations
 
@@ -87,6 +87,7 @@ class OverflowInLastProcess(cgan.GradientPenalty):
 
 
 RUNS = _runs()
+FEW = ("NonSaturating", "sync_batchnorm", "steps")
 
 
 def build(options: dict[str, Any]) -> cgan.ConditionalGAN:
@@ -235,6 +236,9 @@ def main(folder: str, what: str = "all") -> None:
     torch.set_num_threads(1)
     if what == "nodes":
         results: dict[str, Any] = train("NonSaturating", devices=1, num_nodes=2)["weights"]
+    elif what == "few":
+        results = {name: train(name, devices=2) for name in FEW}
+        results["seen"] = what_is_seen(devices=2)
     else:
         results = {name: train(name, devices=2) for name in RUNS}
         results["processes_agree"] = processes_agree(devices=2)

@@ -102,7 +102,7 @@ def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [1, 7, 20, 23])  # the first step, in and at the end of the first epoch, beyond
 def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> None:
-    options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform")
+    options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform", "--data.image_size", "8")
     whole = run("--trainer.max_steps", "30", *options, "--name", "whole")
     part = run("--trainer.max_steps", str(at), *options, "--name", "part")
     checkpoint = str(part / "checkpoints" / "last.ckpt")
@@ -137,6 +137,7 @@ model:
 def test_resumed_run_with_every_part_ends_where_an_uninterrupted_one_ends(run: Run, tmp_path: Path) -> None:
     (tmp_path / "every.yaml").write_text(EVERY_PART)
     options = ("--config", "every.yaml", "--data.batch_size", "32", "--trainer.log_every_n_steps", "5")
+    options += ("--data.image_size", "8")
     whole = run("--trainer.max_steps", "10", *options, "--name", "whole")
     part = run("--trainer.max_steps", "7", *options, "--name", "part")
     checkpoint = str(part / "checkpoints" / "last.ckpt")

@@ -18,7 +18,7 @@ def test_every_clock_counts_steps(run: Run, discriminator_steps: int) -> None:
         *("--trainer.max_steps", "20", "--trainer.log_every_n_steps", "5", "--samples.every_n_steps", "10"),
         *("--model.discriminator_steps", str(discriminator_steps), "--data.batch_size", "32"),
         *("--checkpoints.every_n_train_steps", "5", "--checkpoints.save_top_k", "-1"),
-        *("--trainer.check_val_every_n_epoch", "1"),
+        *("--trainer.check_val_every_n_epoch", "1", "--data.image_size", "8", "--scores.images", "50"),
     )
     checkpoints = {file.name: torch.load(file, weights_only=True) for file in (folder / "checkpoints").glob("*.ckpt")}
     best = checkpoints.pop("best.ckpt", None)  # of a validation: see below

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from helpers import spawned_fit
+from helpers.commands import Forked
 from helpers.processes import with_helpers
 from helpers.quiet import quiet_trainer
 from helpers.seen_latents import fit, gan
@@ -103,8 +104,16 @@ def test_a_module_that_was_never_in_a_run_can_be_saved_and_loaded() -> None:
     assert loaded.seed == 4
 
 
+def test_processes_bring_back_what_belongs_to_the_weights() -> None:
+    with Forked("ddp_fork", work=spawned_fit.main) as process:
+        shown = process.wait()
+    assert process.returncode == 0, shown
+    assert "came home" in shown
+
+
+@pytest.mark.ci
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
-def test_processes_bring_back_what_belongs_to_the_weights(strategy: str) -> None:
+def test_processes_of_a_program_bring_back_what_belongs_to_the_weights(strategy: str) -> None:
     command = [sys.executable, spawned_fit.__file__, strategy]
     done = subprocess.run(command, env=with_helpers(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -20,6 +20,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.marks import ci_but_for
 from helpers.pairs import largest_difference, train
 from helpers.quiet import quiet_trainer
 from lightning_cgan import (
@@ -165,7 +166,7 @@ def with_two_penalties() -> dict[str, Any]:
     return {"penalties": [R1(0.5), WassersteinGradientPenalty(1.0)]}
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name", ci_but_for(SCHEDULES, "OneCycleLR"))
 def test_schedules_of_betas_are_followed(name: str, caplog: pytest.LogCaptureFixture) -> None:
     schedules = {f"{role}_scheduler": SCHEDULES[name] for role in ("generator", "discriminator")}
     module, lines = both(None, caplog, lambda: dict(schedules))
@@ -173,7 +174,7 @@ def test_schedules_of_betas_are_followed(name: str, caplog: pytest.LogCaptureFix
     assert lines == []
 
 
-@pytest.mark.parametrize("name", ENTERS)
+@pytest.mark.parametrize("name", ci_but_for(ENTERS, "betas", "gamma", "loaded state"))
 def test_what_enters_may_change_in_every_step(name: str, caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(ENTERS[name], caplog, with_two_penalties, at=None)
     assert module.compilation.fused_step is not None
@@ -296,7 +297,7 @@ ANEWS: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
 
 
 @pytest.mark.usefixtures("_as_before")
-@pytest.mark.parametrize("name", ANEWS)
+@pytest.mark.parametrize("name", ci_but_for(ANEWS, "discriminator.drop.p", "penalties[0].interval", "FACTOR"))
 def test_what_takes_graphs_anew(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, make = ANEWS[name]
     module, lines = both(change, caplog, make)
@@ -416,7 +417,7 @@ ENDS: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ENDS)
+@pytest.mark.parametrize("name", ci_but_for(ENDS, "forward hook", "hook of a weight", "hook before a step", "clipping"))
 def test_what_ends_graphs(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, reason = ENDS[name]
     module, lines = both(change, caplog)
@@ -501,7 +502,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", ci_but_for(REFUSED, "count"))
 def test_what_changes_while_it_computes_is_no_graph(name: str, caplog: pytest.LogCaptureFixture) -> None:
     make, reason = REFUSED[name]
     module, lines = both(None, caplog, make)
@@ -593,7 +594,7 @@ def fit_loader(compile: str, sizes: list[int], **options: Any) -> ConditionalGAN
     return module
 
 
-@pytest.mark.parametrize("sizes", [[16, 16, 8], [8, 16]])
+@pytest.mark.parametrize("sizes", [pytest.param([16, 16, 8], marks=pytest.mark.ci), [8, 16]])
 def test_a_short_batch_has_a_graph_of_its_own(sizes: list[int]) -> None:
     module = fit_loader("step", sizes, discriminator_steps=2)
     assert module.compilation.fused_step is not None
@@ -622,6 +623,7 @@ def test_casts_are_done_once() -> None:
         assert torch.allclose(eager, fused_step, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("then", ["step", "none"])
 def test_a_run_in_which_things_change_goes_on(then: str, tmp_path: Path) -> None:
     """Killed after the change: graphs go on to the last bit, and PyTorch's own steps to rounding."""
@@ -665,7 +667,9 @@ def compile_forward(module: ConditionalGAN) -> Any:
     return module
 
 
-@pytest.mark.parametrize("compiled", [compile_in_place, compile_around, compile_a_layer, compile_forward])
+@pytest.mark.parametrize(
+    "compiled", [pytest.param(compile_in_place, marks=pytest.mark.ci), compile_around, compile_a_layer, compile_forward]
+)
 def test_penalties_of_what_a_user_compiled(compiled: Callable[[ConditionalGAN], Any]) -> None:
     """Second derivatives, which nothing compiles."""
 
@@ -683,6 +687,7 @@ def test_penalties_of_what_a_user_compiled(compiled: Callable[[ConditionalGAN], 
         assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.ci
 def test_a_module_that_was_compiled_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
     trained = []
     for is_compiled in (False, True):

@@ -20,6 +20,7 @@ from lightning_cgan.training.numerics import warn_of_differences
 
 Run = Callable[..., Path]
 SMALL = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator", "--scores.images", "0")
+SMALL += ("--data.image_size", "8")
 
 
 @pytest.fixture(autouse=True)
