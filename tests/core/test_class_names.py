@@ -22,7 +22,7 @@ from lightning_cgan.cli.main import main
 from lightning_cgan.core.class_names import check_names, in_markdown
 from lightning_cgan.core.errors import printable
 from lightning_cgan.core.output_paths import folders_of_classes
-from lightning_cgan.evaluation import picture
+from lightning_cgan.evaluation import report_plot
 from lightning_cgan.export.source import load_source
 
 CLEAR = "\x1b[2J\x1b]0;owned\x07"
@@ -185,11 +185,11 @@ def test_a_terminal_is_given_no_orders(fails: Fails) -> None:
 
 def test_picture_of_a_report_of_names_that_would_be_formulas(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for part in ("_samples", "_neighbours"):
-        monkeypatch.setattr(picture, part, lambda report_images: torch.zeros(2, 2).numpy())
-    monkeypatch.setattr(picture, "_headline", lambda report: "")
+        monkeypatch.setattr(report_plot, part, lambda report_images: torch.zeros(2, 2).numpy())
+    monkeypatch.setattr(report_plot, "_headline", lambda report: "")
     names = ["$\\frac$", "$5 or $6", CLEAR, "x" * 400]
     scores = {"confusion": [[1] * 4] * 4, "judge_fid_by_class": [1.0] * 4}
     report_images: Any = None
     report = {"scores": scores, "scores_of_real_images": scores}
-    picture.plot_report(report, report_images, names, tmp_path / "a.png")
+    report_plot.plot_report(report, report_images, names, tmp_path / "a.png")
     assert Image.open(tmp_path / "a.png").size == (1300, 1200)
