@@ -30,10 +30,9 @@ from lightning_cgan.core.compat import (
 )
 from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.training.configured import Part
 from lightning_cgan.training.contract import ROLES, Role, TrainedModule
 from lightning_cgan.training.gradients import leave_out_unless_finite, take_back
-from lightning_cgan.training.optimizers import (
+from lightning_cgan.training.manual_optimization import (
     check_lengths,
     check_optimizers,
     check_scheduler,
@@ -41,6 +40,7 @@ from lightning_cgan.training.optimizers import (
     step_schedulers,
     warn_of_ended_schedules,
 )
+from lightning_cgan.training.optimizer_config import Part
 from lightning_cgan.training.schedules import give_lengths
 
 
