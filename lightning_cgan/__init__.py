@@ -67,6 +67,7 @@ _HOMES = {
     ),
     "lightning_cgan.export.pretrained": ("PretrainedGenerator",),
     "lightning_cgan.objectives.inputs": ("UpdateInputs",),
+    "lightning_cgan.training.schedules": ("LinearDecay",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -34,9 +34,9 @@ from lightning_cgan.training.compilation import COMPILED, Compilation, Compiled
 from lightning_cgan.training.contract import ROLES, Role
 from lightning_cgan.training.data_position import KeepsDataPosition
 from lightning_cgan.training.ema import MovingAverage, averaged_copy
-from lightning_cgan.training.evaluation_steps import held_out_losses
+from lightning_cgan.training.held_out_losses import held_out_losses
+from lightning_cgan.training.manual_optimization import save_by_time
 from lightning_cgan.training.optimization import Optimization, prepare_strategy
-from lightning_cgan.training.optimizers import save_by_time
 from lightning_cgan.training.scalars import Scalars
 
 

@@ -4,6 +4,8 @@ r"""Trains systems with several seeds, examines them under one protocol, and mak
     python scripts/compare_systems.py configs/mnist.yaml --protocol quick --vary model.loss=NonSaturating,Hinge \
         --vary model.discriminator.conditioning=projection,concatenation --fit="--trainer.max_steps 3000"
 
+`configs/mnist.yaml+configs/with/longer.yaml` is the first config with the second laid over it.
+
 Every run has a folder below `--out`, with its report. A run that has a report is not made again, and one that was
 killed is resumed from its last checkpoint. `systems.md` holds the means over the seeds, with standard deviations.
 """
@@ -41,23 +43,24 @@ _COLUMNS = {
 
 
 class System(NamedTuple):
-    """A config, and what is changed in it."""
+    """Configs, each laid over those before it, and what is changed in them."""
 
-    config: Path
+    configs: tuple[Path, ...]
     changes: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """The name of the system, also that of its folder."""
         changes = (change.partition("=") for change in self.changes)
-        return "-".join([self.config.stem, *(f"{name.rpartition('.')[2]}-{value}" for name, _, value in changes)])
+        stems = (config.stem for config in self.configs)
+        return "-".join([*stems, *(f"{name.rpartition('.')[2]}-{value}" for name, _, value in changes)])
 
 
 def main() -> None:
     """Makes what is missing, and writes the table anew after each run."""
     options = _options()
     varied = [[f"{name}={value}" for value in values.split(",")] for name, _, values in options.vary]
-    systems = [System(config, changes) for config in options.configs for changes in itertools.product(*varied)]
+    systems = [System(configs, changes) for configs in options.configs for changes in itertools.product(*varied)]
     if len({system.name for system in systems}) < len(systems):
         sys.exit("error: systems: expected different names, got two alike; rename a config, or vary with other values")
     for seed, system in itertools.product(options.seeds, systems):
@@ -73,7 +76,7 @@ def main() -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Compares systems over seeds under one protocol.")
-    parser.add_argument("configs", nargs="+", type=Path)
+    parser.add_argument("configs", nargs="+", type=lambda text: tuple(map(Path, text.split("+"))))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--protocol", choices=("full", "quick"), default="full")
     parser.add_argument("--vary", action="append", default=[], type=lambda text: text.partition("="))
@@ -101,7 +104,7 @@ def _make(system: System, seed: int, report: Path, options: argparse.Namespace) 
 
 def _made_with(system: System, options: argparse.Namespace) -> dict[str, Any]:
     """What must be the same for a report to stand in the table."""
-    hashed = hashlib.sha256(system.config.read_bytes()).hexdigest()
+    hashed = hashlib.sha256(b"".join(config.read_bytes() for config in system.configs)).hexdigest()
     given = {name: getattr(options, name) for name in ("fit", "test", "protocol")}
     return {"config": hashed, "changes": list(system.changes), **given}
 
@@ -125,7 +128,8 @@ def _train(system: System, seed: int, folder: Path, more: Sequence[str]) -> None
     folder.mkdir(parents=True, exist_ok=True)
     try:
         where = ["--seed_everything", str(seed), "--runs_dir", str(folder), "--name", "run"]
-        _run("fit", "--config", str(system.config), *changes, *where, *more, *resume)
+        configs = [f"--config={config}" for config in system.configs]
+        _run("fit", *configs, *changes, *where, *more, *resume)
     finally:
         taken = before + time.monotonic() - started
         write_atomic(seconds, lambda file: file.write_text(str(taken)))

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from fits import fit_speed
-from rivals import bare_loop
+from benchmark.baselines import bare_loop
+from benchmark.fit_speed import fit_speed
 from torch.optim import Adam
 
 from lightning_cgan import ConditionalGAN, DCGANDiscriminator, DCGANGenerator, NonSaturating

@@ -74,7 +74,7 @@ def test_precisions_agree_with_float32_eager(precision: str, tolerance: float) -
     reference = fit(copy.deepcopy(module), 4, precision="64-true")
     before = dict(module.state_dict())
     half = fit(copy.deepcopy(module), 4, precision=precision)
-    assert not any(half.skipped_steps.values())
+    assert not any(half.optimization.skipped_steps.values())
     for name, value in half.state_dict().items():
         moved = reference.state_dict()[name].cpu() - before[name]
         if moved.norm() > 1e-6:

@@ -241,21 +241,28 @@ def test_metrics_wait_while_the_disk_is_full(tmp_path: Path) -> None:
     assert (folder / "metrics.csv").read_bytes() == b"a,step\r\n1.0,1\r\n2.0,2\r\n"
 
 
-def test_a_new_rate_and_a_longer_schedule_are_taken(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_new_rate_and_a_longer_run_are_taken(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """A run that had ended, by hand: linear decay to zero at 4, then at 16, is at a half after 8 steps."""
     schedule, rate = "--model.generator_scheduler.total_iters", "--model.discriminator_optimizer.lr"
     caplog.set_level("INFO")
-    run("--trainer.max_steps", "4", schedule, "4")
+    run("--trainer.max_steps", "4")
     longer = ("--trainer.max_steps", "8", schedule, "16", rate, "1e-5")
     folder = run(*longer, "--ckpt_path", "last")
     generator, discriminator = (state["param_groups"][0] for state in last_of(folder)["optimizer_states"])
     assert generator["lr"] == pytest.approx(1e-3 / 2)
-    assert discriminator["lr"] == pytest.approx(1e-5 * (1 - 8 / 3000))
+    assert discriminator["lr"] == 0  # its decay ends with the run
     said = [message for message in caplog.messages if " → " in message]
-    assert said == [f"{schedule}: 4 → 16 from step 4", f"{rate}: 0.001 → 1e-05 from step 4"]
+    assert said == [
+        f"{schedule}: 4 → 16 from step 4",
+        f"{rate}: 0.001 → 1e-05 from step 4",
+        "--model.discriminator_scheduler.total_iters: 4 → 8 from step 4",
+    ]
     config = (folder / "config_2.yaml").read_text()
     assert "total_iters: 16" in config
     assert "lr: 1.0e-05" in config
     caplog.clear()
-    run("--trainer.max_steps", "9", *longer[2:], "--ckpt_path", "last")
-    assert not [message for message in caplog.messages if " → " in message]  # nothing is new any more
+    folder = run("--trainer.max_steps", "16", *longer[2:], "--ckpt_path", "last")
+    said = [message for message in caplog.messages if " → " in message]
+    assert said == ["--model.discriminator_scheduler.total_iters: 8 → 16 from step 8"]  # nothing else is new any more
+    rates = [state["param_groups"][0]["lr"] for state in last_of(folder)["optimizer_states"]]
+    assert rates == [0, 0]

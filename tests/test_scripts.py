@@ -27,7 +27,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
         str(tmp_path / "out"),
         "--fit=--scores.images 0",
     ]
-    shown = script("benchmark.py", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
+    shown = script("benchmark", str(CONFIGS / "mnist_mlp.yaml"), *options, LIGHTNING_CGAN_DATA=mnist_folder)
     assert shown.startswith("| config | precision, threads | fit | bare | eager | naive | floor |")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"benchmark.json", "benchmark.md", "benchmark.png"}
     found = json.loads((tmp_path / "out" / "benchmark.json").read_text())
@@ -41,7 +41,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
 
 
 def test_benchmark_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPTS / "benchmark.py"), str(CONFIGS / "nowhere.yaml"), "--out", str(tmp_path)]
+    command = [sys.executable, str(SCRIPTS / "benchmark"), str(CONFIGS / "nowhere.yaml"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith("error: --config: no such file: ")
@@ -77,25 +77,33 @@ def test_systems_are_compared_and_nothing_is_made_twice(tmp_path: Path) -> None:
         "--out",
         str(tmp_path),
     ]
-    # The size for which a judge is shipped, and a schedule that ends with the run.
+    system = f"{CONFIGS / 'digits.yaml'}+{CONFIGS / 'with' / 'longer.yaml'}"
+    # The size for which a judge is shipped.
     fit = "--fit=--trainer.accelerator cpu --trainer.max_steps 6 --data.image_size 8"
-    shown = script("compare_systems.py", str(CONFIGS / "digits.yaml"), *options, fit)
+    shown = script("compare_systems.py", system, *options, fit)
     table = [line.strip("| ").split(" | ") for line in (tmp_path / "systems.md").read_text().splitlines()]
-    assert [row[:2] for row in table[2:]] == [["digits-loss-Hinge", "1"], ["digits-loss-NonSaturating", "1"]]
+    assert [row[:2] for row in table[2:]] == [
+        ["digits-longer-loss-Hinge", "1"],
+        ["digits-longer-loss-NonSaturating", "1"],
+    ]
     reports = sorted(tmp_path.glob("*/seed-0/report.json"))
     assert len(reports) == 2
+    for config in tmp_path.glob("*/seed-0/run/*/config.yaml"):
+        assert "ema_half_life: 88000" in config.read_text()  # of the second config
     for row, file in zip(table[2:], reports, strict=True):
         report = json.loads(file.read_text())
         assert float(row[2]) == pytest.approx(100 * report["scores"]["gan_test"], abs=0.01)
         assert (file.parent / "report.png").exists()
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != "systems.md"}
-    again = script("compare_systems.py", str(CONFIGS / "digits.yaml"), *options, fit)
+    again = script("compare_systems.py", system, *options, fit)
     assert again.strip().splitlines()[-1] == shown.strip().splitlines()[-1]
     assert before == {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.*") if file.name != "systems.md"}
-    command = [sys.executable, str(SCRIPTS / "compare_systems.py"), str(CONFIGS / "digits.yaml"), *options]
+    command = [sys.executable, str(SCRIPTS / "compare_systems.py"), system, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {tmp_path}/digits-loss-Hinge/seed-0/report.json: expected fit '', got '--tr")
+    assert done.stderr.startswith(
+        f"error: {tmp_path}/digits-longer-loss-Hinge/seed-0/report.json: expected fit '', got '--tr"
+    )
 
 
 def test_gallery_makes_small_pictures(tmp_path: Path) -> None:

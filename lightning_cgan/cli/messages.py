@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 
 from lightning_cgan.cli.hints import as_typed, parts_of, plain
 from lightning_cgan.cli.options import class_names, options_of, parameters_of
-from lightning_cgan.cli.renamed import VALUES, new_name
+from lightning_cgan.cli.renamed import CONFIGS, VALUES, new_name
 from lightning_cgan.cli.shipped import SHIPPED, given_configs, is_config
 from lightning_cgan.core.errors import did_you_mean, no_such_file
 
@@ -260,6 +260,8 @@ def _wrong_command(match: re.Match[str], complaint: Complaint) -> str:
 def _no_file(match: re.Match[str], complaint: Complaint) -> str:
     also = [*SHIPPED.values(), *map(Path, SHIPPED)]
     path = match[1].removesuffix("/.")
+    if now := CONFIGS.get(Path(path).stem):
+        return f"--{complaint.key or 'config'}: no such file: {path}; it is {now} now"
     return no_such_file(f"--{complaint.key or 'config'}", path, also_known=also)
 
 

@@ -1,4 +1,4 @@
-"""Options that once had another name: who types it is told the new one, and an earlier version's config is read."""
+"""Options and configs of other names once: who types one is told the new one, and an earlier config is read."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import yaml
 
 OPTIONS = {"monitor": "alarms", "predictions.make_up": "predictions.top_up"}
 VALUES = {("model.compile", "alternation"): "step"}
+CONFIGS = {f"{name}_best": f"--config {name} --config with/longer" for name in ("mnist", "fashion_mnist")}
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -226,6 +226,15 @@ def set_steps_of_loggers(fit_loop: dict[str, Any], steps: int) -> None:
     fit_loop["epoch_loop.state_dict"]["_batches_that_stepped"] = steps
 
 
+def forget_loader(fit_loop: Any) -> None:
+    """Lets Lightning ask for its training loader again: it gives one the state of a checkpoint then, and only then.
+
+    Lightning's search for a batch size does the same.
+    https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/fit_loop.py
+    """
+    fit_loop._combined_loader = None
+
+
 def runs_validation_next(fit_loop: Any) -> bool:
     """Whether a batch that has just ended is one that Lightning validates behind: six options and loops decide that.
 

@@ -28,13 +28,13 @@ from lightning_cgan.training.checkpoint_checks import (
     entry_of,
 )
 from lightning_cgan.training.compilation import Compilation
-from lightning_cgan.training.configured import Part, check_configuration, check_same_classes, configuration
 from lightning_cgan.training.contract import ROLES, TrainedModule
 from lightning_cgan.training.data_position import DataPosition
 from lightning_cgan.training.ema import MovingAverage
-from lightning_cgan.training.hyperparameters import take_up
 from lightning_cgan.training.numerics import Numerics, numerics_of, warn_of_differences
 from lightning_cgan.training.optimization import Optimization
+from lightning_cgan.training.optimizer_config import Part, check_configuration, check_same_classes, configuration
+from lightning_cgan.training.option_changes import take_up
 from lightning_cgan.training.scalars import Scalars
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
@@ -60,7 +60,7 @@ class Checkpointing:
         scalars: Have the means that wait to be logged.
 
     Attributes:
-        configured: What optimizers and schedulers of a fit have been configured with; see `hyperparameters`.
+        configured: What optimizers and schedulers of a fit have been configured with; see `option_changes`.
         position: Where the run stands in its data.
         numerics: What decides the last bits of the run; known after its first step.
     """
@@ -179,7 +179,7 @@ class Checkpointing:
         check_form(checkpoint, expected, len(configs), others)
         changes = take_up(checkpoint, before, optimizers, configs, self._option_of_number)
         check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
-        for change in changes:
+        for change in changes if checkpoint["global_step"] else ():  # of a search for a batch size, it has no step
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")
 
     def _option_of_number(self, number: int, part: Part) -> str:

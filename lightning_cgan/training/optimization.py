@@ -30,10 +30,9 @@ from lightning_cgan.core.compat import (
 )
 from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers, average_gradients
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.training.configured import Part
 from lightning_cgan.training.contract import ROLES, Role, TrainedModule
 from lightning_cgan.training.gradients import leave_out_unless_finite, take_back
-from lightning_cgan.training.optimizers import (
+from lightning_cgan.training.manual_optimization import (
     check_lengths,
     check_optimizers,
     check_scheduler,
@@ -41,6 +40,8 @@ from lightning_cgan.training.optimizers import (
     step_schedulers,
     warn_of_ended_schedules,
 )
+from lightning_cgan.training.optimizer_config import Part
+from lightning_cgan.training.schedules import give_lengths
 
 
 class Optimization:
@@ -113,14 +114,17 @@ class Optimization:
     def check(self) -> None:
         """Looks at the optimizers and schedulers, of a user's own `configure_optimizers`, too, and names them.
 
+        Schedules that follow the run get its length.
+
         Raises:
-            UsageError: They cannot move the two networks in turn.
+            UsageError: They cannot move the two networks in turn, or follow a run without an end.
         """
         networks: dict[str, nn.Module] = {role: getattr(self.module, role) for role in ROLES}
         trainer = self.module.trainer
         check_optimizers(trainer.optimizers, networks, [self.option(role, "optimizer") for role in ROLES])
         for config in trainer.lr_scheduler_configs:
             check_scheduler(config.scheduler, self._option_of_schedule(config.scheduler.optimizer))
+        give_lengths(trainer, self._option_of_schedule)
         name_learning_rates(trainer, ROLES)
 
     def _option_of_schedule(self, optimizer: Optimizer) -> str:
@@ -132,6 +136,8 @@ class Optimization:
         Raises:
             UsageError: A schedule ends before the run does, and would be an error then.
         """
+        # A search for a batch size trains before `check`.
+        give_lengths(self.module.trainer, self._option_of_schedule, only_missing=True)
         check_lengths(self.module.trainer, self._option_of_schedule)
         warn_of_ended_schedules(self.module.trainer, self._option_of_schedule)
         self.skipped_steps = {role: skipped.to(self.module.device) for role, skipped in self.skipped_steps.items()}
@@ -261,8 +267,8 @@ def _options_of(option: str) -> Iterator[None]:
     """Makes one line of what PyTorch says of options that it refuses."""
     try:
         yield
-    except UsageError:
-        raise
+    except UsageError as error:  # which begins with the name of an argument
+        raise UsageError(f"{option}.{error}") from error
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{option}: expected options that suit it, got others ({reason}); change them") from error

@@ -15,6 +15,7 @@ from PIL import Image
 import lightning_cgan
 from helpers.paths import CONFIGS
 from helpers.run_files import FILES
+from lightning_cgan.cli.main import main
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 
@@ -42,12 +43,92 @@ def nodes(tree: Any) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-@pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
-def test_linear_decay_ends_with_the_run(config: Path) -> None:
-    tree = yaml.safe_load(config.read_text())
-    for node in nodes(tree):
-        if "PolynomialLR" in str(node.get("class_path")):
-            assert node["init_args"]["total_iters"] == tree["trainer"]["max_steps"]
+RATES = {  # of the generator and of the discriminator
+    "digits": (0.001, 0.001),
+    "fashion_mnist": (0.004, 0.002),
+    "images": (0.002, 0.002),
+    "mnist": (0.004, 0.002),
+    "mnist_dcgan": (0.0001, 0.0001),
+    "mnist_mlp": (0.001, 0.001),
+    "mnist_mlp_batchnorm": (0.0001, 0.0001),
+    "mnist_quick": (0.002, 0.002),
+    "mnist_r3gan": (0.0005, 0.0005),
+    "mnist_resnet_4_9": (0.0002, 0.0002),
+}
+CONSTANT = {"mnist_dcgan", "mnist_mlp", "mnist_mlp_batchnorm", "mnist_resnet_4_9"}
+LONGER = [("mnist", "longer"), ("fashion_mnist", "longer")]
+
+
+@pytest.mark.parametrize(("config", "overlay"), [*((of.stem, None) for of in SHIPPED), *LONGER])
+def test_max_steps_alone_is_a_shorter_run_of_the_same_shape(
+    config: str, overlay: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linear decay by hand: a whole rate in step 1, 501 thousandths of it in step 500, and the last one in step 1,000."""
+    seen: list[list[float]] = []
+
+    def no_training(module: Any, *_: Any) -> None:
+        """A step that moves nothing, and takes no time."""
+        seen.append([optimizer.param_groups[0]["lr"] for optimizer in module.trainer.optimizers])
+        module.optimization.optimizer_of("generator").step()
+        module.optimization.finish_step()
+
+    monkeypatch.setattr(lightning_cgan.ConditionalGAN, "training_step", no_training)
+    monkeypatch.setattr(lightning_cgan.SampleGrid, "on_train_batch_end", lambda *_: None)
+    laid_over = ["--config", f"with/{overlay}"] if overlay else []
+    short = ["--trainer.max_steps", "1000", "--data", "DigitsData", "--data.batch_size", "16"]
+    bare = [f"--trainer.{what}=false" for what in ("logger", "enable_checkpointing")]
+    main(["fit", "--config", config, *laid_over, *short, *bare, "--trainer.limit_val_batches=0"])
+    assert len(seen) == 1000
+    for network, rate in enumerate(RATES[config]):
+        rates = [pair[network] for pair in seen]
+        if config in CONSTANT:
+            assert set(rates) == {rate}
+            continue
+        assert [rates[0], rates[499], rates[999]] == pytest.approx([rate, 0.501 * rate, 0.001 * rate], rel=1e-9)
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=rate)
+        reference = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=1000)
+        for got in rates:
+            assert got == optimizer.param_groups[0]["lr"]  # to the last bit
+            optimizer.step()
+            reference.step()
+
+
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_the_decay_is_named_on_the_command_line(built: Callable[..., dict[str, Any]], network: str) -> None:
+    options = ("--data", "DigitsData", "--data.image_size", "16", f"--model.{network}_scheduler", "LinearDecay")
+    module = built("mnist_resnet_4_9.yaml", *options)["model"]
+    described = {"class_path": "lightning_cgan.LinearDecay", "init_args": {}}
+    assert module.hparams[f"{network}_scheduler"] == described
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["{}", "LinearDecy"], "{}: expected the name of a class, got LinearDecy; did you mean LinearDecay?"),
+        (["{}.total_iters", "soon"], "{}.total_iters: expected int or null, got soon"),
+        (["{}.total_iters", "0"], "{}.total_iters: expected 1 or more, got 0; give a positive number"),
+        (["{}.power", "2"], "{}.power: LinearDecay has no such option; it takes total_iters, last_epoch"),
+        (
+            ["--trainer.max_steps", "-1", "--trainer.max_epochs", "-1"],
+            "{}: expected a run with an end for LinearDecay, got --trainer.max_steps -1 and --trainer.max_epochs -1; "
+            "give --trainer.max_steps, or total_iters",
+        ),
+    ],
+)
+def test_what_is_wrong_with_the_decay_is_told(fails: Callable[..., str], options: list[str], message: str) -> None:
+    scheduler = "--model.generator_scheduler"
+    found = fails("fit", "--config", "digits", *(option.format(scheduler) for option in options))
+    assert found.startswith(f"error: {message.format(scheduler)}")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", ["mnist_best", "fashion_mnist_best"])
+def test_a_name_of_former_days_leads_to_todays(fails: Callable[..., str], name: str) -> None:
+    today = name.removesuffix("_best")
+    for typed in (name, f"configs/{name}.yaml"):
+        message = fails("fit", "--config", typed)
+        assert message.startswith("error: --config: no such file: ")
+        assert message.endswith(f"{typed}; it is --config {today} --config with/longer now")
 
 
 def test_configs_of_our_own_systems_state_no_defaults() -> None:

@@ -150,6 +150,7 @@ PRIVATE = [
     Private("_on_after_step", lambda: LightningOptimizer(stepped()), "global_step would stand still in graphs"),
     of_loop("_batches_that_stepped", "a resumed run would log at other steps"),
     of_loop("_should_check_val_fx", "a run stopped before a validation would leave it out on resuming"),
+    Private("_combined_loader", lambda: trainer().fit_loop, "loaders of one's own would lose their place on a resume"),
     Private("_data_fetcher", lambda: trainer().fit_loop, "a run stopped before a validation would leave it out"),
     Private(
         "_has_run", lambda: trainer().fit_loop.epoch_loop.val_loop, "a resumed run would train on a batch too many"
@@ -180,6 +181,11 @@ INHERITED = [
     Private("_trainer", LightningModule, "attached_trainer: a module without a Trainer could not be saved or loaded"),
     Private("_apply", lambda: nn.Module, "Sampler: the moving average would become half precision with bf16-true"),
     Private("_modules", lambda: vars(nn.Module()), "Sampler._apply could not leave the moving average out"),
+    Private(
+        "_get_closed_form_lr",
+        lambda: lr_scheduler.PolynomialLR,
+        "LinearDecay of no length would end in a division by zero in a SequentialLR",
+    ),
     Private("_last_global_step_saved", ModelCheckpoint, "Checkpoints would save the end of a run twice, or not at all"),
     Private("_save_last_checkpoint", lambda: ModelCheckpoint, "Checkpoints would not save the end of a run"),
     Private("_monitor_candidates", lambda: ModelCheckpoint, "Checkpoints would not save the end of a run"),

@@ -15,8 +15,8 @@ from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, OneCycleLR
 
 from helpers.fuzzing import check_reader, fuzz
 from helpers.mutations import JUNK, TENSORS, spoilt_trees
-from lightning_cgan.training.configured import check_configuration, check_same_classes, configuration
-from lightning_cgan.training.hyperparameters import take_up
+from lightning_cgan.training.optimizer_config import check_configuration, check_same_classes, configuration
+from lightning_cgan.training.option_changes import take_up
 
 SCHEDULES = [
     partial(MultiStepLR, milestones=[1, 2]),

@@ -126,10 +126,12 @@ def test_only_what_differs_from_the_defaults_is_described(value: Any, init_args:
 def test_a_checkpoint_of_the_command_line_loads_where_optimizers_take_less(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = run("--trainer.max_steps", "1", "--model.generator_optimizer.eps", "1e-7")
+    length = ("--model.discriminator_scheduler.total_iters", "3000")
+    folder = run("--trainer.max_steps", "1", "--model.generator_optimizer.eps", "1e-7", *length)
     path = folder / "checkpoints" / "last.ckpt"
     described = torch.load(path, weights_only=True)["hyper_parameters"]
     assert described["generator_optimizer"]["init_args"] == {"betas": [0.5, 0.99], "eps": 1e-7, "fused": True}
+    assert described["generator_scheduler"] == {"class_path": "lightning_cgan.LinearDecay", "init_args": {}}
     assert described["discriminator_scheduler"]["init_args"] == {"total_iters": 3000}
 
     class OlderAdam(Adam):

@@ -1,4 +1,4 @@
-"""The loops that `fit` is compared with; see benchmark.py."""
+"""The loops that `fit` is compared with; see __main__.py."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from lightning_cgan.core.compat import (
     PARTS_OF_SCHEDULE,
 )
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.training.configured import Name, Part, configuration, groups_of, plain
+from lightning_cgan.training.optimizer_config import Name, Part, configuration, groups_of, plain
 
 _DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are told
 _LONGEST = 10**9  # steps

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -20,9 +20,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, ReduceLROnPla
 
 from lightning_cgan.core.compat import PARTS_OF_SCHEDULE, rename_rates, saves_by_time
 from lightning_cgan.core.errors import UsageError
-
-# From an optimizer to the name of the option that gives its scheduler
-NameOfScheduler = Callable[[Optimizer], str]
+from lightning_cgan.training.schedules import NameOfScheduler, length_of_run
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.Module], names: Sequence[str]) -> None:
@@ -69,7 +67,7 @@ def check_scheduler(scheduler: Any, name: str) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         raise UsageError(
             f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which waits for a score; "
-            "choose another, such as PolynomialLR"
+            "choose another, such as LinearDecay"
         )
 
 
@@ -82,7 +80,8 @@ def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
     for config in trainer.lr_scheduler_configs:
         for scheduler in _side_by_side(config.scheduler):
             if isinstance(scheduler, OneCycleLR):
-                steps = _steps(trainer, config)
+                length = length_of_run(trainer, config.interval)
+                steps = math.inf if length == math.inf else length // config.frequency
                 if scheduler.total_steps < steps < math.inf:
                     raise UsageError(
                         f"{name(scheduler.optimizer)}.total_steps: expected at least the {steps} steps of the run, got "
@@ -97,15 +96,6 @@ def _side_by_side(scheduler: Any) -> Iterator[Any]:
             yield from _side_by_side(part)
     else:
         yield scheduler
-
-
-def _steps(trainer: Trainer, config: Any) -> float:
-    """How often a scheduler is stepped in a run; infinity where that is not known."""
-    steps = trainer.estimated_stepping_batches
-    if config.interval == "step":
-        return steps // config.frequency if steps >= 0 else math.inf
-    epochs = trainer.max_epochs
-    return epochs // config.frequency if epochs is not None and epochs >= 0 else math.inf
 
 
 def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:

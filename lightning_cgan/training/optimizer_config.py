@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable, Mapping, Sequence
 from textwrap import shorten
 from typing import Any, Literal
@@ -18,6 +19,8 @@ _FORM: dict[str, dict[str, type]] = {
     "optimizers": {"class": str, "defaults": Mapping, "groups": list},
     "schedulers": {"class": str, "optimizer": int, "state": Mapping},
 }
+
+_LINEAR = re.compile(r"\bPolynomialLR\b")  # a LinearDecay of another length or power, which are options
 
 Part = Literal["optimizer", "scheduler"]
 Name = Callable[[int, Part], str]
@@ -84,7 +87,7 @@ def check_same_classes(before: Mapping[str, Any], now: Mapping[str, Any], name: 
 
 
 def _check_same(name: str, old: Sequence[str], new: Sequence[str]) -> None:
-    if old != new:
+    if [_LINEAR.sub("LinearDecay", kind) for kind in old] != [_LINEAR.sub("LinearDecay", kind) for kind in new]:
         was, now = (shorten(" and ".join(kinds) or "none", 200) for kinds in (old, new))
         raise UsageError(f"{name}: expected {was}, as the run had it, got {now}; give the former, or begin another run")
 

@@ -17,8 +17,8 @@ from torch.optim import lr_scheduler as schedules
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, MultiStepLR, PolynomialLR
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.training.configured import check_configuration, check_same_classes, configuration
-from lightning_cgan.training.hyperparameters import take_up
+from lightning_cgan.training.optimizer_config import check_configuration, check_same_classes, configuration
+from lightning_cgan.training.option_changes import take_up
 
 Schedule = Callable[[Optimizer], Any]
 STEPS = 7

@@ -1,4 +1,4 @@
-"""One config: `fit` and the other loops in turn, and what a start of it costs; see benchmark.py."""
+"""One config: `fit` and the other loops in turn, and what a start of it costs; see __main__.py."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from baselines import Step, bare_loop, from_files, from_memory, plain_loop, to
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rivals import Step, bare_loop, from_files, from_memory, plain_loop, to
 
 from lightning_cgan.callbacks import Checkpoints, Curves, SampleGrid
 from lightning_cgan.cli.main import CLI, run
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.training.threads import flops_of_step
 
-RIVALS = ("bare", "eager", "naive")
+BASELINES = ("bare", "eager", "naive")
 # Only decides how many steps a turn has.
 _GUESSED_FLOPS_PER_SECOND = 6e10
 
 
-class Turns(Callback):
-    """Lets the rivals run between the steps of a fit, and times all.
+class TimedLoops(Callback):
+    """Lets the baselines run between the steps of a fit, and times all.
 
     Args:
         turn: The steps of a turn. Each of the fit has one of every event.
@@ -36,15 +36,15 @@ class Turns(Callback):
 
     def __init__(self, turn: int, charged: dict[str, float], default_threads: int) -> None:
         self.turn, self.charged = turn, charged
-        self.seconds: dict[str, list[float]] = {name: [] for name in ("fit", *RIVALS)}
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("fit", *BASELINES)}
         self.events: dict[str, list[float]] = {name: [] for name in (*charged, "Curves")}
         self.drawing_every = 60.0  # seconds
         self.steps: dict[str, Step] = {}
-        self.threads = dict.fromkeys(RIVALS, default_threads)
+        self.threads = dict.fromkeys(BASELINES, default_threads)
         self.started = self.spent = 0.0
 
     def prepare(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Builds the rivals, and puts a clock on what happens now and then."""
+        """Builds the baselines, and puts a clock on what happens now and then."""
         assert isinstance(pl_module, ConditionalGAN)
         data = trainer.datamodule  # type: ignore[attr-defined]
         device, size = pl_module.device, data.batch_size
@@ -119,11 +119,11 @@ def synchronize(device: torch.device) -> None:
 
 
 class BenchmarkCLI(CLI):
-    """The command line, with `Turns` among the callbacks."""
+    """The command line, with `TimedLoops` among the callbacks."""
 
     rounds, seconds = 7, 1.0
     default_threads = 1
-    turns: Turns
+    timed: TimedLoops
 
     def before_fit(self) -> None:
         """Chooses the length of a turn, and lets everything happen once in each."""
@@ -146,8 +146,8 @@ class BenchmarkCLI(CLI):
         trainer.check_val_every_n_epoch = None
         trainer.fit_loop.epoch_loop.max_steps = turn * (self.rounds + 2)
         trainer.fit_loop.max_epochs = -1
-        self.turns = Turns(turn, charged, self.default_threads)
-        trainer.callbacks.append(self.turns)
+        self.timed = TimedLoops(turn, charged, self.default_threads)
+        trainer.callbacks.append(self.timed)
 
 
 def measure(config: str, rounds: int, seconds: float, options: list[str]) -> dict[str, Any]:
@@ -156,19 +156,19 @@ def measure(config: str, rounds: int, seconds: float, options: list[str]) -> dic
     with tempfile.TemporaryDirectory() as folder:
         cli = run(["fit", "--config", config, "--runs_dir", folder, *options], BenchmarkCLI)
     assert isinstance(cli, BenchmarkCLI)
-    turns, module, device = cli.turns, cli.model, cli.trainer.strategy.root_device
-    torch.set_num_threads(turns.threads["fit"])
+    timed, module, device = cli.timed, cli.model, cli.trainer.strategy.root_device
+    torch.set_num_threads(timed.threads["fit"])
     rate = matrix_rate(device, torch.bfloat16 if "bf16" in cli.trainer.precision else torch.float32)
     return {
         "config": Path(config).stem,
         "precision": cli.trainer.precision,
         "compile": module.compilation.mode,
-        "threads": turns.threads,
+        "threads": timed.threads,
         "gflop": cli.flops / 1e9,
         "gflop_per_second": rate / 1e9,
         "batch_size": cli.datamodule.batch_size,
-        "speeds": turns.speeds(),
-        "events_ms": {name: 1e3 * statistics.median(taken) for name, taken in turns.events.items() if taken},
+        "speeds": timed.speeds(),
+        "events_ms": {name: 1e3 * statistics.median(taken) for name, taken in timed.events.items() if taken},
         "seconds_to_fuse": module.compilation.fused_step.seconds if module.compilation.fused_step is not None else None,
     }
 

@@ -1,7 +1,7 @@
 """Measures `fit` against the loops that it could be replaced by, and against what the machine could do at best.
 
-    python scripts/benchmark.py                              # all configs for MNIST, half an hour on two cores
-    python scripts/benchmark.py configs/mnist_mlp.yaml --rounds 9 --fit="--threads 1"
+    python scripts/benchmark                                 # all configs for MNIST, half an hour on two cores
+    python scripts/benchmark configs/mnist_mlp.yaml --rounds 9 --fit="--threads 1"
 
 For each config, in steps per second:
 
@@ -32,9 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from turns import RIVALS, measure, measure_start
+from timing import BASELINES, measure, measure_start
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def seconds_of(*command: str) -> float:
@@ -72,8 +72,8 @@ def table(results: list[dict[str, Any]]) -> str:
     ]
     for result in results:
         speeds = result["speeds"]
-        medians = [f"{statistics.median(speeds[name]):.3g}" for name in ("fit", *RIVALS)]
-        ratios = [ratio(speeds, "fit", rival) for rival in RIVALS]
+        medians = [f"{statistics.median(speeds[name]):.3g}" for name in ("fit", *BASELINES)]
+        ratios = [ratio(speeds, "fit", baseline) for baseline in BASELINES]
         how = f"{result['precision']}, {result['threads']['fit']}" + (", compiled" * (result["compile"] != "none"))
         cells = [f"`{result['config']}`", how, *medians, f"{result['floor']:.3g}", *ratios]
         lines.append(f"| {' | '.join(cells)} |")
@@ -119,9 +119,7 @@ def draw(results: list[dict[str, Any]], picture: Path) -> None:
 def main() -> None:
     """Measures each config in a process of its own, and writes what came out."""
     parser = argparse.ArgumentParser(description="Measures fit against other loops.")
-    configs = [
-        str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml")) if "_best" not in path.stem
-    ]  # no new nets
+    configs = [str(path) for path in sorted(ROOT.glob("configs/*mnist*.yaml"))]
     parser.add_argument("configs", nargs="*", default=configs)
     parser.add_argument("--rounds", type=int, default=15, help="how often each has its turn, at least two")
     parser.add_argument("--seconds", type=float, default=0.6, help="about how long a turn is")
@@ -144,7 +142,7 @@ def main() -> None:
         result = {}
         for part in (["--start"], []):
             into = arguments.out / "one.json"
-            command = [__file__, config, "--into", str(into), *part, f"--fit={arguments.fit}"]
+            command = [str(Path(__file__).parent), config, "--into", str(into), *part, f"--fit={arguments.fit}"]
             command += [f"--rounds={arguments.rounds}", f"--seconds={arguments.seconds}"]
             if subprocess.run([sys.executable, *command], stdout=subprocess.DEVNULL).returncode:
                 sys.exit(2)  # it has told why
