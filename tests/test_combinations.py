@@ -87,15 +87,15 @@ def check_training(loss: str, conditioning: str, generator: str, discriminator: 
         auxiliary_classifier=AuxiliaryClassifier(1.0) if "classifier" in conditioning else None,
     )
     moved: list[tuple[str, set[str]]] = []
-    move = module.move
+    step = module.optimization.step
 
     def watch(role: Any) -> None:
         before = weights(module)
-        move(role)
+        step(role)
         after = weights(module)
         moved.append((role, {name.split(".")[0] for name in after if not torch.equal(before[name], after[name])}))
 
-    module.move = watch  # type: ignore[method-assign]
+    module.optimization.step = watch  # type: ignore[method-assign]
     before = weights(module)
     fit(module, steps=3)
     assert moved == [("discriminator", {"discriminator"}), ("generator", {"generator"})] * 3
