@@ -41,7 +41,11 @@ from torch import Tensor
 DIGITS = Path(__file__).parent.parent / "configs" / "digits.yaml"
 SCORES = ["--trainer.check_val_every_n_epoch", "1"]
 EPOCH = 20  # steps
-COMMON = ["--trainer.log_every_n_steps", "3", "--trainer.accelerator", "cpu"]
+COMMON = [
+    *("--trainer.log_every_n_steps", "3", "--trainer.accelerator", "cpu"),
+    # A decay that follows the run would be another one in a run that is to end early.
+    *("--model.generator_scheduler.total_iters", "3000", "--model.discriminator_scheduler.total_iters", "3000"),
+]
 DROPOUT = ["--model.discriminator.dropout", "0.3"]
 WITHOUT_ROUNDING = [  # no batch statistics, no dropout, no division by roots
     *("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator"),

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image, ImageSequence
 from torch.utils.data import DataLoader
 
+from helpers.paths import FIXED_DECAY
 from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     ConditionalGAN,
@@ -200,7 +201,8 @@ def test_a_film_of_large_grids_has_fewer_frames(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_run_that_goes_on_has_the_grids_of_one_that_was_never_stopped(run: Run) -> None:
-    options = ("--samples.every_n_steps", "2", "--samples.columns", "1", "--scores.images", "0", "--trainer.max_steps")
+    options = ("--samples.every_n_steps", "2", "--samples.columns", "1", "--scores.images", "0", *FIXED_DECAY)
+    options += ("--trainer.max_steps",)
     folder = run(*options, "3")
     (folder / "samples" / "00000003.png").unlink()  # a run that is killed has not drawn it
     for later in ("00000004.png", "00000006.png"):  # but made more steps than its checkpoint knows of

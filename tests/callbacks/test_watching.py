@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import WandbLogger
 
-from helpers.paths import DIGITS
+from helpers.paths import DIGITS, FIXED_DECAY
 from lightning_cgan import ConditionalGAN, DigitsData, TrainingAlarms
 from lightning_cgan.evaluation.fakes import at_most
 from lightning_cgan.evaluation.judge import get_judge
@@ -82,10 +82,10 @@ def test_scores_can_be_left_out_and_change_nothing(run: Run) -> None:
 
 
 def test_run_goes_on_from_its_best_state(run: Run) -> None:
-    whole = run(*SMALL, "--trainer.max_steps", "60")
-    part = run(*SMALL, "--trainer.max_steps", "40")
+    whole = run(*SMALL, *FIXED_DECAY, "--trainer.max_steps", "60")
+    part = run(*SMALL, *FIXED_DECAY, "--trainer.max_steps", "40")
     best = max((part / "checkpoints").glob("best.ckpt"))
-    resumed = run(*SMALL, "--trainer.max_steps", "60", "--ckpt_path", str(best))
+    resumed = run(*SMALL, *FIXED_DECAY, "--trainer.max_steps", "60", "--ckpt_path", str(best))
     one, other = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (whole, resumed))
     assert one["global_step"] == other["global_step"] == 60
     scores = [
