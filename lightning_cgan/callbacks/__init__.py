@@ -1,4 +1,4 @@
-"""What watches a run and leaves something for people to see."""
+"""Callbacks that save, score, plot and monitor a run."""
 
 from lightning_cgan.callbacks.checkpoints import Checkpoints
 from lightning_cgan.callbacks.curves import Curves, plot_curves

@@ -1,4 +1,4 @@
-"""Checkpoints on the clock of steps, and a clean end for who asks for one."""
+"""Checkpoints every N steps, and a clean stop on Ctrl-C, SIGTERM and SIGUSR1."""
 
 from __future__ import annotations
 
@@ -17,22 +17,29 @@ from lightning_cgan.core.errors import check_positive
 from lightning_cgan.runs.csv_logger import MetricsFile
 
 _SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-_AGREE_EVERY = 10  # steps: what processes tell one another each time costs as much as a small network's update
+_AGREE_EVERY = 10  # steps, since each exchange between processes costs as much as an update of a small network
 
 
 class Checkpoints(ModelCheckpoint):
-    """Lightning's `ModelCheckpoint`, with `last.ckpt` of the very last step, however the run ends.
+    """Lightning's `ModelCheckpoint`, which also saves the last step of a run as `last.ckpt`, however the run ends.
 
-    Lightning's own saves at multiples of `every_n_train_steps` only, and on a signal stops wherever it is, also between
-    the update of the discriminator and that of the generator, and in one process before the others. Here Ctrl-C,
-    SIGTERM and SIGUSR1, which clusters send before they take a machine away, wait for the end of a step, save,
-    and then stop; a second Ctrl-C stops at once. With several processes, a signal to one of them stops all after the
-    same step, of at most the next ten.
+    Lightning's own saves only at multiples of `every_n_train_steps`. On a signal it stops immediately, possibly between
+    the updates of the discriminator and of the generator, and in one process before the others. Here, Ctrl-C, SIGTERM
+    and SIGUSR1 (which clusters send before they reclaim a machine) let the current step finish, save, and then stop; a
+    second Ctrl-C stops at once. With several processes, a signal to one of them stops all of them after the same step,
+    at most ten steps later.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> checkpoints = Checkpoints(every_n_train_steps=500, save_top_k=3, monitor="val_judge_fid")
+        >>> trainer = Trainer(max_steps=1000, callbacks=[checkpoints], logger=False)
+        >>> trainer.checkpoint_callback is checkpoints
+        True
 
     Args:
-        every_n_train_steps: The number of steps from one checkpoint to the next.
-        save_top_k: How many checkpoints to keep beside `last.ckpt`; without `monitor` the newest ones, and -1 for all.
-        monitor: The name of a logged scalar that says which ones are best; the newest are kept if not given.
+        every_n_train_steps: The number of steps between checkpoints.
+        save_top_k: How many checkpoints to keep in addition to `last.ckpt`; -1 keeps all.
+        monitor: The logged scalar that ranks checkpoints; if not given, the newest are kept.
         mode: Whether the smallest (`min`) or the largest (`max`) value is best.
     """
 
@@ -52,30 +59,30 @@ class Checkpoints(ModelCheckpoint):
             monitor=monitor,
             mode=mode,
             save_last=True,
-            enable_version_counter=False,  # a run that goes on has one `last.ckpt`
+            enable_version_counter=False,  # a resumed run overwrites `last.ckpt`
         )
-        self.has_begun = False  # a step has been made, in this process
+        self.has_begun = False  # whether this process has completed a step
         self.stopped_by: signal.Signals | None = None
         self._control_group: Any = None
-        self._waits = False  # for a validation
+        self._waits = False  # whether a save waits for the validation
         self._previous_handlers: dict[signal.Signals, Any] = {}
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes how far the table of scalars has got."""
+        """Records the number of rows in the table of scalars."""
         rows = [len(logger.rows) for logger in trainer.loggers if isinstance(logger, MetricsFile)]
         checkpoint["lightning_cgan_rows"] = rows[0] if rows else 0
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Takes back the rows that came after the checkpoint."""
+        """Removes the rows that were written after the checkpoint."""
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile):
                 logger.truncate_to(checkpoint.get("lightning_cgan_rows", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Takes over the signals that ask for an end."""
+        """Installs handlers for the signals that request a stop."""
         super().on_train_start(trainer, pl_module)
         if trainer.world_size > 1 and self._control_group is None:
-            # On the CPU, where it does not wait for a GPU.
+            # Gloo exchanges on the CPU, without waiting for a GPU.
             self._control_group = distributed.new_group(backend="gloo")
         if threading.current_thread() is threading.main_thread():
             self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
@@ -86,7 +93,7 @@ class Checkpoints(ModelCheckpoint):
         self.stopped_by = signal.Signals(number)
 
     def _must_stop(self, trainer: Trainer) -> bool:
-        """Whether a process was asked to stop; all of them get the same answer."""
+        """Whether any process was asked to stop; all processes get the same answer."""
         if self._control_group is None:
             return self.stopped_by is not None
         if trainer.global_step % _AGREE_EVERY:
@@ -99,9 +106,9 @@ class Checkpoints(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Saves when it is time, or when somebody asked to stop; but behind a look at validation scores, if one is due.
+        """Saves if a checkpoint is due or a stop was requested; if a validation is due, waits for it first.
 
-        A run that goes on from between the last step of an epoch and its validation would leave that out.
+        A run resumed from a checkpoint between the last step of an epoch and its validation would skip that validation.
         """
         self.has_begun = True
         self._waits = _validation_is_due(trainer)
@@ -110,7 +117,7 @@ class Checkpoints(ModelCheckpoint):
             self._finish_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves what waited for the validation."""
+        """Makes the save that waited for the validation."""
         super().on_validation_end(trainer, pl_module)
         if self._waits:
             self._waits = False
@@ -125,12 +132,12 @@ class Checkpoints(ModelCheckpoint):
             raise KeyboardInterrupt
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves the end of a run that was stopped behind its last step, as by a look at a validation score."""
+        """Saves the end of a run that was stopped after its last step, such as by early stopping."""
         self._save_end(trainer)
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Gives the signals back."""
+        """Restores the previous signal handlers."""
         super().on_exception(trainer, pl_module, exception)
         self._give_back()
 
@@ -152,8 +159,8 @@ def _validation_is_due(trainer: Trainer) -> bool:
 def _is_over(trainer: Trainer) -> bool:
     """Whether the step that has just ended is the last one.
 
-    The end is saved then, and not in `on_train_end` where it can be helped: there Lightning has counted the epoch as
-    complete, and a run that goes on from it counts it once more.
+    Where possible, the last checkpoint is saved after that step instead of in `on_train_end`. There, Lightning has
+    already counted the epoch as complete, and a run resumed from such a checkpoint would count it again.
     """
     is_last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
     is_last_epoch = trainer.max_epochs is not None and trainer.current_epoch + 1 == trainer.max_epochs

@@ -1,4 +1,4 @@
-"""The curves of a run as a picture."""
+"""`curves.png`, a plot of the metrics of a run."""
 
 from __future__ import annotations
 
@@ -23,11 +23,18 @@ _PANELS = {
 
 
 class Curves(Callback):
-    """Draws `curves.png` in the run folder from its `metrics.csv`, again and again as the run goes on.
+    """Plots `metrics.csv` of the run folder as `curves.png`, repeatedly during training and once at the end.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> curves = Curves(every_n_seconds=30)
+        >>> trainer = Trainer(max_steps=1000, callbacks=[curves], logger=False)
+        >>> curves in trainer.callbacks
+        True
 
     Args:
-        every_n_seconds: The time from one drawing to the next: by the clock, since a drawing takes as long as hundreds
-            of steps of small networks. There is one at the end in any case.
+        every_n_seconds: The time between plots, in seconds instead of steps since a plot takes as long as hundreds of
+            steps of small networks.
     """
 
     def __init__(self, every_n_seconds: float = 60.0) -> None:
@@ -37,21 +44,21 @@ class Curves(Callback):
         self._drawn = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the run folder."""
+        """Gets the run folder."""
         self._folder = run_folder(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the timer."""
         self._drawn = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Draws the curves when it is time."""
+        """Plots the curves when a plot is due."""
         if time.monotonic() - self._drawn > self.every_n_seconds:
             self._draw()
             self._drawn = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the curves of the whole run."""
+        """Plots the curves of the whole run."""
         self._draw()
 
     @rank_zero_only
@@ -62,13 +69,13 @@ class Curves(Callback):
 
 
 def plot_curves(metrics: Path, picture: Path) -> None:
-    """Draws losses, logits, scores and speed against the number of steps.
+    """Plots losses, logits, scores and speed against the number of steps.
 
     Args:
-        metrics: The file that `MetricsFile`, or Lightning's `CSVLogger`, wrote.
+        metrics: The CSV file written by `MetricsFile` or by Lightning's `CSVLogger`.
         picture: The PNG file to write.
     """
-    from matplotlib.figure import Figure  # takes a second, which a run without curves need not wait for
+    from matplotlib.figure import Figure  # the import takes a second, which runs without plots save
 
     with metrics.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = list(csv.DictReader(file))

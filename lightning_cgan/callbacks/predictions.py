@@ -1,4 +1,4 @@
-"""Images in bulk."""
+"""Generated images as PNG files, written by `predict`."""
 
 from __future__ import annotations
 
@@ -28,29 +28,37 @@ _FINGERPRINT_FILE = "predictions.json"
 
 
 class PredictionWriter(Callback):
-    """Writes what `predict` makes as PNG files, one folder for each class, as torchvision's `ImageFolder` reads them.
+    """Writes the images of `predict` as PNG files, one folder per class, as torchvision's `ImageFolder` reads them.
 
-    The images are those of `generate` with the same seed, on any number of processes. A `predict` that was stopped goes
-    on in its folder: `predictions.json` there says what the images are made with, and others are refused. Batches are
-    labels and numbers of images, shape (N, 2), as `LabelledImages` gives them.
+    The images are those of `generate` with the same seed, for any number of processes. An interrupted `predict` resumes
+    in its folder: `predictions.json` there records how the images are made, and a run that makes others is refused.
+    Batches contain labels and image numbers, shape (N, 2), as `LabelledImages` provides them.
 
-    For classifiers that are to learn from them, GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118) draws latents
-    wider than in training, and leaves out what a judge of the training split is not sure of.
+    GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118) makes better images to train classifiers on: it samples
+    latents more widely than in training (`latent_scale`), and omits images that a judge, a classifier trained on the
+    training split, is unsure of (`min_confidence`).
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> writer = PredictionWriter("fakes", truncation=2.0, latent_scale=1.1)
+        >>> trainer = Trainer(callbacks=[writer], logger=False)
+        >>> writer.latent_sampler
+        LatentSampler(seed=0, truncation=2.0, scale=1.1)
 
     Args:
-        folder: Where the class folders go.
-        seed: Chooses other images.
-        truncation: Draws no latent beyond this distance from 0, before they are scaled: more typical images, and less
-            varied ones.
-        latent_scale: What the latents are multiplied by.
-        min_confidence: Images of whose label the judge is less sure, from 0 to 1, are replaced by others; by none
-            where eight in a row are doubtful.
-        top_up: Whether to make only as many images of a class as its real images, those of the test split aside, lack
-            of `--data.predictions_per_class`: together they are a balanced set.
+        folder: The folder that contains the class folders.
+        seed: Different seeds give different images.
+        truncation: The largest distance of a latent from 0, before scaling. Smaller values give more typical and less
+            varied images.
+        latent_scale: The factor that latents are multiplied by.
+        min_confidence: The smallest confidence, from 0 to 1, of the judge in an image's label. Less certain images are
+            replaced; after eight attempts the image is omitted.
+        top_up: Whether to make only the images that each class lacks: `--data.predictions_per_class` less its number of
+            real images, not counting the test split. Real and generated images together are then a balanced set.
 
     Raises:
-        UsageError: A number is out of range, the folder cannot be written to or has other images in it, the data are
-            not those that an option needs, or their batches have no numbers.
+        UsageError: A number is out of range, the folder is not writable or contains other images, the data module lacks
+            what an option needs, or its batches contain no image numbers.
     """
 
     def __init__(
@@ -77,7 +85,7 @@ class PredictionWriter(Callback):
         self._doubtful = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Tells module and data what to make."""
+        """Configures the module and the data to make the images that the folder lacks."""
         if stage != "predict":
             return
         check_writable(self.folder, "--predictions.folder")
@@ -101,30 +109,30 @@ class PredictionWriter(Callback):
     def _instruct(
         self, trainer: Trainer, module: Any, latent_sampler: LatentSampler, already_made: Any, tops_up: bool
     ) -> None:
-        """Says what to make, and how."""
+        """Sets which images the data ask for, and how the module samples their latents."""
         module.latent_sampler, data = latent_sampler, splits_of(trainer)
         if data is not None:
             data.already_made, data.tops_up = already_made, tops_up  # type: ignore[attr-defined]
 
     def _leave(self, trainer: Trainer, module: Any) -> None:
-        """Leaves the module and the data as if nothing had been asked of them."""
+        """Resets what `_instruct` has set."""
         self._instruct(trainer, module, LatentSampler(), (), False)
 
     def _already_made(self) -> set[tuple[int, int]]:
-        """The labels and numbers of the images in the folder."""
+        """The labels and numbers of the complete images in the folder."""
         files = [(label, file) for label, path in enumerate(self._folders) for file in path.glob("*.png")]
         return {(label, int(file.stem)) for label, file in files if file.stem.isdecimal() and is_whole_png(file)}
 
-    @torch.inference_mode(False)  # a judge may have to be trained
+    @torch.inference_mode(False)  # the judge may need training
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Finds the judge, if there is something to judge, and refuses a folder with other images in it."""
+        """Refuses a folder that contains other images, and gets the judge if `min_confidence` needs it."""
         self._claim_folder(trainer, pl_module)
         data = splits_of(trainer)
         if self.min_confidence and data is not None:
             self._judge = shared_judge(trainer, data, pl_module.device).judge
 
     def _claim_folder(self, trainer: Trainer, module: LightningModule) -> None:
-        """Refuses a folder with other images in it, and says in it what its own are made with."""
+        """Refuses a folder that contains other images, and records in it how its images are made."""
         fingerprint = self._fingerprint(module, splits_of(trainer))
         self._check_folder(fingerprint)
         trainer.strategy.barrier()
@@ -138,11 +146,11 @@ class PredictionWriter(Callback):
         self._is_claimed = True
 
     def _fingerprint(self, module: Any, data: LabelledSplits | None) -> dict[str, Any]:
-        """What the images, and how many there are, depend on."""
+        """Everything that the images and their number depend on."""
         digest = hashlib.sha256(repr(module.generator).encode())
         for value in module.state_dict().values():
             digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        real = None  # what the judge has learnt from, or what the images are added to
+        real = None  # the judge's training images, or the images to top up
         if data is not None and self._needs_real_images():
             real = fingerprint_of(data.in_order("train"))
         return {
@@ -175,7 +183,7 @@ class PredictionWriter(Callback):
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says what has come of it."""
+        """Warns if images were omitted."""
         doubtful = int(trainer.strategy.reduce(torch.tensor(self._doubtful, device=pl_module.device), reduce_op="sum"))
         if doubtful:
             rank_zero_warn(
@@ -184,16 +192,16 @@ class PredictionWriter(Callback):
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Says where the images are, and leaves the module and the data as they were."""
+        """Reports where the images are, and resets the module and the data."""
         if stage == "predict":
-            if not self._is_claimed:  # with nothing left to make, Lightning starts nothing
+            if not self._is_claimed:  # without batches, Lightning skips `on_predict_start`
                 self._claim_folder(trainer, pl_module)
             trainer.strategy.barrier()
             rank_zero_info(f"{len(self._already_made()):,} images: {self.folder}")
             self._leave(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leaves the module and the data as they were."""
+        """Resets the module and the data."""
         if trainer.predicting:
             self._leave(trainer, pl_module)
 
@@ -207,7 +215,7 @@ class PredictionWriter(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Writes the images of a batch."""
-        given = batch[0] if isinstance(batch, (tuple, list)) else batch  # as a TensorDataset gives it
+        given = batch[0] if isinstance(batch, (tuple, list)) else batch  # a TensorDataset gives tuples
         if given.ndim != 2:
             raise UsageError(
                 "PredictionWriter: expected batches of labels and numbers of images, shape (N, 2), as LabelledImages "
@@ -224,7 +232,7 @@ class PredictionWriter(Callback):
                     write_atomic(path, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
-        """Replaces images that the judge is not sure of, in place; tells which images are fit, shape (N,)."""
+        """Replaces images that the judge is unsure of, in place; returns which images to keep, shape (N,)."""
         if self._judge is None:
             return torch.ones(len(labels), dtype=torch.bool)
 

@@ -1,4 +1,4 @@
-"""The progress bar of a run."""
+"""A progress bar that counts the steps of a whole run."""
 
 from __future__ import annotations
 
@@ -14,10 +14,17 @@ _SHORT_NAMES = {"discriminator_loss": "D", "generator_loss": "G", "images_per_se
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's rich progress bar, but one bar for the whole run, which counts steps.
+    """Lightning's rich progress bar, as one bar that counts the steps of the whole run.
 
-    Lightning's own starts anew with each epoch, and collects all scalars after every batch, which costs as much as a
-    small network's whole step; this one does so a few times in a second.
+    Lightning's own restarts in each epoch, and collects all scalars after every batch, which costs as much as a whole
+    step of a small network. This one collects them a few times per second.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> bar = ProgressBar()
+        >>> trainer = Trainer(max_steps=1000, callbacks=[bar], logger=False)
+        >>> trainer.progress_bar_callback is bar
+        True
     """
 
     def __init__(self) -> None:
@@ -26,7 +33,7 @@ class ProgressBar(RichProgressBar):
 
     @property
     def total_train_batches(self) -> int | float:
-        """The number of steps of the whole run, as far as it is known."""
+        """The number of steps of the whole run; infinity if unknown."""
         trainer = self.trainer
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else math.inf
         return min(epochs * trainer.num_training_batches, trainer.max_steps if trainer.max_steps > 0 else math.inf)
@@ -35,12 +42,12 @@ class ProgressBar(RichProgressBar):
         return f"Epoch {current_epoch}"
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The scalars to show, under short names."""
+        """The scalars to show, by short names."""
         metrics = super().get_metrics(trainer, pl_module)
         return {_SHORT_NAMES.get(name, name): value for name, value in metrics.items() if name != "v_num"}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Starts the bar with the first epoch, and names each."""
+        """Starts the bar in the first epoch, and shows the number of each epoch."""
         if self.train_progress_bar_id is None:
             super().on_train_epoch_start(trainer, pl_module)
         elif self.progress is not None:
@@ -50,13 +57,13 @@ class ProgressBar(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar, if a person could see it move."""
+        """Updates the bar, a few times per second at most."""
         now = time.monotonic()
         if now - self._updated > _SECONDS_BETWEEN_UPDATES:
             self._updated = now
             super().on_train_batch_end(trainer, pl_module, outputs, batch, trainer.global_step - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Shows where the epoch ended."""
+        """Shows the step at which the epoch ended."""
         self._update(self.train_progress_bar_id, trainer.global_step)
         super().on_train_epoch_end(trainer, pl_module)

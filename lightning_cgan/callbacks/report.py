@@ -1,4 +1,4 @@
-"""The report that `test` writes."""
+"""`report.json` and `report.png`, the scores that `test` writes."""
 
 from __future__ import annotations
 
@@ -24,24 +24,31 @@ _PROTOCOLS = {"full": FULL, "quick": QUICK}
 
 
 class Report(Callback):
-    """Runs the full protocol on a checkpoint in `test`, and writes `report.json` and `report.png`.
+    """Scores a checkpoint by a protocol in `test`, and writes `report.json` and `report.png`.
 
-    A summary is logged as `test_…` scalars. The first process does the work. On the CPU, a second run on the same
-    machine with as many threads writes the same numbers again.
+    Among the scores is the test accuracy of students: classifiers that are trained on generated images. A summary is
+    logged as `test_…` scalars. The first process computes all scores. On a CPU, a second run on the same machine with
+    the same number of threads gives identical numbers.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> report = Report("quick", folder="report", parzen=True)
+        >>> trainer = Trainer(callbacks=[report], logger=False)
+        >>> report in trainer.callbacks
+        True
 
     Args:
-        protocol: `full` has eight draws of images to score, and three students, each with as many generated images as
-            there are for training, for ten epochs; `quick` has one draw, and one student with 10,000 images for three
-            epochs; `none` leaves the report out.
-        folder: Where the files go; a folder named after the checkpoint, beside it, if not given.
-        gafi: Adds students that learn from images which are made to teach: fresh ones in each epoch, from wider
-            latents, without those that the judge finds doubtful.
-        parzen: Adds the Parzen-window log-likelihood of the paper of 2014.
-        students: How many learn from generated images, where it is not the protocol's number. One is enough where
-            several runs are averaged.
+        protocol: `full` scores eight samples of images, and trains three students for ten epochs, each on as many
+            generated images as there are training images; `quick` scores one sample, and trains one student for three
+            epochs on 10,000 images; `none` writes no report.
+        folder: The folder of the files; if not given, one next to the checkpoint and named after it.
+        gafi: Adds students trained on images that are selected for training: new ones in each epoch, from more widely
+            sampled latents, without those that the judge is unsure of.
+        parzen: Adds the Parzen-window log-likelihood of the 2014 paper.
+        students: The number of students, instead of the protocol's. One is enough if several runs are averaged.
 
     Raises:
-        UsageError: `students` is no positive number.
+        UsageError: `students` is less than 1.
     """
 
     def __init__(
@@ -62,13 +69,13 @@ class Report(Callback):
         self._checkpoint: Path | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuses, in every process, to begin where there is no folder to end in."""
+        """Raises an error in every process if there is no folder to write to."""
         self._checkpoint = Path(trainer.ckpt_path) if trainer.ckpt_path else None
         if self.protocol != "none" and self.folder is None and self._checkpoint is None:
             raise UsageError("--report.folder: expected a folder where there is no checkpoint, got none; name one")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Examines the module."""
+        """Scores the module, writes the report and logs its summary."""
         data = splits_of(trainer)
         if self.protocol == "none" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
@@ -78,7 +85,7 @@ class Report(Callback):
         summary = self._write(pl_module, data) if trainer.is_global_zero else {}
         pl_module.log_dict(trainer.strategy.broadcast(summary), rank_zero_only=False)
 
-    @torch.inference_mode(False)  # students are trained
+    @torch.inference_mode(False)  # training students needs gradients
     def _write(self, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
         folder, about = self._place(), _about(self._checkpoint)
         with writing("--report.folder", folder):
@@ -106,7 +113,7 @@ class Report(Callback):
 
 def _about(checkpoint: Path | None) -> dict[str, Any]:
     """The name of a checkpoint and the hash of its content."""
-    if checkpoint is None or not checkpoint.is_file():  # as one on another machine, or one in parts
+    if checkpoint is None or not checkpoint.is_file():  # such as one on another machine, or a sharded one
         return {"name": checkpoint.name} if checkpoint else {}
     return {"name": checkpoint.name, "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
 

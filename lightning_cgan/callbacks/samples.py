@@ -1,4 +1,4 @@
-"""Pictures of what the generator makes as the run goes on."""
+"""Grids of generated images, written during training."""
 
 from __future__ import annotations
 
@@ -23,27 +23,34 @@ from lightning_cgan.evaluation.fakes import ImageMaker
 
 T = TypeVar("T")
 
-_FRAMES, _MOST_PIXELS_OF_FILM = 60, 200_000_000  # 60 grids of a hundred classes, as Pillow has them in memory at once
-_MOST_CLASSES = 100  # that are shown where nobody chose: nobody looks at more
-_MOST_PIXELS = 80_000_000  # Pillow would warn when it opens the grid
+_FRAMES, _MOST_PIXELS_OF_FILM = 60, 200_000_000  # 60 grids of 100 classes, which Pillow keeps in memory
+_MOST_CLASSES = 100  # without `labels`; more are too many to view
+_MOST_PIXELS = 80_000_000  # Pillow warns when it opens a larger image
 _SECONDS, _SECONDS_OF_LAST = 0.2, 2.0
 
 
 class SampleGrid(Callback):
-    """Writes grids of samples to `samples/` in the run folder, and to Weights & Biases and TensorBoard where they log.
+    """Writes grids of samples to `samples/` in the run folder, and to Weights & Biases and TensorBoard if they log.
 
-    Each class has its own rows. The latents stay the same for the whole run and are the same in the rows of every
-    class: a column shows one style in all classes, a file after the other how it changes (after StyleGAN3's snapshot
-    grids; Karras et al. 2021, arXiv:2106.12423). At the end of the run, `samples.gif` plays all that lie in the folder,
-    or 60 of them, and fewer of large ones.
+    Each class has its own rows. All classes share the same latents, which are fixed for the whole run: a column shows
+    one style in all classes, and successive grids show how it changes (after StyleGAN3's snapshot grids; Karras et al.
+    2021, arXiv:2106.12423). At the end of the run, `samples.gif` shows the grids in the folder as an animation: at most
+    60, and fewer if they are large.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> grid = SampleGrid(every_n_steps=500, labels="0-3,7")
+        >>> trainer = Trainer(max_steps=1000, callbacks=[grid], logger=False)
+        >>> grid in trainer.callbacks
+        True
 
     Args:
-        every_n_steps: The number of steps from one grid to the next. There is one before the first step
-            and one after the last in any case.
-        labels: The classes to show, by name, by number or as ranges; all if not given, or where there are many, 100 of
-            them, evenly chosen.
+        every_n_steps: The number of steps between grids. A grid is always written before the first step and after the
+            last.
+        labels: The classes to show, by name, by number or as ranges; if not given, all, or at most 100 evenly spaced
+            ones.
         columns: The number of images in a row.
-        rows: The number of rows of each class.
+        rows: The number of rows per class.
         seed: Determines the latents.
     """
 
@@ -70,7 +77,7 @@ class SampleGrid(Callback):
         self._goes_on = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Finds the run folder and the classes to show, and refuses what is no class."""
+        """Gets the run folder and the classes to show; refuses unknown classes and grids that are too large."""
         run = run_folder(trainer)
         self._folder = run / "samples" if run else None
         module = cast(ImageMaker, pl_module)
@@ -79,13 +86,13 @@ class SampleGrid(Callback):
         self._check_size(module)
 
     def _classes(self, module: ImageMaker, names: Sequence[str]) -> Sequence[int]:
-        """The classes to show."""
+        """The numbers of the classes to show."""
         if self.labels is not None:
             return find_classes(self.labels, names, "--samples.labels")
         return _evenly(range(module.num_classes), max(1, min(_MOST_CLASSES, self._most_rows(module) // self.rows)))
 
     def _most_rows(self, module: ImageMaker) -> int:
-        """The number of rows that a picture can have."""
+        """The largest number of rows that fits in a grid."""
         cell = cell_size(getattr(getattr(module, "generator", None), "image_size", 1))
         width = self.columns * cell
         return min(LARGEST_SIDE, _MOST_PIXELS // width) // cell if width <= LARGEST_SIDE else 0
@@ -102,16 +109,16 @@ class SampleGrid(Callback):
             rank_zero_info(f"Samples show {shown}, evenly chosen; --samples.labels chooses others")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Notes that the run goes on."""
+        """Records that the run resumes."""
         self._goes_on = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the first grid, which a run that goes on in its folder has."""
+        """Writes the first grid, unless the run resumes in a folder that has earlier grids."""
         if not self._goes_on or not self._take_back(trainer):
             self._draw(trainer, pl_module)
 
     def _take_back(self, trainer: Trainer) -> bool:
-        """Removes the grids after the checkpoint, which the run will draw again, and tells whether there are others."""
+        """Removes grids after the checkpoint, which the run writes again; returns whether there are earlier ones."""
         grids = sorted(self._folder.glob("[0-9]*.png")) if self._folder else []
         later = [grid for grid in grids if grid.stem.isdecimal() and int(grid.stem) > trainer.global_step]
         with warn_on_write_error("The folder of samples"):
@@ -120,12 +127,12 @@ class SampleGrid(Callback):
         return len(later) < len(grids)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Draws a grid when it is time."""
+        """Writes a grid if one is due."""
         if trainer.global_step % self.every_n_steps == 0:
             self._draw(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draws the last grid, and plays them all."""
+        """Writes the last grid and `samples.gif`."""
         self._draw(trainer, pl_module)
         self._play()
 
@@ -158,7 +165,7 @@ class SampleGrid(Callback):
             pictures = [
                 Image.open(file) for file in _evenly(files, min(_FRAMES, _MOST_PIXELS_OF_FILM // (width * height)))
             ]
-            # A run that goes on with other rows or columns has grids of another size.
+            # Grids differ in size if a run was resumed with other rows or columns.
             frames = [picture for picture in pictures if picture.size == (width, height)]
             if frames:
                 film = partial(save_gif, frames, seconds=_SECONDS, seconds_of_last=_SECONDS_OF_LAST)
@@ -166,7 +173,7 @@ class SampleGrid(Callback):
 
 
 def _evenly(items: Sequence[T], most: int) -> list[T]:
-    """At most so many of some items, evenly chosen; the last is among them, and the first."""
+    """At most `most` evenly spaced items, among them the last and, unless `most` is 1, the first."""
     if most < 2:
         return list(items[-1:])
     steps = max(1, min(len(items), most) - 1)

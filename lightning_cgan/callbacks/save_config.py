@@ -1,4 +1,4 @@
-"""The config of a run, beside its results."""
+"""`config.yaml`, the config of a run in its folder."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lightning_cgan.core.files import write_atomic
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes `config.yaml` into the folder of a fit, and hands the config to the loggers that keep one.
+    """Writes `config.yaml` to the run folder of `fit`, and logs the config as hyperparameters.
 
-    Lightning's own writes it in the encoding of the system, which may lack the letters of a name.
+    Lightning's own callback writes in the encoding of the system, which may lack characters of a name.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Saves, in a fit; one that goes on in its folder writes `config_2.yaml` and so on beside the first."""
+        """Saves the config in `fit`; resuming in the same folder adds `config_2.yaml` and so on."""
         if stage == "fit" and trainer.loggers and not self.already_saved:
-            folder = Path(trainer.log_dir or "")  # all processes must ask
+            folder = Path(trainer.log_dir or "")  # a broadcast: all processes must take part
             if trainer.is_global_zero:
                 self._write(folder)
                 self.save_config(trainer, pl_module, stage)
@@ -38,7 +38,7 @@ class SaveConfig(SaveConfigCallback):
             raise UsageError(f"--runs_dir: {expected} ({error.strerror}); name another") from error
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Hands the config to the loggers."""
+        """Passes the config to the loggers."""
         config = json.loads(self.parser.dump(self.config, skip_none=False, format="json"))
         for logger in trainer.loggers:
             logger.log_hyperparams(config)

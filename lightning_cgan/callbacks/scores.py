@@ -1,4 +1,4 @@
-"""Scores of the generator as the run goes on, and the checkpoint that has the best one."""
+"""Scores of the generator during training, and the checkpoint with the best score."""
 
 from __future__ import annotations
 
@@ -21,13 +21,21 @@ class Scores(Callback):
     """Scores generated images against the validation split in every validation.
 
     Logs `val_gan_test`, `val_judge_fid` and `val_diversity`; see `lightning_cgan.evaluation.scores.quick_scores`. The
-    images are those of the moving average, if there is one. Their latents stay the same for the whole run, so that one
-    validation compares with the next. The first process scores for all, which makes the scores those of a run on one.
+    images come from the moving average of the weights, if there is one. Their latents are fixed for the whole run, so
+    that scores of different steps are comparable. The first process computes the scores for all processes, so they do
+    not depend on the number of processes.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> scores = Scores(images=5000)
+        >>> trainer = Trainer(max_steps=1000, callbacks=[scores], logger=False)
+        >>> scores in trainer.callbacks
+        True
 
     Args:
-        images: How many generated images, with labels of validation images, are scored; 0 for no scores. Where there
-            are fewer validation images, they lend their labels again. Those that are compared with are all there are,
-            up to twice as many. The more, the less the distance depends on `seed`.
+        images: The number of generated images, which get the labels of validation images; 0 disables scores. If there
+            are fewer validation images, their labels are reused. The generated images are compared with all validation
+            images, up to twice `images`. With more images, `val_judge_fid` depends less on `seed`.
         seed: Determines the latents.
     """
 
@@ -40,16 +48,16 @@ class Scores(Callback):
         self._references: Features | None = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes and scores images."""
+        """Generates images, scores them and logs the scores."""
         data = splits_of(trainer)
         if not self.images or data is None or trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         found = self._score(pl_module, data) if trainer.is_global_zero else {}
         scores = trainer.strategy.broadcast(found)
-        is_fit = trainer.state.fn == "fit"  # then the module hands it to the loggers, at its own step
+        is_fit = trainer.state.fn == "fit"  # then the module logs them, at its own step
         pl_module.log_dict(scores, prog_bar=True, logger=not is_fit, rank_zero_only=False)
 
-    @torch.inference_mode(False)  # a judge may have to be trained
+    @torch.inference_mode(False)  # the judge may need training
     def _score(self, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
         validation = data.in_order("validation")
         if self._judge is None:
@@ -64,10 +72,17 @@ class Scores(Callback):
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """Keeps `best.ckpt`, the state of the run with the smallest `val_judge_fid` of all validations.
+    """Keeps `best.ckpt`, the checkpoint with the best score of all validations.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> best = BestCheckpoint(monitor="val_gan_test", mode="max")
+        >>> trainer = Trainer(max_steps=1000, callbacks=[Scores(), best], logger=False)
+        >>> trainer.checkpoint_callback is best
+        True
 
     Args:
-        monitor: The name of the scalar that decides.
+        monitor: The logged scalar that is the score.
         mode: Whether the smallest (`min`) or the largest (`max`) value is best.
     """
 
@@ -83,15 +98,15 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on with the best score of the run so far, whose file stays in the folder where it was written.
+        """Restores the best score so far; its file stays in the folder where it was written.
 
-        Lightning's own forgets the score where a resumed run has a folder of its own.
+        Lightning's own discards the score if the resumed run has another folder.
         """
         super().load_state_dict(state_dict)
         for name in ("best_model_score", "best_k_models", "kth_best_model_path", "kth_value"):
             setattr(self, name, state_dict[name])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves, if there is a score and it is the best."""
+        """Saves if there is a score and it is the best so far."""
         if self.monitor in trainer.callback_metrics:
             super().on_validation_end(trainer, pl_module)

@@ -1,4 +1,4 @@
-"""What callbacks share: where they write, and who judges."""
+"""Helpers for callbacks: the run folder, failed writes, the splits of the data and the judge."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lightning_cgan.evaluation.protocol import LabelledSplits
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """The folder that a run may write to, the same on all processes; a `fast_dev_run` has none.
+    """The folder that a run may write to, the same in all processes; a `fast_dev_run` has none.
 
-    Every process must ask, since they agree on the folder by a broadcast.
+    Every process must call this function, since the folder is broadcast.
     """
     folder = trainer.log_dir
     return None if trainer.fast_dev_run or folder is None else Path(folder)  # type: ignore[attr-defined]
@@ -25,10 +25,10 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 @contextmanager
 def warn_on_write_error(what: str) -> Iterator[None]:
-    """Makes a warning of a picture that cannot be made or written, as on a full disk: none is worth a run.
+    """Turns an error into a warning: a picture that cannot be written, as on a full disk, must not end a run.
 
     Args:
-        what: The beginning of the warning, such as `The picture of samples`.
+        what: The subject of the warning, such as `The picture of samples`.
     """
     try:
         yield
@@ -38,15 +38,15 @@ def warn_on_write_error(what: str) -> Iterator[None]:
 
 
 def splits_of(trainer: Trainer) -> LabelledSplits | None:
-    """The data of a run, if it is a data module that can be scored against."""
+    """The data module of a run, if it has splits that images can be scored against."""
     data = getattr(trainer, "datamodule", None)
     return data if hasattr(data, "in_order") else None
 
 
 def shared_judge(trainer: Trainer, data: LabelledSplits, device: torch.device) -> JudgeRecord:
-    """The judge of a data set, in every process; the first process finds it or trains it, and hands it to the others.
+    """The judge of a data set; the first process loads or trains it, and broadcasts it to the others.
 
-    They need not find it themselves: a cache may not be theirs, or not be writable.
+    The others might have no access to the cache of judges, or no permission to write to it.
     """
     found: JudgeRecord | None = None
     if trainer.is_global_zero:

@@ -1,4 +1,4 @@
-"""What is trained, in one line."""
+"""A one-line summary of the networks."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch.nn.parameter import is_lazy
 
 
 class Summary(Callback):
-    """Says which networks a run has, and how large they are.
+    """Logs the classes of the networks and their numbers of parameters.
 
-    Lightning's own is a table that counts the moving average as a network, and operations only where a module has an
-    example of its input: zeros, here.
+    Lightning's own summary is a table that counts the moving average as a network. Its counts of operations would all
+    be zero, since they need a module with an example of its input.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Says it."""
+        """Logs the summary."""
         parts = [_in_words(role, getattr(pl_module, role, None)) for role in ("generator", "discriminator")]
         rank_zero_info("; ".join(filter(None, parts)))
 

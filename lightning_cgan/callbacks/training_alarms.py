@@ -1,4 +1,4 @@
-"""Alarms for runs that go wrong."""
+"""Warnings about failing runs, and an error for runs that no longer train."""
 
 from __future__ import annotations
 
@@ -31,19 +31,27 @@ _REMEDIES = {
 
 
 class TrainingAlarms(Callback):
-    """Warns of runs that go wrong, on the log and in Weights & Biases, once for each kind until it is over.
+    """Warns of failing runs, in the log and in Weights & Biases, once for each problem until it is over.
 
-    It looks at the scalars whenever they are logged, and costs nothing in between. A run in which a network is not
-    updated any more, since its gradients are never finite, is ended.
+    The scalars are checked whenever they are logged; other steps cost nothing. The run ends if a network is no longer
+    updated because its gradients are never finite.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> alarms = TrainingAlarms(largest_logit_gap=8.0, patience=3)
+        >>> trainer = Trainer(max_steps=1000, callbacks=[alarms], logger=False)
+        >>> alarms in trainer.callbacks
+        True
 
     Args:
-        smallest_diversity: Generated images of a class must be as far apart as this share of the distance between real
-            ones (`val_diversity`).
-        largest_logit_gap: The mean logits of real and of generated images may be as far apart as this.
-        patience: How many times in a row the gap, and skipped updates, must be seen.
+        smallest_diversity: The smallest `val_diversity` without a warning: the distance between generated images of a
+            class, as a share of that between real ones.
+        largest_logit_gap: The largest difference without a warning between the mean logits of real and of generated
+            images.
+        patience: How many checks in a row must find the gap, or skipped updates, before a warning.
 
     Raises:
-        TrainingError: So many times in a row, not one update of a network was made.
+        TrainingError: In `patience` checks in a row, a network had not been updated since the previous check.
     """
 
     def __init__(self, smallest_diversity: float = 0.5, largest_logit_gap: float = 12.0, patience: int = 5) -> None:
@@ -53,11 +61,11 @@ class TrainingAlarms(Callback):
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
         self._skipped: dict[str, float] = {}
-        self._looked_at = 0  # the step
+        self._looked_at = 0  # step of the last check
         self._ringing: set[str] = set()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Looks at what has just been logged."""
+        """Checks the scalars that have just been logged."""
         reported = getattr(pl_module, "reported", None)
         every_n_steps = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if reported and every_n_steps and trainer.global_step % every_n_steps == 0:
@@ -65,7 +73,7 @@ class TrainingAlarms(Callback):
             self._ring(trainer, dict(self._faults_of_training(reported)), ("loss", "gap", "skipped"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to count."""
+        """Starts to count at the current step."""
         self._looked_at = trainer.global_step
 
     def _end_if_stuck(self, trainer: Trainer, scalars: Mapping[str, float]) -> None:
@@ -82,7 +90,7 @@ class TrainingAlarms(Callback):
                 )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks at the scores."""
+        """Checks the scores."""
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
         self._ring(trainer, dict(self._faults_of_scores(scores)), ("collapse",))
 
@@ -112,7 +120,7 @@ class TrainingAlarms(Callback):
         return self._in_a_row[kind] >= self.patience
 
     def _ring(self, trainer: Trainer, faults: Mapping[str, str], looked_at: tuple[str, ...]) -> None:
-        """Warns of faults that are new, and forgets those that are over."""
+        """Warns of new faults, and forgets those that are over."""
         for kind, message in faults.items():
             if kind not in self._ringing:
                 told = f"Step {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."

@@ -1,1 +1,1 @@
-"""The command line."""
+"""The command line: Lightning's commands, and `generate`, `export` and `demo`."""

@@ -1,4 +1,4 @@
-"""What a run takes where nobody chose: what its checkpoint has, else what suits the machine."""
+"""Defaults for precision and CPU threads: those of the checkpoint, else those that suit the machine."""
 
 from __future__ import annotations
 
@@ -18,29 +18,30 @@ from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.numerics import Numerics, check_numerics
 from lightning_cgan.training.threads import fastest_threads
 
-# Those that a checkpoint may choose; the others of Lightning's need packages, or options, of their own.
+# Precisions taken from a checkpoint; Lightning's others need extra packages or options.
 _PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
 
 
 def saved_numerics(path: str) -> Numerics | None:
-    """What decided the last bits of the run that wrote a checkpoint, read before there is a Trainer.
+    """Reads from a checkpoint which settings decided the last bits of its run, before there is a Trainer.
 
     Args:
-        path: A file, or a URL.
+        path: A file or a URL.
 
     Returns:
-        None if an older version of the package wrote it, or if it cannot be fetched, of which Lightning tells later.
+        The settings; None if an older version of the package wrote the checkpoint, or if it cannot be fetched, which
+        Lightning reports later.
 
     Raises:
-        UsageError: The file is damaged, or would run code.
+        UsageError: The file is damaged, or loading it would run code.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # they come once more when Lightning reads it
+            warnings.simplefilter("ignore")  # repeated when Lightning reads the file
             checkpoint = AtomicCheckpointIO().load_checkpoint(path, map_location=torch.device("cpu"))  # type: ignore[arg-type]
     except UsageError:
         raise
-    except Exception:  # of servers, in many ways
+    except Exception:  # servers fail in many ways
         return None
     entry = checkpoint.get("lightning_cgan")
     numerics = entry.get("numerics") if isinstance(entry, dict) else None
@@ -50,11 +51,11 @@ def saved_numerics(path: str) -> Numerics | None:
 
 
 def choose_precision(options: Namespace, saved: Numerics | None) -> None:
-    """Chooses the precision, if none is given; `config.yaml` keeps it.
+    """Chooses the precision if none is given; `config.yaml` records it.
 
     Args:
-        options: Those of the Trainer.
-        saved: Of the checkpoint that the run resumes from.
+        options: The options of the Trainer, changed in place.
+        saved: The settings of the checkpoint that the run resumes from.
     """
     if options.precision is not None or options.plugins:
         return
@@ -76,19 +77,19 @@ def choose_threads(
     batch_size: int,
     saved: Numerics | None,
 ) -> int | None:
-    """Chooses the number of CPU threads, if it is not given, nor set by OMP_NUM_THREADS, and sets it.
+    """Sets the number of CPU threads, and chooses it if neither it nor OMP_NUM_THREADS is given.
 
-    It decides in what order sums are formed, and so the last bits of a run.
+    The number determines the order of summation, and so the last bits of a run.
 
     Args:
-        given: The number that the user wants.
-        trainer: Will run the networks.
+        given: The number that the user has given.
+        trainer: The Trainer that will run the networks.
         networks: The generator and the discriminator.
-        batch_size: The number of images in an update, over all processes.
-        saved: Of the checkpoint that the run resumes from.
+        batch_size: The number of images per update, over all processes.
+        saved: The settings of the checkpoint that the run resumes from.
 
     Returns:
-        The number; none where it is left to the environment, or where there is a GPU to do the work.
+        The number; None if OMP_NUM_THREADS decides it, or if the networks do not run on the CPU.
     """
     threads = given
     if threads is None:
@@ -101,12 +102,12 @@ def choose_threads(
             threads, reason = fastest_threads(*networks, share, trainer.precision, max(1, cores)), ""
         rank_zero_info(f"CPU threads: {threads}{reason}; --threads chooses another number")
     torch.set_num_threads(threads)
-    if trainer.world_size > 1:  # else Lightning would choose once more, and the processes that it starts, too
+    if trainer.world_size > 1:  # else Lightning and the processes that it starts would set it again
         os.environ["OMP_NUM_THREADS"] = str(threads)
     return threads
 
 
 def _saved_threads(saved: Numerics | None, rank: int) -> int | None:
-    """The threads that a process of this number had, if the machine has so many cores, whoever may use them now."""
+    """The threads of the process with this rank, if the machine has that many cores, whether or not they are free."""
     threads = [] if saved is None or saved["device"] != "cpu" else saved["threads"]
     return threads[rank] if rank < len(threads) and 1 <= threads[rank] <= (os.cpu_count() or 1) else None

@@ -1,7 +1,7 @@
-"""Classes in options and configs: they stay the texts that were typed, which YAML would change.
+"""Options that list class names: names are quoted so that YAML does not convert them.
 
-To YAML, `00014` is the number 12, `on` is true and `2020-01-01` a day; to people, all of them are names of folders. So
-before jsonargparse reads a list of classes, what looks like a name gets quotes.
+YAML reads `00014` as the number 12, `on` as true and `2020-01-01` as a date, but all of them can be folder names. So
+class names are quoted before jsonargparse reads them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
-MODE = "yaml_with_classes"  # of a parser that leaves classes as they are
+MODE = "yaml_with_classes"  # the mode of a parser that keeps class names as text
 
 _KEYS = ("classes", "labels")
 _OPTION = re.compile(r"--(data[.](init_args[.])?classes|samples[.]labels|labels)[+]?")
-_NUMBER = re.compile("0|-?[1-9][0-9]*")  # read as a number and written again, it is the same text
+_NUMBER = re.compile("0|-?[1-9][0-9]*")  # unchanged when read as a number and written back
 _NULL = "tag:yaml.org,2002:null"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def with_classes(args: list[str]) -> list[str]:
-    """The same command line, with names of classes written so that they are read as text.
+    """The same command line, with class names quoted so that they are read as text.
 
     Args:
         args: The arguments of a command.
@@ -39,35 +39,35 @@ def with_classes(args: list[str]) -> list[str]:
 
 
 def _as_text(option: str, value: str) -> str:
-    """The value of an option of classes, which jsonargparse will read as YAML."""
+    """The value of an option that lists classes, quoted for jsonargparse, which reads it as YAML."""
     try:
         node = yaml.compose(value, _Loader)
     except (yaml.YAMLError, ValueError):
-        return json.dumps([value]) if option.endswith("+") else value  # no YAML: a text in any case
+        return json.dumps([value]) if option.endswith("+") else value  # not YAML, so it is read as text
     if isinstance(node, yaml.SequenceNode) and (node.flow_style or "\n" in value):  # `- name` alone is a name
         return _quoted(value, _plain_items(node))
     if option.endswith("+"):
         return json.dumps([int(value) if _NUMBER.fullmatch(value) else value])
-    if value == "null" and option != "--labels":  # takes back what a config says
+    if value == "null" and option != "--labels":  # resets the value of a config
         return value
     is_text = isinstance(node, yaml.ScalarNode) and node.tag != _NULL
     return value if is_text else json.dumps([value])
 
 
 def _load(text: str) -> Any:
-    """Reads YAML as jsonargparse does, with lists of classes as they are written."""
+    """Reads YAML as jsonargparse does, but keeps class names as text."""
     if any(key in text for key in _KEYS):
-        with suppress(yaml.YAMLError, ValueError):  # jsonargparse will meet it, too
+        with suppress(yaml.YAMLError, ValueError):  # jsonargparse reports the error
             text = _quoted(text, _plain_classes(yaml.compose(text, _Loader)))
     return get_loader("yaml")(text)
 
 
 def _plain_classes(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
-    """The names of classes without quotes in a config."""
+    """The unquoted class names in a config."""
     left, seen = [root], set()
     while left:
         node = left.pop()
-        if id(node) in seen:  # named a second time
+        if id(node) in seen:  # a YAML alias
             continue
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
@@ -80,7 +80,7 @@ def _plain_classes(root: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
 
 
 def _plain_items(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    """The names without quotes in a list, or the one text in its place; null in its place means all classes."""
+    """The unquoted names in a list, or a single name instead of a list; null instead of a list means all classes."""
     if isinstance(node, yaml.SequenceNode):
         yield from (item for item in node.value if _is_plain(item) and not _NUMBER.fullmatch(item.value))
     elif _is_plain(node) and node.tag != _NULL:
@@ -92,11 +92,11 @@ def _is_plain(node: yaml.Node) -> bool:
 
 
 def _quoted(text: str, nodes: Iterator[yaml.ScalarNode]) -> str:
-    """A text with quotes around these parts of it."""
+    """The text with quotes around the given nodes."""
     places = {(node.start_mark.index, node.end_mark.index): node.value for node in nodes}
     for (start, end), value in sorted(places.items(), reverse=True):
         anchor, written = re.fullmatch(r"(&\S+\s+)?(.*)", text[start:end], re.DOTALL).groups()  # type: ignore[union-attr]
-        if not written.startswith("!"):  # which says what it is
+        if not written.startswith("!"):  # an explicit YAML tag
             text = f"{text[:start]}{anchor or ''}{json.dumps(value, ensure_ascii=False)}{text[end:]}"
     return text
 

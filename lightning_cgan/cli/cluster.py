@@ -1,4 +1,4 @@
-"""What torchrun, SLURM and others have started, so that a command line need not say it again."""
+"""The processes that torchrun, SLURM or MPI have started, so that options need not repeat their number."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cgan.core.errors import UsageError
 
-_STEPS_OF_SLURM_ITSELF = 0xFFFFFFF0  # the numbers of the batch script's step, and of the shell of `salloc`, are above
+_STEPS_OF_SLURM_ITSELF = 0xFFFFFFF0  # the batch script and the shell of `salloc` have step numbers above it
 
 
 def started_processes() -> tuple[int, int] | None:
-    """The number of nodes, and that of processes on each; none if this process was started alone.
+    """The numbers of nodes and of processes per node; None if no launcher started this process.
 
-    torchrun may start another number of them after a restart, so no config could hold it.
+    A config cannot contain them, since torchrun may start a different number after a restart.
 
     Raises:
-        UsageError: The variables of the launcher are not all there, or do not fit together.
+        UsageError: Environment variables of the launcher are missing, or do not match.
     """
     if TorchElasticEnvironment.detect():
         return _number("GROUP_WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
@@ -38,17 +38,17 @@ def started_processes() -> tuple[int, int] | None:
 
 
 def with_cluster(plugins: list[Any]) -> list[Any]:
-    """Adds to the plugins of a Trainer what it needs to know of who has started the process.
+    """Adds the cluster environment of the launcher to the plugins of a Trainer.
 
-    Within a job of SLURM, Lightning would take every process for one of several. And it would requeue the job itself,
-    from inside a handler of the signal, wherever the run is at that moment, and with a checkpoint that is found before
-    all others for ever after. The batch script does it here, once the run ended.
+    In a SLURM job, Lightning would treat every process as one of several. It would also requeue the job from inside a
+    signal handler, at any point of a step, with a checkpoint that all later runs would prefer to others. Here, the
+    batch script requeues the job after the run has ended.
 
     Args:
-        plugins: Those that are given; one of a cluster among them stays the only one.
+        plugins: The given plugins; if they include a cluster environment, none is added.
 
     Raises:
-        UsageError: SLURM was told the number of processes in a way that Lightning cannot use, or the processes of MPI
+        UsageError: The number of processes was given to SLURM in a form that Lightning cannot use, or MPI processes
             cannot find one another.
     """
     if TorchElasticEnvironment.detect() or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
@@ -72,15 +72,15 @@ def with_cluster(plugins: list[Any]) -> list[Any]:
 
 
 def check_processes(environment: ClusterEnvironment, nodes: int, devices: int) -> None:
-    """Refuses to wait for processes that nobody starts.
+    """Raises an error instead of waiting for processes that are never started.
 
     Args:
-        environment: What the Trainer knows of who has started this process.
-        nodes: The number of nodes that the Trainer counts on.
-        devices: The number of processes on each.
+        environment: The cluster environment of the Trainer.
+        nodes: The number of nodes that the Trainer expects.
+        devices: The number of processes per node.
 
     Raises:
-        UsageError: There are more, or fewer, than have been started.
+        UsageError: The Trainer expects more or fewer processes than were started.
     """
     if type(environment) is LightningEnvironment:
         _check_own_processes(nodes, devices)
@@ -97,7 +97,7 @@ def check_processes(environment: ClusterEnvironment, nodes: int, devices: int) -
 
 
 def _check_own_processes(nodes: int, devices: int) -> None:
-    """Refuses to wait for processes that Lightning would start, but for a variable that is, or is not, there."""
+    """Raises an error if Lightning would wait forever, due to a missing or a stray environment variable."""
     there = os.environ.keys()
     lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in there]
     if lacking == ["NODE_RANK"] and "GROUP_RANK" in there:
@@ -111,23 +111,23 @@ def _check_own_processes(nodes: int, devices: int) -> None:
 
 
 def is_first_of_machine() -> bool:
-    """Whether a message of all processes of a machine is this one's to tell."""
+    """Whether this process is the first of its machine, which reports errors that all processes share."""
     return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
 
 
 def _is_mpi() -> bool:
-    # Open MPI's own processes on other nodes are steps of SLURM; those of `mpirun` are not.
+    # Under SLURM, Open MPI's daemons on other nodes are SLURM steps; the processes of `mpirun` are not.
     return os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"
 
 
 def _is_step_of_slurm() -> bool:
-    # In the batch script, too, SLURM_NTASKS is the number of all processes, though it is alone.
+    # The batch script is a single process, although its SLURM_NTASKS is the number of all processes.
     step = os.environ.get("SLURM_STEP_ID", "")
     return _is_job_of_slurm() and step.isdecimal() and int(step) < _STEPS_OF_SLURM_ITSELF
 
 
 def _is_job_of_slurm() -> bool:
-    # Lightning's own question warns wherever SLURM is installed, and not used.
+    # `SLURMEnvironment.detect()` warns wherever SLURM is installed but not used.
     is_interactive = SLURMEnvironment.job_name() in ("bash", "interactive")
     return not TorchElasticEnvironment.detect() and "SLURM_NTASKS" in os.environ and not is_interactive
 

@@ -1,4 +1,4 @@
-"""Config files as text of any language, and the home that `~` in options stands for."""
+"""Reading config files as UTF-8, and expanding `~` in option values."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from jsonargparse import Namespace
 
 from lightning_cgan.cli.renamed import with_new_names
 
-_Path: Any = jsonargparse.Path  # type: ignore[attr-defined]  # there in all releases, but not declared to be
+_Path: Any = jsonargparse.Path  # type: ignore[attr-defined]  # in all releases, but not declared as public
 _read = _Path.read_text
 
 
 @contextmanager
 def read_as_utf8() -> Iterator[None]:
-    """Lets jsonargparse read files as UTF-8, with or without a byte order mark; it takes the encoding of the system.
+    """Makes jsonargparse read files as UTF-8, with or without a byte order mark, instead of in the system encoding.
 
-    What an earlier version of the package wrote is read as well.
+    Former names of options, from earlier versions of the package, are converted to the current ones.
     """
 
     def read_text(path: Any) -> str:
-        if not os.path.isfile(path.absolute):  # an address, or standard input
+        if not os.path.isfile(path.absolute):  # a URL or standard input
             return with_new_names(str(_read(path)))
         with open(path.absolute, encoding="utf-8-sig") as file:
             return with_new_names(file.read())
@@ -35,10 +35,10 @@ def read_as_utf8() -> Iterator[None]:
 
 
 def expand_homes(config: Namespace | dict[str, object]) -> None:
-    """Puts the home of a user in the place of `~` or `~user` where a value of a config begins with it.
+    """Expands `~` or `~user` at the start of config values to the home directory, in place.
 
-    A shell does so where `~` begins a word, and nobody does in `--runs_dir=~/runs`, nor in a config file. Lists of
-    texts stay as they are: they hold names.
+    A shell expands `~` only at the start of a word: neither in `--runs_dir=~/runs` nor in a config file. Lists of
+    strings are not changed, since they contain names.
     """
     for key, value in config.items(branches=False) if isinstance(config, Namespace) else list(config.items()):
         if isinstance(value, str) and value.startswith("~"):

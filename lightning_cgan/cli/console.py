@@ -1,4 +1,4 @@
-"""What the command line says: mistakes in one line, and nothing about what is right as it is."""
+"""The output of a command: errors in one line, no expected warnings, and where results are."""
 
 from __future__ import annotations
 
@@ -25,32 +25,31 @@ from lightning_cgan.core.errors import TrainingError, UsageError
 from lightning_cgan.runs.folder import RunFolder
 from lightning_cgan.runs.loggers import wandb_upload
 
-# What a disk may say, and no fault of a program
+# Errors of the disk, not of the program
 _OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 @contextmanager
 def command() -> Iterator[None]:
-    """What every command runs in: quietly, with errors in one line, and nothing left behind in the process."""
+    """The context of every command: expected warnings are silenced, errors are one line, process state is restored."""
     with as_it_was(), encodable(), quiet(), one_line_errors():
         yield
 
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Tells a mistake of the user's, or of the Trainer's options, in one line, and ends with exit code 2.
+    """Reports errors in one line: a usage error, also in the options of the Trainer, ends with exit code 2.
 
-    A run that cannot go on ends with exit code 1, and so does one whose files cannot be written; after Ctrl-C, it is
-    130.
+    The exit code is 1 if a run cannot continue or its files cannot be written, and 130 after Ctrl-C.
     """
     try:
         yield
-    except KeyboardInterrupt:  # before Lightning answers it, or after
+    except KeyboardInterrupt:  # outside of Lightning's own handling
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException, TrainingError)):
-            cause = cause.__cause__ or cause.__context__  # jsonargparse wraps what a constructor raises
+            cause = cause.__cause__ or cause.__context__  # jsonargparse wraps errors of constructors
         if cause is not None:
             told, code = message_of_lightning(cause) or str(cause), 1 if isinstance(cause, TrainingError) else 2
         elif about := message_of_lightning(error) or _of_wandb(error):
@@ -59,14 +58,14 @@ def one_line_errors() -> Iterator[None]:
             told, code = about, 1
         else:
             raise
-        # Before training, all processes fail alike; while it goes on, a file may be broken that one of them reads.
+        # Before training, all processes fail alike. During training, one alone may fail, such as on a broken file.
         if is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
             print(f"error: {' '.join(told.split())}", file=sys.stderr)
         raise SystemExit(code) from error
 
 
 def _of_wandb(error: BaseException) -> str | None:
-    """One line about what Weights & Biases does not take; none if the error is none of its own."""
+    """One line about an error of Weights & Biases; None for any other error."""
     if type(error).__module__.startswith("wandb."):
         expected = f"expected a run that Weights & Biases takes, got its error ({error})"
         return f"--wandb: {expected}; mend that, or leave it out by --wandb.mode disabled"
@@ -74,7 +73,7 @@ def _of_wandb(error: BaseException) -> str | None:
 
 
 def _of_disk(error: BaseException) -> str | None:
-    """One line about a file that cannot be written; none if the error is another."""
+    """One line about a file that cannot be written; None for any other error."""
     if isinstance(error, OSError) and error.errno in _OF_DISKS:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}; make room, or choose another place"
@@ -82,7 +81,7 @@ def _of_disk(error: BaseException) -> str | None:
 
 
 def refused_by_callback(error: Exception) -> str | None:
-    """What a callback of Lightning's own says of its options, or of what it needs; none, if the error is another's."""
+    """The message of an error that one of Lightning's callbacks has raised; None for any other error."""
     frames = extract_tb(error.__traceback__)
     theirs = Path(callbacks.__file__).parent
     return " ".join(str(error).split()) if frames and Path(frames[-1].filename).is_relative_to(theirs) else None
@@ -90,32 +89,32 @@ def refused_by_callback(error: Exception) -> str | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keeps back warnings about what is right as it is, and advertisements."""
+    """Silences warnings that are expected here, and Lightning's product tips."""
     with warnings.catch_warnings():
-        # jsonargparse and PyTorch about what Lightning does
+        # Lightning uses deprecated parts of jsonargparse and PyTorch
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
         warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        # a checkpoint written after a step is what it should be
+        # checkpoints are written after whole steps, as they should be
         warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-        # the size of float32 weights is what matters
+        # the size of the float32 weights is the one that matters
         warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
-        # a run goes on in its folder
+        # a run resumes in its folder
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-        # a run with the option `barebones` asks for that
+        # the option `barebones` implies it
         warnings.filterwarnings("ignore", message="You are trying to `self.log\\(\\)` but `Trainer\\(barebones=True")
-        # a command that only looks at a run has no logger
+        # commands other than `fit` have no logger
         warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
-        # a resumed run has a folder of its own, and such a command has none
+        # a resumed run may have a new folder, and commands other than `fit` have none
         warnings.filterwarnings("ignore", message="The dirpath has changed from")
-        # the first process scores for all
+        # the first process computes the scores for all
         warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
-        # the loaders cut batches out of memory: there is nothing for workers to do
+        # the loaders slice batches from memory, which needs no workers
         warnings.filterwarnings("ignore", message=".*does not have many workers")
-        # a `predict` whose images are all there already
+        # all images of a `predict` exist already
         warnings.filterwarnings("ignore", message="Total length of `.*` across ranks is zero")
-        # a GPU machine's libraries on a machine without a GPU
+        # PyTorch with CUDA on a machine without a GPU
         warnings.filterwarnings("ignore", message="No CUDA runtime is found|CUDA initialization: ")
-        # a login node's program; where a run is alone, though SLURM gives it more, a line of ours says so
+        # login nodes have `srun`; cluster.py reports a single-process run in a SLURM job of several processes
         warnings.filterwarnings("ignore", message="The `srun` command is available")
         with ExitStack() as filtered:
             for name in _TALKATIVE:
@@ -130,9 +129,9 @@ _TALKATIVE = (
     "torch.utils.cpp_extension",
 )
 _OF_NO_USE = (
-    *("litlogger", "litmodels", "💡"),  # advertisements
+    *("litlogger", "litmodels", "💡"),  # product tips
     "TPU available: False",
-    "No CUDA runtime is found",  # a GPU machine's libraries on a machine without a GPU
+    "No CUDA runtime is found",  # PyTorch with CUDA on a machine without a GPU
 )
 
 
@@ -142,9 +141,10 @@ def _is_of_use(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def as_it_was() -> Iterator[None]:
-    """Leaves the process as it was found: the next command of a notebook gets what a new process would get.
+    """Restores the state of the process, so that the next command in a notebook starts as in a new process.
 
-    Environment, signals, the number of threads, and what the Trainer's options set for all of PyTorch.
+    This covers the environment, signal handlers, the number of threads, and PyTorch's global settings that options of
+    the Trainer change.
     """
     environment = dict(os.environ)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
@@ -156,7 +156,7 @@ def as_it_was() -> Iterator[None]:
         yield
     finally:
         for name in os.environ.keys() - environment.keys():
-            if not name.startswith("WANDB_SERVICE"):  # the service stays, and is found by it
+            if not name.startswith("WANDB_SERVICE"):  # the service keeps running; the variable locates it
                 del os.environ[name]
         os.environ.update(environment)
         torch.set_num_threads(threads)
@@ -170,7 +170,7 @@ def as_it_was() -> Iterator[None]:
 
 @contextmanager
 def encodable() -> Iterator[None]:
-    """Shows what a terminal's encoding lacks as escapes: the name of a class is no reason to end a run."""
+    """Prints characters that the terminal's encoding lacks as escapes, so that a class name cannot end a run."""
     strict = [out for out in (sys.stdout, sys.stderr) if isinstance(out, TextIOWrapper) and out.errors == "strict"]
     for out in strict:
         out.reconfigure(errors="backslashreplace")
@@ -183,7 +183,7 @@ def encodable() -> Iterator[None]:
 
 
 def last_words(trainer: Trainer, folder: RunFolder | None) -> None:
-    """Says where the results of a run are: what is there, and nothing else."""
+    """Prints where the results of a run are, listing only files that exist."""
     if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
         return
     place = folder.path if folder else Path(trainer.default_root_dir)
@@ -205,7 +205,7 @@ def _last_checkpoint(trainer: Trainer, place: Path) -> str:
 
 
 def resume_words(trainer: Trainer, folder: RunFolder | None) -> None:
-    """Says how to go on with a run that was stopped, if it has left a checkpoint."""
+    """Prints how to resume a stopped run, if it has a checkpoint."""
     saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     checkpoint = next(filter(None, saved), None)

@@ -1,4 +1,4 @@
-"""The command `demo`: a page on which to choose a class and see images of it."""
+"""The command `demo`: a web page that shows images of a chosen class."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lightning_cgan.core.images import bytes_from_signed, grid, save_png
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
-_NO_TRUNCATION = 3.0  # of a normal distribution, hardly anything lies beyond
+_NO_TRUNCATION = 3.0  # 99.7 % of a standard normal distribution lie within
 _COLUMNS = 10
 _IN_A_WALK = 8
 _STYLE = """
@@ -37,21 +37,20 @@ footer { display: none !important; }
 
 
 def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | None = None) -> None:
-    """Shows a page in the browser: choose a class and see images of it, or walk from one image to another.
+    """Serves a web page that shows images of a chosen class, and walks from one image to another.
 
-    It is served until Ctrl-C, to this machine alone unless a host says otherwise, and fetches nothing from elsewhere.
+    The page is served until Ctrl-C, only to this machine unless `host` is given, and loads nothing from the internet.
 
     Args:
-        source: A checkpoint of a run, or what `export` wrote: a folder, or an ONNX file.
-        host: The address that it listens to: `0.0.0.0` is every network that the machine is in.
-        port: The port that it listens to; 0 is any that is free.
-        imports: Modules to import first, with commas between them: those with networks of your own.
+        source: A checkpoint, or a folder or ONNX file written by `export`.
+        host: The address to listen on; `0.0.0.0` serves all networks of the machine.
+        port: The port to listen on; 0 chooses a free one.
+        imports: Modules of custom networks to import first, separated by commas.
 
     Raises:
-        UsageError: There is no such source or module, the address is taken, or a package is missing that an extra
-            brings.
+        UsageError: There is no such source or module, the address is taken, or a package of an extra is missing.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # which else would leave the folder
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the temporary folder would remain
     with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
         page = None
         try:
@@ -62,15 +61,15 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
             threading.Event().wait()
         except KeyboardInterrupt:
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.SIG_IGN)  # a second one would disturb what the first has begun
+                signal.signal(number, signal.SIG_IGN)  # a second signal would interrupt the clean-up
             print()
             if page is not None:
                 page.close(verbose=False)
 
 
 def _launch(page: Any, gradio: Any, host: str, port: int, folder: str) -> str:
-    """Serves the page, and returns its address."""
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # none is fetched
+    """Serves the page and returns its URL."""
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # local fonts only
     look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
     server = {"server_name": f"[{host}]" if ":" in host else host, "server_port": port, "allowed_paths": [folder]}
     _, address, _ = page.launch(**look, **server, share=False, quiet=True, prevent_thread_lock=True)
@@ -78,7 +77,7 @@ def _launch(page: Any, gradio: Any, host: str, port: int, folder: str) -> str:
 
 
 def _import_gradio(folder: str) -> Any:
-    """Imports Gradio once it is told to send nothing, and to keep its files in a folder."""
+    """Imports Gradio, configured to send no analytics and to keep its files in a folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", folder)
     with extra("demo"), _interrupts_wait():
@@ -88,7 +87,7 @@ def _import_gradio(folder: str) -> Any:
 
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
-    """Puts off what Ctrl-C and SIGTERM do to the end of a block, whose compiled parts would make a crash of it."""
+    """Delays Ctrl-C and SIGTERM to the end of the block, since compiled code in it would crash."""
     seen: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {number: signal.signal(number, lambda *which: seen.append(which[0])) for number in numbers}
@@ -102,25 +101,25 @@ def _interrupts_wait() -> Iterator[None]:
 
 
 def _free_port(host: str, port: int) -> int:
-    """The port, where it can be listened to; for 0 any that is free."""
+    """The port if it is free; for 0, any free port."""
     try:
         with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as server:
             free: int = server.getsockname()[1]
             return free
     except (OSError, OverflowError, UnicodeError) as error:
         number = getattr(error, "errno", None) or 0
-        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)  # below 0: no such host
+        reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)  # negative: unknown host
         other = "port" if isinstance(error, OverflowError) or number in (errno.EADDRINUSE, errno.EACCES) else "host"
         expected = "expected an address of this machine that is free"
         raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another {other}") from error
 
 
 class DemoBackend:
-    """What stands behind the page.
+    """Makes the images of the page.
 
     Args:
-        source: Makes the images.
-        folder: Where sheets go that are to be downloaded.
+        source: The generator.
+        folder: The folder for the sheets that users download.
     """
 
     def __init__(self, source: Source, folder: Path) -> None:
@@ -131,16 +130,16 @@ class DemoBackend:
     def images(
         self, label: int, seed: float | None, count: float | None, truncation: float | None
     ) -> tuple[list[Image.Image], str]:
-        """Makes images of a class, those of `generate` with the same seed. An empty field is its least value.
+        """Makes images of a class, the same as `generate` with that seed. An empty field counts as its smallest value.
 
         Args:
             label: The number of the class.
-            seed: Chooses other images.
-            count: How many.
-            truncation: The farthest that latents are from 0; the largest that the page offers is no bound.
+            seed: Different seeds give different images.
+            count: The number of images.
+            truncation: The largest distance of a latent from 0; the slider's maximum means no bound.
 
         Returns:
-            The images, and the file of a sheet with all of them.
+            The images, and the path of a PNG sheet of all of them.
         """
         seed, count = int(seed or 0), int(count or 1)
         bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
@@ -154,14 +153,14 @@ class DemoBackend:
     def walk(
         self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
     ) -> Image.Image:
-        """A row of images on the way from one class and seed to another. An empty field is 0.
+        """A grid of images between one class and seed and another. An empty field counts as 0.
 
         Args:
-            first: The number of the class where it begins.
-            last: That where it ends; of no effect where a source cannot mix classes.
-            first_seed: The seed where it begins.
-            last_seed: That where it ends.
-            part: How far it has gone, from 0 to 1.
+            first: The number of the first class.
+            last: The number of the last class; ignored if the source cannot mix classes.
+            first_seed: The seed of the first images.
+            last_seed: The seed of the last images.
+            part: The position between first and last, from 0 to 1.
         """
         last, part = last if self.source.mixes else first, part or 0
         start, end = (
@@ -184,8 +183,8 @@ def build_page(studio: DemoBackend, name: str) -> Any:
     """Builds the page, a `gradio.Blocks`.
 
     Args:
-        studio: Makes what it shows.
-        name: What it is of.
+        studio: Makes the images.
+        name: The name of the generator, for the heading.
     """
     import gradio
 

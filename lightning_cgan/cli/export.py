@@ -1,4 +1,4 @@
-"""The command `export`: the generator of a checkpoint for others."""
+"""The command `export`: writes the generator of a checkpoint as a folder, an ONNX file or a PyTorch program."""
 
 from __future__ import annotations
 
@@ -28,27 +28,27 @@ def export(
     overwrite: bool = False,
     imports: str | None = None,
 ) -> None:
-    """Writes the generator of a checkpoint for others.
+    """Exports the generator of a checkpoint.
 
-    Files are read again before they are left, and make the images of the checkpoint: those of a folder to the last bit,
-    those of a file within 0.0001 (of a range of 2).
+    The result is loaded again and checked: a folder makes exactly the images of the checkpoint, a file makes them
+    within 0.0001 (of a range of 2).
 
     Args:
         checkpoint: A checkpoint of a run.
-        out: Where it goes. A name in `.onnx` is an ONNX file and one in `.pt2` a program of `torch.export`: both take
-            `labels` (N,) int64 and `latents` (N, latent_dim) float32 and return `images` (N, C, H, W) in [-1, 1], for
-            any N. Any other is a folder as the Hugging Face Hub has it, with weights, config, model card and samples;
-            `PretrainedGenerator.from_pretrained` reads it.
-        ema: Whether it has the moving average of the generator's weights, where there is one; `--no_ema` if not.
-        report: The `report.json` whose scores the model card tells; that which `test` has written beside the
-            checkpoint, if not given.
-        overwrite: Whether what is there already may be replaced, as by `--overwrite`.
-        imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
-            names. A checkpoint alone imports nothing, since that would run code.
+        out: The path to write. A name in `.onnx` is an ONNX file and one in `.pt2` a program of `torch.export`: both
+            map `labels` (N,) int64 and `latents` (N, latent_dim) float32 to `images` (N, C, H, W) in [-1, 1], for any
+            N. Any other name is a folder in the layout of the Hugging Face Hub, with weights, config, model card and
+            samples; `PretrainedGenerator.from_pretrained` loads it.
+        ema: Whether to use the moving average of the generator's weights, if there is one; `--no_ema` turns it off.
+        report: The `report.json` with the scores for the model card; if not given, the one that `test` has written
+            next to the checkpoint.
+        overwrite: Whether to replace an existing file or folder; `--overwrite` turns it on.
+        imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
+            imports nothing by itself, since that would run code.
 
     Raises:
-        UsageError: There is no such checkpoint, report or module, the place is taken, the generator cannot be
-            exported, or a package is missing that an extra brings.
+        UsageError: There is no such checkpoint, report or module, the path exists already, the generator cannot be
+            exported, or a package of an extra is missing.
     """
     path = Path(out)
     ending = path.suffix.lower()
@@ -65,7 +65,7 @@ def export(
         with writing("--out", path):
             write_atomic(path, lambda file: _FILES[ending](generator, metadata, file))
     else:
-        from lightning_cgan.export.hub_folder import write_folder  # which needs an extra
+        from lightning_cgan.export.hub_folder import write_folder  # needs an extra
 
         about = (metadata, _training_of(checkpoint, ema and module.generator_ema is not None))
         scores = find_report(Path(checkpoint), report)
@@ -77,6 +77,6 @@ def export(
 
 def _training_of(checkpoint: str, averaged: bool) -> Training:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # `load` has told of a damaged one
+        warnings.simplefilter("ignore")  # `load` has already warned of a damaged file
         read: dict[str, Any] = AtomicCheckpointIO().load_checkpoint(checkpoint)
     return Training(int(read.get("global_step") or 0), read["lightning_cgan"].get("data") or {}, averaged)

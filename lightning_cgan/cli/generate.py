@@ -1,4 +1,4 @@
-"""The command `generate`: images of chosen classes from a checkpoint."""
+"""The command `generate`: makes images of chosen classes from a checkpoint."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Walk = Literal["latents", "classes"]
 
 _SUFFIXES = (".png", ".npz", ".gif")
 _BATCH = 256
-_STOPS = 4  # of a walk through the latents, from one set to the next and back to the first
+_STOPS = 4  # sets of latents in a walk, which returns to the first
 _FRAMES_PER_SECOND = 24
 
 
@@ -46,29 +46,30 @@ def generate(
 ) -> None:
     """Makes images of chosen classes.
 
-    An image depends on the seed, its class and its number within the class alone: it is the same whatever else is made.
+    An image depends only on the seed, its class and its number within the class, not on the other images.
 
     Args:
         checkpoint: A checkpoint of a run.
-        labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`; also as a list, `["Bag", 7]`; all if
+        labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`, or as a list, `["Bag", 7]`; all if
             not given.
-        count: How many images of each class.
-        out: Where they go. A name in `.png` is a sheet with a row for each class, one in `.npz` holds arrays (`images`,
-            uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk; any other is a
-            folder with a folder of PNG files for each class, as torchvision's `ImageFolder` reads them.
-        seed: Chooses other images.
-        ema: Whether the moving average of the generator's weights makes them, where there is one; `--no_ema` if not.
-        truncation: Draws no latent beyond this distance from 0: more typical images, and less varied ones (Brock et
-            al. 2019, arXiv:1809.11096, section 3.1).
-        walk: Moves through the latents, with a row for each class, or from class to class with the same latents.
-        frames: The number of pictures of a walk from one stop to the next, of which 24 are shown in a second.
-        overwrite: Whether what is there already may be replaced, as by `--overwrite`.
-        imports: Modules to import first, with commas between them: those with networks of your own that the checkpoint
-            names. A checkpoint alone imports nothing, since that would run code.
-        device: Where the generator runs: `cpu`, `cuda`, …, or `auto`.
+        count: The number of images per class.
+        out: The path to write. A name in `.png` is a sheet with a row per class, one in `.npz` contains arrays
+            (`images`, uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk. Any other
+            name is a folder with a folder of PNG files per class, as torchvision's `ImageFolder` reads them.
+        seed: Different seeds give different images.
+        ema: Whether to use the moving average of the generator's weights, if there is one; `--no_ema` turns it off.
+        truncation: The largest distance of a latent from 0. Smaller values give more typical and less varied images
+            (Brock et al. 2019, arXiv:1809.11096, section 3.1).
+        walk: `latents` interpolates between latents, with a row per class; `classes` interpolates between classes, with
+            the same latents.
+        frames: The number of frames from one stop of a walk to the next; 24 are shown per second.
+        overwrite: Whether to replace an existing file or folder; `--overwrite` turns it on.
+        imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
+            imports nothing by itself, since that would run code.
+        device: The device of the generator: `cpu`, `cuda`, …, or `auto`.
 
     Raises:
-        UsageError: There is no such checkpoint, class, module or device, or the place is taken.
+        UsageError: There is no such checkpoint, class, module or device, or the path exists already.
     """
     for option, number in (("--count", count), ("--frames", frames)):
         check_positive(option, number)
@@ -91,7 +92,7 @@ def generate(
 
 
 def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
-    """The numbers of classes that are given by name, by number or as a range, each once; see `find_classes`.
+    """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`.
 
     Raises:
         UsageError: There is no such class.
@@ -122,7 +123,7 @@ def _walk(
     walk: Walk,
     frames: int,
 ) -> Iterator[Tensor]:
-    """The pictures of a walk that ends where it began, uint8, (3, H, W)."""
+    """The frames of a walk that ends where it began, uint8, (3, H, W)."""
     if walk == "latents":
         stops = [_draw(module, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
         labels = torch.tensor(chosen).repeat_interleave(count)
@@ -185,7 +186,7 @@ def _fill(folder: Path, images: Sequence[Tensor], chosen: Sequence[int], class_n
 
 
 def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
-    with file.open("wb") as stream:  # by its name, NumPy would add an ending
+    with file.open("wb") as stream:  # given a path, NumPy would add a suffix
         np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
 
 

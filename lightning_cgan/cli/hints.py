@@ -1,4 +1,4 @@
-"""Type hints and values of Python's, in the words of somebody who types options."""
+"""Python's type hints and values, in the notation of the command line."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Iterator
 
 
 def plain(hint: str) -> str:
-    """A type hint, as text, in the words of somebody who types options.
+    """A type hint, given as text, in the notation of the command line.
 
     Args:
-        hint: Such as `<class 'int'>` or `typing.Optional[list[torch.Tensor]]`.
+        hint: The text, such as `<class 'int'>` or `typing.Optional[list[torch.Tensor]]`.
     """
     text = re.sub(r"<class '([\w.]+)'>", r"\1", hint)
     text = re.sub(r"(?:typing\.)?Callable\[\[[^\]]*\], (.*)\]", r"\1", text)
     text = re.sub(r"(?:typing\.)?Optional\[([^\[\]]*)\]", r"\1 or null", text)
     text = re.sub(r"(?:typing\.)?Union\[([^\[\]]*)\]", lambda match: match[1].replace(", ", " or "), text)
-    text = re.sub(r"(?<![\w'])(?:\w+\.)+(\w+)", r"\1", text)  # the last part of a dotted path
+    text = re.sub(r"(?<![\w'])(?:\w+\.)+(\w+)", r"\1", text)  # only the last part of a dotted path
     return re.sub(r"\bSequence\b", "list", re.sub(r"\bNone(Type)?\b", "null", text))
 
 
 def parts_of(types: str) -> Iterator[str]:
-    """The types of a list of them, which stand between commas that are in no brackets.
+    """Splits a list of types at the commas outside of brackets.
 
     Args:
-        types: Such as `<class 'int'>, list[tuple[int, int]]`.
+        types: The list, such as `<class 'int'>, list[tuple[int, int]]`.
     """
     depth, part = 0, ""
     for letter in f"{types},":
@@ -37,10 +37,10 @@ def parts_of(types: str) -> Iterator[str]:
 
 
 def as_typed(value: str) -> str:
-    """A value of Python's as one types it.
+    """A Python value as it is typed on the command line.
 
     Args:
-        value: Such as `None`.
+        value: The value as text, such as `None`.
     """
     text = " ".join(value.split())
     nested = re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", text)

@@ -1,6 +1,6 @@
-"""The command line: Lightning's own, with the networks sized by the data and a run in one folder.
+"""`LightningCLI` for this package: the data determine the sizes of the networks, and each run has one folder.
 
-The only file that imports every room, *so that* short class names such as `--data MNISTData` resolve.
+This file imports all subpackages, so that short class names such as `--data MNISTData` resolve.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from lightning_cgan.runs.folder import RunFolder, name_of, newest_checkpoint, re
 from lightning_cgan.runs.loggers import ended_wandb_run, loggers, wandb_logger
 from lightning_cgan.training.numerics import Numerics
 
-# The options of each; the order is that in which they are called.
+# Option groups and their callbacks, in the order in which Lightning calls them
 _CALLBACKS = {
     "progress_bar": ProgressBar,
     "samples": SampleGrid,
@@ -54,11 +54,11 @@ _CALLBACKS = {
     "scores": Scores,
     "alarms": TrainingAlarms,
     "best_checkpoint": BestCheckpoint,
-    "checkpoints": Checkpoints,  # behind the best one, whose score they keep
+    "checkpoints": Checkpoints,  # after the best one, whose score they save
     "report": Report,
     "predictions": PredictionWriter,
 }
-_MOST_THREADS = 1024  # of many more, PyTorch crashes
+_MOST_THREADS = 1024  # PyTorch crashes with many more
 _LINKED = ("num_classes", "image_channels", "image_size")
 
 
@@ -66,10 +66,10 @@ def main(args: ArgsType = None) -> None:
     """Runs the command line.
 
     Args:
-        args: What would stand behind the program's name; taken from `sys.argv` if not given.
+        args: The arguments after the program's name; those of `sys.argv` if not given.
 
     Raises:
-        SystemExit: With code 2 after a mistake of the user's, which is told in one line on stderr; with code 130 after
+        SystemExit: With code 2 after a usage error, which is reported in one line on stderr; with code 130 after
             Ctrl-C, 143 after SIGTERM and 138 after SIGUSR1.
     """
     arguments = sys.argv[1:] if args is None else args
@@ -81,18 +81,18 @@ def main(args: ArgsType = None) -> None:
 
 
 def run(args: ArgsType, cli: type[CLI]) -> CLI:
-    """Runs a command line as `main` does: quietly, with errors in one line, and leaving the process as it was.
+    """Runs a CLI class as `main` does: without expected warnings, with errors in one line and process state restored.
 
     Args:
-        args: What would stand behind the program's name.
-        cli: The command line's class.
+        args: The arguments after the program's name.
+        cli: The class.
     """
     with command():
         return cli(args)
 
 
 class CLI(LightningCLI):
-    """Lightning's command line for a `ConditionalGAN` on `LabelledImages`."""
+    """`LightningCLI` for a `ConditionalGAN` on `LabelledImages`."""
 
     run_folder: RunFolder | None = None  # of a fit, in the first process
     saved_numerics: Numerics | None = None  # of the checkpoint that the run resumes from
@@ -107,13 +107,13 @@ class CLI(LightningCLI):
             save_config_callback=SaveConfig,
             trainer_defaults={"num_sanity_val_steps": 0},
             seed_everything_default=0,
-            # The module has optimizers of its own: Lightning's `--optimizer` would replace both.
+            # The module configures two optimizers, which Lightning's `--optimizer` would replace by one.
             auto_configure_optimizers=False,
             args=args,
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds the options of a run beside those of the model, the data and the Trainer."""
+        """Adds the options of a run to those of the model, the data and the Trainer."""
         parser.add_argument("--name", type=str | None, default=None, help="The run's name; the config's if not given.")
         parser.add_argument("--runs_dir", type=str, default="runs", help="The folder that holds the folders of runs.")
         parser.add_argument(
@@ -133,17 +133,17 @@ class CLI(LightningCLI):
                 parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Refuses a seed that NumPy's random numbers, which Lightning seeds too, do not take."""
+        """Refuses seeds that NumPy, which Lightning seeds as well, does not accept."""
         super().parse_arguments(parser, args)
         seed = self.config[self.config.subcommand].seed_everything if self.config.subcommand else 0
         if not 0 <= seed < 2**32:
             raise UsageError(f"--seed_everything: expected a number from 0 to {2**32 - 1}, got {seed}; give another")
 
     def _parse_ckpt_path(self) -> None:
-        """The config says what is built, also beside a checkpoint; Lightning would let the checkpoint overrule it."""
+        """Does nothing: Lightning would let a checkpoint's hyperparameters override the config."""
 
     def before_instantiate_classes(self) -> None:
-        """Gives the run a name, and refuses sizes of networks, which the data decides."""
+        """Names the run, chooses what is not given, and checks the options; sizes of networks come from the data."""
         config = self.config[self.subcommand]
         if config.name is None:
             config.name = name_of(map(str, config.config or ()))
@@ -154,7 +154,7 @@ class CLI(LightningCLI):
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
         _check_file("--ckpt_path", config.ckpt_path)
         if self.subcommand == "predict":
-            config.return_predictions = False  # they are written
+            config.return_predictions = False  # a callback writes them
         for group in (*_CALLBACKS, "trainer", "wandb"):
             if not isinstance(given := config.get(group), Namespace) and group != "progress_bar":  # it has no options
                 said = "null" if given is None else repr(given)
@@ -188,27 +188,27 @@ class CLI(LightningCLI):
         return None if found is None else str(found)
 
     def _choose_precision(self) -> None:
-        """Takes the precision of the checkpoint, or the one that suits the machine; `config.yaml` keeps it."""
+        """Chooses the precision of the checkpoint, or one that suits the machine; `config.yaml` records it."""
         config = self.config[self.subcommand]
         if self.subcommand == "fit" and config.ckpt_path is not None:
             self.saved_numerics = saved_numerics(str(config.ckpt_path))
         choose_precision(config.trainer, self.saved_numerics)
 
     def _count_processes(self) -> None:
-        """Takes as many processes as torchrun or SLURM have started, unless the user has said how many."""
+        """Uses all processes that a launcher has started, unless the user has given a number."""
         trainer, started = self.config[self.subcommand].trainer, started_processes()
         if started and trainer.devices == "auto":
             trainer.num_nodes, trainer.devices = started
 
     def _choose_threads(self) -> None:
-        """Takes as many CPU threads as are of use; `config.yaml` keeps the number."""
+        """Chooses the number of CPU threads; `config.yaml` records it."""
         config = self.config[self.subcommand]
         networks, batch_size = (self.model.generator, self.model.discriminator), self.datamodule.batch_size
         config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
 
     def _refuse_options_of_one_optimizer(self) -> None:
         trainer = self.config[self.subcommand].trainer
-        # Lightning's option, its value that changes nothing, and the end of the names of ours
+        # Lightning's option, its neutral value, and the suffix of our options
         options = (("gradient_clip_val", 0, "clip_norm"), ("accumulate_grad_batches", 1, "accumulation"))
         for option, neutral, ours in options:
             if trainer[option] not in (None, neutral):
@@ -218,7 +218,7 @@ class CLI(LightningCLI):
                 )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Builds the Trainer; the loggers of a `fit` come when it begins."""
+        """Builds the Trainer; `before_fit` adds the loggers."""
         config = self.config_init[self.subcommand]
         if self.subcommand != "fit" or isinstance(config.trainer.logger, (bool, type(None))):
             kwargs.setdefault("logger", False)
@@ -229,7 +229,7 @@ class CLI(LightningCLI):
         kwargs["plugins"] = with_cluster(plugins)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (TypeError, ValueError, ImportError, MisconfigurationException) as error:  # Lightning about its options
+        except (TypeError, ValueError, ImportError, MisconfigurationException) as error:  # on options of Lightning
             if isinstance(error, UsageError):
                 raise
             raise UsageError(trainer_message(error, self.config[self.subcommand].trainer)) from error
@@ -237,7 +237,7 @@ class CLI(LightningCLI):
         return trainer
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Builds the Trainer with those of our callbacks that its options and the user's own leave room for."""
+        """Builds the Trainer, without callbacks that its options disable or that the user's callbacks replace."""
         given = config.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         if config.get("enable_progress_bar") is False or any(isinstance(one, AnyProgressBar) for one in given):
@@ -251,13 +251,13 @@ class CLI(LightningCLI):
         return super()._instantiate_trainer(config, callbacks)
 
     def before_fit(self) -> None:
-        """Gives the run its folder, and the loggers that write there."""
+        """Chooses the run folder, and adds the loggers that write there."""
         config, trainer = self.config_init[self.subcommand], self.trainer
         if config.trainer.logger is False or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
             return
-        place = Path(config.runs_dir) / config.name  # nothing is written to it by other processes than the first
+        place = Path(config.runs_dir) / config.name  # only the first process writes to it
         if trainer.is_global_zero:
-            # Without checkpoints nobody would know which rows of its table an earlier run has to take back.
+            # Only `Checkpoints` removes the rows of `metrics.csv` that come after the checkpoint to resume from.
             checkpoint = config.ckpt_path if self._checkpoints() else None
             self.run_folder = resolve_run_dir(checkpoint, config.runs_dir, config.name)
             place = self.run_folder.path
@@ -283,11 +283,11 @@ class CLI(LightningCLI):
             last_words(self.trainer, self.run_folder)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; after a signal, it says how to go on."""
+        """Trains; after a signal, prints how to resume."""
         try:
             self._choose_threads()
             self.trainer.fit(**kwargs)
-        except SystemExit:  # Lightning's answer to Ctrl-C
+        except SystemExit:  # raised by Lightning after Ctrl-C
             if self.trainer.is_global_zero:
                 resume_words(self.trainer, self.run_folder)
             raise SystemExit(128 + (getattr(self._checkpoints(), "stopped_by", None) or signal.SIGINT)) from None
@@ -296,18 +296,18 @@ class CLI(LightningCLI):
         return next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
 
     def _discard_empty_run(self) -> None:
-        """Leaves no folder of a run that has not made a step."""
+        """Removes the folder of a run that has not completed a step."""
         if self.run_folder is None:
             return
         checkpoints = self._checkpoints()
         has_begun = self.trainer.global_step > 0 if checkpoints is None else checkpoints.has_begun
-        # In processes that the Trainer has spawned, the callbacks are others.
+        # If the Trainer spawns processes, they train with copies of the callbacks.
         has_files = any(self.run_folder.path.glob("checkpoints/*")) or (self.run_folder.path / "metrics.csv").exists()
         if not has_begun and not has_files:
             self.run_folder.discard()
 
 
 def _check_file(option: str, path: str | None) -> None:
-    """Refuses what is no file; Lightning's `best` means the best of a run that the same process has made."""
+    """Refuses a path that is no file, also Lightning's `best`, which needs a run in the same process."""
     if path is not None and "://" not in path and not Path(path).is_file():
         raise UsageError(no_such_file(option, path))

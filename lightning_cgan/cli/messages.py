@@ -1,4 +1,4 @@
-"""One line for what jsonargparse says in many: the option as it was typed, what was expected, and what was got."""
+"""Shortens errors of jsonargparse to one line: the option as it was typed, the expected value and the given one."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from lightning_cgan.cli.renamed import CONFIGS, VALUES, new_name
 from lightning_cgan.cli.shipped import SHIPPED, given_configs, is_config
 from lightning_cgan.core.errors import did_you_mean, no_such_file
 
-_MOST = 12  # names that a message lists
+_MOST = 12  # names in a message
 
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is wrong with an option.
+    """An error in an option.
 
     Attributes:
-        key: The option, without its hyphens; empty where the message names none.
-        path: The dotted path of the class that the option is one of, if it is.
-        is_called: Whether the class gets its first argument from us, as an optimizer does.
-        text: What is wrong.
-        parser: The parser that knows the options.
+        key: The option without its hyphens; empty if the message names none.
+        path: The dotted path of the class that the option belongs to; empty if none.
+        is_called: Whether the package supplies the class's first argument, as for an optimizer.
+        text: The message of jsonargparse about the option.
+        parser: The parser of the options.
         given: The command line.
     """
 
@@ -41,12 +41,12 @@ class Complaint:
 
 
 def one_line(message: str, parser: ArgumentParser, given: Sequence[str] = ()) -> str:
-    """Says in one line what jsonargparse says in many.
+    """Shortens a message of jsonargparse to one line.
 
     Args:
-        message: The message of jsonargparse.
-        parser: The parser that it comes from, which knows the options.
-        given: The command line, for the names that were typed.
+        message: The message.
+        parser: The parser that raised it.
+        given: The command line, to find options as they were typed.
     """
     complaint = _innermost(message, parser, given)
     for pattern, explain in _EXPLANATIONS:
@@ -64,7 +64,7 @@ _DEEPER = re.compile(
 
 
 def _innermost(message: str, parser: ArgumentParser, given: Sequence[str]) -> Complaint:
-    """The part of a message that is nested deepest: where several are, that of the first, which the user has named."""
+    """The innermost part of a message; if there are several, that of the first, which the user has named."""
     keys, path, is_called = [], "", False
     while found := _DEEPER.search(message):
         if re.match(r"\s*Unable to load config", message[found.end() :]):
@@ -82,7 +82,7 @@ def _innermost(message: str, parser: ArgumentParser, given: Sequence[str]) -> Co
 
 
 def _block(message: str, found: re.Match[str]) -> str:
-    """What belongs to a heading: the rest of its line, and the lines below that are further in."""
+    """The text under a heading: the rest of its line, and the following lines with deeper indentation."""
     line = message[message.rfind("\n", 0, found.start()) + 1 :]
     rest, *below = message[found.end() :].split("\n")
     inner = takewhile(lambda other: not other.strip() or _depth(other) > _depth(line), below)
@@ -93,7 +93,7 @@ def _depth(line: str) -> int:
     return len(line) - len(line.lstrip(" "))
 
 
-# ---- what is wrong with an option ------------------------------------------------------------------------------------
+# ---- options ---------------------------------------------------------------------------------------------------------
 
 
 def _no_value(match: re.Match[str], complaint: Complaint) -> str:
@@ -132,7 +132,7 @@ def _unknown_config_key(match: re.Match[str], complaint: Complaint) -> str:
 
 
 def _near(wanted: str, known: Sequence[str]) -> str:
-    """Ends a message with the option that is nearest; among those of a group that exists, if it is of one."""
+    """The end of a message, which suggests the most similar option; of the same group, if that exists."""
     group, _, name = wanted.rpartition(".")
     others = [option.rpartition(".")[2] for option in known if group and option.rpartition(".")[0] == group]
     if others:
@@ -215,7 +215,7 @@ def _wrong_union(match: re.Match[str], complaint: Complaint) -> str:
         re.search(pattern, complaint.text) for pattern in (r"Subtypes: \[(.+)\]\n", r"Given value: ([^\n]+)")
     )
     wanted, got = list(parts_of(subtypes[1] if subtypes else "")), given[1] if given else "nothing"
-    wanted = [part for part in wanted if "torch.Tensor" not in part] or wanted  # which nobody can type
+    wanted = [part for part in wanted if "torch.Tensor" not in part] or wanted  # a tensor cannot be typed
     known = class_names(complaint.parser, complaint.key)
     if known and any(part.startswith("list[") for part in wanted):
         example = got if got in known else known[0]
@@ -238,7 +238,7 @@ def _expected(key: str, wanted: Iterable[str], got: str, hint: str | None = None
 
 def _missing(match: re.Match[str], complaint: Complaint) -> str:
     names = [re.sub(r"^ *(fit|validate|test|predict)[.]", "", name).strip() for name in match[1].split(",")]
-    if names in (["checkpoint"], ["source"]):  # of `generate`, `export` and `demo`
+    if names in (["checkpoint"], ["source"]):  # arguments of `generate`, `export` and `demo`
         return f"{names[0]}: expected a file, got none; name one, such as runs/mnist/…/checkpoints/last.ckpt"
     if key := complaint.key:
         return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
@@ -276,7 +276,7 @@ def _no_mapping(match: re.Match[str], complaint: Complaint) -> str:
 
 
 def _which(complaint: Complaint) -> str:
-    """Names the first of the given configs that is none."""
+    """Names the first of the given files that is not a config."""
     wrong = [config for config in given_configs(complaint.given) if not is_config(config)]
     return f" in {wrong[0]}" if wrong else ""
 
@@ -287,7 +287,7 @@ def _number_as_key(match: re.Match[str], complaint: Complaint) -> str:
 
 Explain = Callable[[re.Match[str], Complaint], str]
 
-# What jsonargparse says, from the most to the least telling, and how to say it in one line.
+# Patterns of jsonargparse's messages, from the most to the least specific, and the functions that shorten them
 _EXPLANATIONS: tuple[tuple[str, Explain], ...] = (
     (r"^expected (?:one|at least one) argument", _no_value),
     (r"ignored explicit argument '(.*)'", _too_much),

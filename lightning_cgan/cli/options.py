@@ -1,4 +1,4 @@
-"""What there is to type: the options of a parser, its switches, and the classes that fit an option."""
+"""The options of a parser, its switches, and the classes that an option accepts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lightning_cgan.core.compat import actions_of, linked_targets, type_of
 
 
 def options_of(parser: ArgumentParser) -> list[str]:
-    """The options of a parser, with their hyphens; those of the classes that it makes are none of its own."""
+    """The options of a parser, with their hyphens, without those of the classes that it instantiates."""
     return [option for action in actions_of(parser) for option in action.option_strings if option.startswith("--")]
 
 
 def with_switches(args: Sequence[str], parser: ArgumentParser) -> list[str]:
-    """The same arguments, with a value for each switch: `--overwrite` is `--overwrite=true`, `--no_ema` `--ema=false`.
+    """Gives each switch a value: `--overwrite` becomes `--overwrite=true`, and `--no_ema` becomes `--ema=false`.
 
     Args:
         args: The arguments of a command.
-        parser: Its parser.
+        parser: The parser of the command.
     """
     switches = {option for action in actions_of(parser) if _is_switch(action) for option in action.option_strings}
     known, changed = options_of(parser), []
@@ -42,15 +42,15 @@ def with_switches(args: Sequence[str], parser: ArgumentParser) -> list[str]:
 
 
 def _stands_alone(following: str | None, takes_words: bool) -> bool:
-    """Whether what follows a switch is no value of it."""
+    """Whether the argument after a switch is not its value."""
     if following is None or re.match(r"-(?!\d)", following):
         return True
-    # `generate --overwrite last.ckpt`: a file, where a command takes one
+    # `generate --overwrite last.ckpt`: the file is a positional argument
     return takes_words and (not following.isalnum() or Path(following).exists())
 
 
 def _is_switch(action: Any) -> bool:
-    """Whether an option is true or false in the first place."""
+    """Whether an option is a bool, possibly next to int, null or literals, and a bool or null by default."""
     hint = type_of(action)
     types = get_args(hint) or (hint,)
     is_plain = all(part in (bool, int, NoneType) or get_origin(part) is Literal for part in types)
@@ -58,13 +58,13 @@ def _is_switch(action: Any) -> bool:
 
 
 def parameters_of(path: str, parser: ArgumentParser, key: str, is_called: bool) -> list[str]:
-    """The options that a class takes, but for what others decide.
+    """The options of a class, without those that are linked to other options.
 
     Args:
-        path: Its dotted path.
+        path: The dotted path of the class.
         parser: The parser of the command.
         key: The option whose value the class is.
-        is_called: Whether it gets its first argument from us, as an optimizer does.
+        is_called: Whether the package supplies the class's first argument, as for an optimizer.
     """
     found, linked = _found(path), f"{key}.init_args."
     hidden = {target.removeprefix(linked) for target in linked_targets(parser) if target.startswith(linked)}
@@ -73,16 +73,16 @@ def parameters_of(path: str, parser: ArgumentParser, key: str, is_called: bool) 
         names = ArgumentParser(exit_on_error=False).add_class_arguments(
             found, as_group=False, skip=skip, fail_untyped=False
         )
-    except Exception:  # a class of others' may do anything
+    except Exception:  # a custom class may raise anything
         names = list(signature_of(path))
     return [name for name in names if name not in hidden]
 
 
 def signature_of(path: str) -> Mapping[str, inspect.Parameter]:
-    """The arguments that a class takes, given its dotted path."""
+    """The parameters of a class, given its dotted path."""
     found = _found(path)
     try:
-        # Some releases of Python 3.11 look at `__new__` first, which in our classes takes anything.
+        # Some releases of Python 3.11 inspect `__new__` first, which accepts any arguments in our classes.
         constructor = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
         return inspect.signature(constructor).parameters
     except (TypeError, ValueError):
@@ -98,14 +98,14 @@ def _found(path: str) -> Any:
 
 
 def class_names(parser: ArgumentParser, key: str) -> list[str]:
-    """The names of the classes that fit an option, in the order of the alphabet."""
+    """The names of the classes that an option accepts, in alphabetical order."""
     hints = [type_of(action) for action in actions_of(parser) if action.dest == key]
     leaves = (cls for hint in hints for base in _classes(hint) for cls in _leaves(base))
     return sorted({cls.__name__ for cls in leaves if not cls.__name__.startswith("_")})
 
 
 def _classes(typehint: Any) -> Iterator[type]:
-    """The classes that a type hint mentions, other than Python's own."""
+    """The classes in a type hint, without Python's built-in ones."""
     arguments: Iterable[Any] = typehint if isinstance(typehint, list) else get_args(typehint)
     if isinstance(typehint, type) and not arguments and typehint.__module__ not in ("builtins", "collections.abc"):
         yield typehint
@@ -114,7 +114,7 @@ def _classes(typehint: Any) -> Iterator[type]:
 
 
 def _leaves(base: type) -> Iterator[type]:
-    """A class and its subclasses, as far as they can be instantiated."""
+    """Those of a class and its subclasses that can be instantiated."""
     if not inspect.isabstract(base) and not (base.__subclasses__() and base.__module__.endswith(".base")):
         yield base
     subclasses: list[type] = base.__subclasses__()

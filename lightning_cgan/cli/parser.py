@@ -1,4 +1,4 @@
-"""The argument parser: Lightning's, whose errors are one line that names the nearest thing that exists."""
+"""Lightning's argument parser, with one-line errors that suggest the most similar name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lightning_cgan.cli.trainer_messages import broken_logger
 from lightning_cgan.core.compat import actions_of, type_of
 from lightning_cgan.core.errors import UsageError
 
-# The commands beside Lightning's, each a function whose arguments are its options; imported when it is called.
+# The commands in addition to Lightning's: functions whose arguments are the options, imported when called
 FUNCTIONS = {
     "generate": "lightning_cgan.cli.generate",
     "export": "lightning_cgan.cli.export",
@@ -30,20 +30,21 @@ FUNCTIONS = {
 
 
 class OneLineParser(LightningArgumentParser):
-    """Lightning's parser of command lines and config files, with an error of one line on stderr and exit code 2."""
+    """Lightning's parser of command lines and config files, with one-line errors on stderr and exit code 2."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # An abbreviated option would be taken for the one that it begins, and so a misspelt one go unnoticed.
+        # Without abbreviations, a misspelt option is an error.
         super().__init__(*args, **{"allow_abbrev": False, "parser_mode": MODE, **kwargs})
-        self.given: Sequence[str] = ()  # on the command line, for what errors say of it
+        self.given: Sequence[str] = ()  # the command line, for error messages
 
     def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Any:
-        """Parses as Lightning's parser does; `--config mnist` means the shipped one, if there is no file of that name.
+        """Parses like Lightning's parser, and accepts names of shipped configs and switches without a value.
 
-        A switch is typed as one: `--overwrite`, `--no_ema`. A config that is no text is the user's mistake.
+        `--config mnist` is the shipped config if there is no file of that name. Switches are `--overwrite` or
+        `--no_ema`. A config that is not text is a usage error.
 
         Raises:
-            UsageError: A config says an option twice.
+            UsageError: A config contains an option twice.
         """
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):
@@ -60,7 +61,7 @@ class OneLineParser(LightningArgumentParser):
             self.error(f"Problems parsing config: {error}", error)
 
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
-        """Makes what has been parsed; a logger that cannot be made is the user's mistake."""
+        """Instantiates the parsed classes; a logger that cannot be instantiated is a usage error."""
         try:
             return super().instantiate_classes(*args, **kwargs)
         except ValueError as error:
@@ -69,20 +70,20 @@ class OneLineParser(LightningArgumentParser):
             raise UsageError(broken_logger(str(error))) from error
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Prints what is wrong, and ends the program."""
+        """Prints the error in one line, and exits."""
         if not self.exit_on_error:
-            super().error(message, ex)  # a parser inside another, which tells it in turn
+            super().error(message, ex)  # in a nested parser; the outer one reports it
         parser = getattr(ex, "subcommand_parser", None) or self
         sys.stderr.write(f"error: {one_line(message, parser, getattr(parser, 'given', ()))}\n")
         raise SystemExit(2)
 
 
 def call_function(command: str, args: Sequence[str]) -> None:
-    """Calls the function behind a command of `FUNCTIONS`: arguments without a default go by place, the others by name.
+    """Calls the function of a command in `FUNCTIONS`; parameters without a default are positional arguments.
 
     Args:
-        command: Its name.
-        args: What stands behind the name on the command line.
+        command: The name of the command.
+        args: The arguments after the name.
     """
     function = getattr(import_module(FUNCTIONS[command]), command)
     parser = OneLineParser(prog=f"python -m lightning_cgan {command}", description=None)
@@ -91,14 +92,14 @@ def call_function(command: str, args: Sequence[str]) -> None:
 
 
 def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
-    """Refuses null for what must have a value: jsonargparse lets it through, and a class would stumble over it.
+    """Refuses null for options that need a value, which jsonargparse accepts and classes fail on.
 
     Args:
         parser: The parser of a command.
-        config: What it has parsed.
+        config: The parsed options.
 
     Raises:
-        UsageError: An option is null whose type does not say that it may be; the message names the first.
+        UsageError: An option is null although its type does not allow it; the message names the first one.
     """
     for action in actions_of(parser):
         hint, name = type_of(action), action.dest
@@ -114,7 +115,7 @@ def _refuse_nulls_of_classes(name: str, value: Any) -> None:
     if isinstance(value, Namespace) and "class_path" in value and value.get("init_args"):
         parameters = signature_of(value.class_path)
         for key, given in value.init_args.items():
-            # What has no default is linked to the data, and not known yet.
+            # Parameters without a default are linked to the data, and not known yet.
             if given is None and key in parameters and parameters[key].default not in (None, inspect.Parameter.empty):
                 _refuse_null(f"{name}.{key}", parameters[key].annotation)
             _refuse_nulls_of_classes(f"{name}.{key}", given)

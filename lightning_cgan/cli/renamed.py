@@ -1,4 +1,4 @@
-"""Options and configs of other names once: who types one is told the new one, and an earlier config is read."""
+"""Former names of options, values and configs: errors suggest the new name, and earlier configs are still read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def new_name(option: str) -> str | None:
-    """The present name of an option, without dashes, that had another; none for any other option."""
+    """The current name of a renamed option, without dashes; None for any other option."""
     for old, new in OPTIONS.items():
         if option == old or option.startswith(f"{old}."):
             return new + option.removeprefix(old)
@@ -22,10 +22,10 @@ def new_name(option: str) -> str | None:
 
 
 def with_new_names(text: str) -> str:
-    """A config with the present names in the place of those that it may have from an earlier version.
+    """Replaces former names in a config by the current ones.
 
     Args:
-        text: What a file holds; if that is no YAML, it is left as it is.
+        text: The content of a file; returned unchanged if it is not YAML.
     """
     if not any(old.rpartition(".")[2] in text for old in (*OPTIONS, *(value for _, value in VALUES))):
         return text
@@ -39,7 +39,7 @@ def with_new_names(text: str) -> str:
 
 
 def _changes(node: yaml.Node | None, path: str) -> Iterator[tuple[yaml.Node, str]]:
-    """The scalars that have another name now, and that."""
+    """The scalars to rename, each with its new name."""
     for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
         name = f"{path}{key.value}"
         if name in OPTIONS:

@@ -1,4 +1,4 @@
-"""The configs that come with the package, and those that a command line names."""
+"""Shipped configs by name, and the config files of a command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import yaml
 from lightning_cgan.core.errors import UsageError
 
 _PACKAGE = Path(__file__).parent.parent
-# A wheel has the configs inside the package, a checkout beside it.
+# A wheel contains the configs inside the package, a checkout next to it.
 _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE.parent / "configs"
-# Also those to lay over another, such as `with/tensorboard`
+# Includes overlays such as `with/tensorboard`
 SHIPPED = {file.relative_to(_CONFIGS).with_suffix("").as_posix(): file for file in _CONFIGS.rglob("*.yaml")}
 
 _OPTIONS = ("--config", "-c")
@@ -20,7 +20,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def with_shipped(args: Sequence[str]) -> list[str]:
-    """The same arguments, with the paths of configs that are shipped in the place of their names."""
+    """Replaces the names of shipped configs by their paths."""
     changed = []
     for option, value, arg in _pairs(args):
         is_name = option in _OPTIONS and value in SHIPPED and not Path(value).is_file()
@@ -29,20 +29,20 @@ def with_shipped(args: Sequence[str]) -> list[str]:
 
 
 def given_configs(args: Sequence[str]) -> list[Path]:
-    """The files of configs that a command line names, and that exist."""
+    """The existing config files that a command line names."""
     named = [Path(value) for option, value, arg in _pairs(args) if option in _OPTIONS and arg != option]
     return [file for file in named if file.is_file()]
 
 
 def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Each argument, with the option that it is the value of, and the value."""
+    """Each argument as (its option, its value, the argument); a value without `=` belongs to the option before it."""
     for before, arg in zip(["", *args], args, strict=False):
         option, value = arg.split("=", 1) if "=" in arg else (before, arg)
         yield option, value, arg
 
 
 def is_config(file: Path) -> bool:
-    """Whether a file holds options and their values."""
+    """Whether a file contains a YAML mapping of options to values."""
     try:
         return isinstance(yaml.load(file.read_text(encoding="utf-8"), _Loader), dict)
     except (yaml.YAMLError, ValueError, OSError):
@@ -50,15 +50,15 @@ def is_config(file: Path) -> bool:
 
 
 def check_keys(file: Path) -> None:
-    """Refuses a config that says an option twice: YAML's reader takes the last of them, and nobody knows.
+    """Refuses a config that contains an option twice, of which YAML readers silently use the last.
 
     Raises:
-        UsageError: It does.
+        UsageError: An option is there twice.
     """
     try:
         left = [(yaml.compose(file.read_text(encoding="utf-8"), _Loader), "")]
     except (yaml.YAMLError, ValueError, OSError):
-        return  # jsonargparse tells what is wrong with it
+        return  # jsonargparse reports the error
     while left:
         node, place = left.pop()
         lines: dict[str, int] = {}

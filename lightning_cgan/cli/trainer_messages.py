@@ -1,4 +1,4 @@
-"""What Lightning says of its own options, with the option that it is about."""
+"""One-line messages for errors that Lightning raises about its own options."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from lightning.pytorch import Trainer
 from lightning_cgan.cli.hints import as_typed
 
 _DEFAULTS = {name: parameter.default for name, parameter in inspect.signature(Trainer).parameters.items()}
-# What a message has in the place of an option, or of its value
+# Words that messages use for an option or its value
 _ALIASES = {"max_time": "Timer", "tpu": "xla"}
 _CLASS = re.compile(r"class_path='(?:\w+\.)*(\w+)'")
 
 
 def trainer_message(error: Exception, options: Mapping[str, Any]) -> str:
-    """One line about an option that the Trainer does not take.
+    """One line about an option that the Trainer refuses.
 
     Args:
-        error: What Lightning has raised.
+        error: The error that Lightning has raised.
         options: The options of the Trainer.
     """
     reason = _sentence(error)
@@ -38,7 +38,7 @@ def trainer_message(error: Exception, options: Mapping[str, Any]) -> str:
 
 
 def message_of_lightning(error: BaseException) -> str | None:
-    """One line about what Lightning refuses later on; none if the error is none of its own, or about no option.
+    """One line about an error that Lightning raises later; None if it is not Lightning's, or about no option.
 
     Args:
         error: Any error.
@@ -50,7 +50,7 @@ def message_of_lightning(error: BaseException) -> str | None:
     reason = _sentence(error)
     name = _named(reason, [name for name in _DEFAULTS if re.search(rf"`{name}\b|\b{name}=", reason)])
     if isinstance(error, ValueError) and name is None:
-        return None  # it may be about anything
+        return None  # not necessarily about an option
     return f"--trainer.{name}: {reason}" if name else f"--trainer: {reason}"
 
 
@@ -59,7 +59,7 @@ def _sentence(error: BaseException) -> str:
 
 
 def _named(reason: str, names: list[str]) -> str | None:
-    """The option that is named first."""
+    """The option that the message names first."""
     places = {}
     for name in names:
         if found := re.search(rf"(?<![\w.])({name}|{_ALIASES.get(name, name)})(?!\w)", reason):
@@ -68,7 +68,7 @@ def _named(reason: str, names: list[str]) -> str | None:
 
 
 def _valued(reason: str, options: Mapping[str, Any]) -> str | None:
-    """The option whose value is mentioned: such as a strategy, or the class of a callback."""
+    """The first option whose value the message mentions, such as a strategy or the class of a callback."""
     for name, value in options.items():
         words = [value] if isinstance(value, str) else _CLASS.findall(str(value))
         for word in words:
@@ -79,7 +79,7 @@ def _valued(reason: str, options: Mapping[str, Any]) -> str | None:
 
 
 def broken_logger(message: str) -> str:
-    """What the constructor of a logger says, among what jsonargparse has tried beside it.
+    """One line with the error of a logger's constructor, from jsonargparse's list of all types that it has tried.
 
     Args:
         message: The message of jsonargparse.

@@ -1,1 +1,1 @@
-"""A trained generator in formats that others read, and back from them."""
+"""Export of a trained generator to other formats, and loading from them."""

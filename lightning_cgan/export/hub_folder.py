@@ -1,4 +1,4 @@
-"""A generator as a folder in the layout of the Hugging Face Hub."""
+"""Writing a generator as a folder in the layout of the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ def write_folder(
     name: str,
     folder: Path,
 ) -> None:
-    """Fills a folder with weights, config, model card and pictures, and reads it again.
+    """Writes weights, config, model card and pictures to a folder, and checks it by loading it.
 
     Args:
-        generator: What is exported, on the CPU and in evaluation mode.
-        metadata: What is known of it.
-        training: What is known of its run.
+        generator: The network to export, on the CPU and in evaluation mode.
+        metadata: Its metadata.
+        training: Facts about its training, for the card.
         report: Its scores, if there are any.
         name: The title of the card.
-        folder: Where the files go.
+        folder: The folder to write to.
 
     Raises:
-        UsageError: The generator cannot say how it was built, or what is read again makes other images.
+        UsageError: The generator's config is not serializable, or the loaded generator makes other images.
     """
     try:
         pretrained = PretrainedGenerator(to_config(generator), metadata.latents, list(metadata.class_names))
@@ -49,9 +49,9 @@ def write_folder(
         raise UsageError(f"--out: {expected}, got one with {names}; name a file in .onnx or .pt2") from error
     pretrained.generator.load_state_dict(generator.state_dict())
     text = card_text(name, generator, metadata, training, report, ON_THE_HUB)
-    (folder / "README.md").write_text(text, encoding="utf-8")  # first: the mixin writes a card of its own otherwise
+    (folder / "README.md").write_text(text, encoding="utf-8")  # first, else the mixin writes its own card
     pretrained.save_pretrained(folder)
-    (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode)  # safetensors lets nobody else read it
+    (folder / "model.safetensors").chmod((folder / "README.md").stat().st_mode)  # safetensors bars other users
     count = len(metadata.class_names)
     labels = torch.arange(count).repeat_interleave(_COLUMNS)
     latents = torch.cat([metadata.sample_latents(label, _COLUMNS, LatentSampler()) for label in range(count)])

@@ -1,4 +1,4 @@
-"""Reading a checkpoint into a module."""
+"""Loading a checkpoint into a `ConditionalGAN`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_cgan.training.checkpointing import build_from
 
 
 def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
-    """Builds the module of a checkpoint, with the names of its classes: their numbers, where it does not know better.
+    """Loads the module of a checkpoint, and the names of its classes: their numbers if it contains no names.
 
     Raises:
         UsageError: There is no such checkpoint, module or device.
@@ -26,12 +26,12 @@ def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> t
     import_all(imports)
     chosen = _device(device)
     try:
-        read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the one before, where this one is damaged
+        read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the previous one if this one is damaged
         module = build_from(ConditionalGAN, read).to(chosen)
     except UsageError as error:
         said = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
         raise UsageError(f"checkpoint: {said}") from error
-    except Exception as error:  # what a description names may fail in many ways
+    except Exception as error:  # the classes in a config raise many kinds of errors
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         expected = "expected one that a ConditionalGAN wrote and this version can build again"
         raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason}); name another") from error
@@ -39,7 +39,7 @@ def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> t
 
 
 def import_all(imports: str | None) -> None:
-    """Imports the modules that `--imports` names, with commas between them.
+    """Imports the modules of `--imports`, which are separated by commas.
 
     Raises:
         UsageError: There is no such module.
@@ -63,7 +63,7 @@ def _device(name: str) -> str:
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
         reason = str(error).partition("\n")[0]
         raise UsageError(f"--device: expected one of this machine, got {name} ({reason}); cpu always is") from error
     return chosen

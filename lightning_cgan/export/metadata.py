@@ -1,4 +1,4 @@
-"""What must be known of a generator beside its weights, to make images with it."""
+"""The metadata of an exported generator: what generating images needs besides the network."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lightning_cgan.networks.sampler import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class ExportMetadata:
-    """Goes along with a generator, as metadata of a file.
+    """Describes the classes, images and latents of a generator.
 
     Attributes:
         class_names: The name of each class.
-        latent_dim: The number of latents of an image.
+        latent_dim: The number of latents per image.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        latents: The distribution of the latents that it was trained with.
+        latents: The distribution of the latents in training.
         lightning_cgan: The version of the package that wrote the file.
     """
 
@@ -38,26 +38,26 @@ class ExportMetadata:
 
     @classmethod
     def of(cls, sampler: Sampler, class_names: Sequence[str]) -> Self:
-        """Those of a trained module, or of a generator that was exported."""
+        """The metadata of a trained module, or of an exported generator."""
         network = sampler.generator
         sizes = (network.latent_dim, network.image_channels, network.image_size)
         return cls(tuple(class_names), *sizes, sampler.latents, version("lightning_cgan"))
 
     def sample_latents(self, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
-        """The latents of the first images of a class, shape (count, latent_dim): those that `generate` takes."""
+        """The latents of the first images of a class, shape (count, latent_dim), the same that `generate` uses."""
         return latent_sampler.first([label], count, self.latent_dim, self.latents)
 
     def to_texts(self) -> dict[str, str]:
-        """As texts: what is none is JSON."""
+        """All values as strings; other types are encoded as JSON."""
         values = dataclasses.asdict(self)
         return {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Self:
-        """Reads what `to_texts` has written.
+        """Reads the result of `to_texts`.
 
         Raises:
-            ValueError: It was not written by `to_texts`.
+            ValueError: The strings are not a result of `to_texts`.
         """
         names = {field.name for field in dataclasses.fields(cls)}
         if not names <= texts.keys():

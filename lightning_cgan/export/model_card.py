@@ -55,11 +55,11 @@ No report: run `python -m lightning_cgan test` with the checkpoint, and export i
 
 @dataclass(frozen=True)
 class Training:
-    """What a checkpoint knows of its run.
+    """Facts about the training of a generator, from its checkpoint.
 
     Attributes:
-        steps: How many were made.
-        data: What the data module has told, if it was one of the package's; see `LabelledImages.about_training`.
+        steps: The number of training steps.
+        data: Facts about the training data, if from a data module of the package; see `LabelledImages.about_training`.
         averaged: Whether the weights are a moving average.
     """
 
@@ -80,11 +80,11 @@ def card_text(
 
     Args:
         name: The title.
-        generator: What was exported.
-        metadata: What is known of it.
-        training: What is known of its run.
+        generator: The exported network.
+        metadata: Its metadata.
+        training: Facts about its training.
         report: Its scores, if there are any.
-        front: What programs read, for the YAML at the top.
+        front: The machine-readable part, which becomes the YAML at the top.
     """
     module = class_path(type(generator)).rpartition(".")[0]
     own_import = "" if module.partition(".")[0] == "lightning_cgan" else f"import {module}\n\n"

@@ -1,4 +1,4 @@
-"""A generator as one file: ONNX, or a program of PyTorch's. Both take labels and latents, and return images."""
+"""A generator as one file, ONNX or a PyTorch program (`.pt2`), which maps labels and latents to images."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Make = Callable[[Tensor, Tensor], Tensor]  # labels (N,) int64 and latents (N, l
 
 TOLERANCE = 1e-4
 _METADATA = "lightning_cgan.json"
-_BATCH = {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails at the largest number that there is
+_BATCH = {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails on the largest integer
 
 
 class _LabelsFirst(nn.Module):
-    """A generator with its inputs in the order, and by the names, that the files have."""
+    """A generator whose inputs have the order and the names that the files use."""
 
     def __init__(self, generator: Generator) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class _LabelsFirst(nn.Module):
 
 
 def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
-    """Writes an ONNX file: `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the metadata.
+    """Writes an ONNX file that maps `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the metadata.
 
     Raises:
-        UsageError: The generator does something that ONNX cannot say, or the file makes other images.
+        UsageError: The generator contains an operation that ONNX lacks, or the file makes other images.
     """
     with extra("onnx"):
         import onnxruntime  # noqa: F401
@@ -66,10 +66,10 @@ def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> No
 
 
 def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
-    """Reads what `write_onnx` has written.
+    """Reads a file that `write_onnx` has written.
 
     Raises:
-        UsageError: The file is another.
+        UsageError: `write_onnx` has not written the file.
     """
     with extra("onnx"):
         import onnxruntime
@@ -89,25 +89,25 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
 
 
 def write_program(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
-    """Writes a program of PyTorch's with `torch.export.save`: labels (N,) and latents (N, latent_dim) to images.
+    """Writes a PyTorch program with `torch.export.save` that maps labels (N,) and latents (N, latent_dim) to images.
 
     Raises:
-        UsageError: The generator does something that `torch.export` cannot follow, or the file makes other images.
+        UsageError: `torch.export` cannot trace the generator, or the file makes other images.
     """
     network = _LabelsFirst(generator).eval()
     with _exporting(generator):
         program = torch.export.export(network, _examples(metadata, 2), dynamic_shapes=(_BATCH, _BATCH))
-        buffer = BytesIO()  # PyTorch wants a name in .pt2, which an unfinished file has not
+        buffer = BytesIO()  # PyTorch requires the suffix .pt2, which a temporary file lacks
         torch.export.save(program, buffer, extra_files={_METADATA: json.dumps(metadata.to_texts())})
     file.write_bytes(buffer.getvalue())
     check_images(network, read_program(file)[1], metadata)
 
 
 def read_program(file: Path) -> tuple[ExportMetadata, Make]:
-    """Reads what `write_program` has written. A file of others' can run code, as PyTorch says: know where it is from.
+    """Reads a file that `write_program` has written. According to PyTorch, such a file can run code: trust its source.
 
     Raises:
-        UsageError: The file is another.
+        UsageError: `write_program` has not written the file.
     """
     texts = {_METADATA: ""}
     with _reading(file):
@@ -124,7 +124,7 @@ def read_program(file: Path) -> tuple[ExportMetadata, Make]:
 
 @torch.no_grad()
 def check_images(network: nn.Module, make: Make, metadata: ExportMetadata) -> None:
-    """Compares what a file makes with what it was made from: one image alone, and images of all classes together.
+    """Compares images of a file with those of its network, for a batch of one and for a batch of all classes.
 
     Raises:
         UsageError: An image differs.
@@ -136,7 +136,7 @@ def check_images(network: nn.Module, make: Make, metadata: ExportMetadata) -> No
             shapes = f"images of shape {tuple(expected.shape)}, got a file that makes {tuple(found.shape)}"
             raise UsageError(f"--out: expected {shapes}; name a folder, which is exact")
         difference = float((found - expected).abs().max())
-        if not difference <= TOLERANCE:  # also of NaN
+        if not difference <= TOLERANCE:  # also true of NaN
             wanted = f"expected a file that makes the generator's images within {TOLERANCE:g}"
             raise UsageError(f"--out: {wanted}, got one that is {difference:.2g} off; name a folder, which is exact")
 
@@ -149,11 +149,11 @@ def _examples(metadata: ExportMetadata, count: int) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _exporting(generator: Generator) -> Iterator[None]:
-    """Keeps back what PyTorch says on the way, and tells in one line what it cannot export."""
+    """Silences PyTorch during an export, and reports an error in one line."""
     try:
         with _silence("torch.onnx"):
             yield
-    except Exception as error:  # networks can do anything, and so fail in many ways
+    except Exception as error:  # networks raise many kinds of errors
         raise UsageError(
             f"--out: expected a generator that PyTorch can export, got {type(generator).__name__} "
             f"({_reason(error)}); name a folder, which keeps the network as it is"
@@ -164,14 +164,14 @@ def _exporting(generator: Generator) -> Iterator[None]:
 def _reading(file: Path) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # a broken file fails in many ways
+    except Exception as error:  # a broken file raises many kinds of errors
         expected = "expected a file that export wrote"
         raise UsageError(f"source: {expected}, got {file}, which is none ({_reason(error)}); name another") from error
 
 
 @contextmanager
 def _silence(name: str) -> Iterator[None]:
-    """Keeps back warnings, and what a logger says; an error is told by whoever catches it."""
+    """Silences warnings and a logger, but no exceptions."""
     logger = logging.getLogger(name)
     was_disabled, logger.disabled = logger.disabled, True
     try:

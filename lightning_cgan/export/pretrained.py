@@ -1,4 +1,4 @@
-"""A trained generator alone, in the layout that the Hugging Face Hub has for PyTorch modules."""
+"""`PretrainedGenerator`, a trained generator in the Hugging Face Hub's layout for PyTorch modules."""
 
 from __future__ import annotations
 
@@ -22,28 +22,36 @@ with extra("hub"):
     from huggingface_hub import PyTorchModelHubMixin
 
 
-# What model cards tell programs.
+# The machine-readable part of model cards
 ON_THE_HUB: dict[str, Any] = {
     "library_name": "lightning_cgan",
-    "pipeline_tag": "unconditional-image-generation",  # of the Hub's tasks the nearest
+    "pipeline_tag": "unconditional-image-generation",  # the closest of the Hub's tasks
     "tags": ["gan", "conditional-gan", "image-generation", "pytorch-lightning"],
 }
 
 
 class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_HUB)):
-    """A generator that has been trained: what `export` writes to a folder.
+    """A trained generator, as `export` writes it to a folder.
 
-    `PretrainedGenerator.from_pretrained(place)` builds it from such a folder, or from a repository on the Hugging Face
+    `PretrainedGenerator.from_pretrained(place)` loads it from such a folder or from a repository on the Hugging Face
     Hub; `save_pretrained` and `push_to_hub` write one. See `huggingface_hub.PyTorchModelHubMixin`.
 
+    Example:
+        >>> sizes = {"num_classes": 10, "image_channels": 1, "image_size": 28}
+        >>> network = {"class_path": "lightning_cgan.MLPGenerator", "init_args": sizes}
+        >>> pretrained = PretrainedGenerator(network)
+        >>> pretrained.generate([0, 0, 9], seed=0).shape
+        torch.Size([3, 1, 28, 28])
+
     Args:
-        generator: How the network is built, in plain values: its `class_path` and its `init_args`. A class of your own
-            must have been imported: a file of others' imports nothing, since that would run code.
-        latents: The distribution of the latents that it was trained with.
+        generator: The config of the network, in plain values: its `class_path` and its `init_args`. A custom class must
+            be imported first: loading a file imports nothing, since that would run code of its author.
+        latents: The distribution of the latents in training.
         class_names: The name of each class; their numbers if not given.
 
     Raises:
-        UsageError: The description names a class of a module that nobody has imported, or none of a generator.
+        UsageError: `generator` names a class that is not a generator or whose module is not imported, or `latents` or
+            `class_names` do not fit.
     """
 
     def __init__(
@@ -72,29 +80,29 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
             return cast(Self, super()._from_pretrained(**options))
         except (OSError, UsageError):
             raise
-        except Exception as error:  # weights of another network fail in many ways
+        except Exception as error:  # weights of another network raise many kinds of errors
             reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
             expected = "expected the weights of the generator that config.json describes"
             raise UsageError(f"model.safetensors: {expected}, got others ({reason}); export it again") from error
 
     def forward(self, labels: Tensor, latents: Tensor) -> Tensor:
-        """Makes images: labels (N,) and latents (N, latent_dim) -> images (N, C, H, W) in [-1, 1]."""
+        """Generates images: labels (N,) and latents (N, latent_dim) -> images (N, C, H, W) in [-1, 1]."""
         return cast(Tensor, self.generator(latents, labels))
 
 
 def read_folder(folder: Path) -> PretrainedGenerator:
-    """Reads a folder that `save_pretrained` has written, without a word.
+    """Reads a folder that `save_pretrained` has written, without printing anything.
 
     Raises:
-        UsageError: The folder is another.
+        UsageError: `save_pretrained` has not written the folder.
     """
     try:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError("no config.json")
-        with redirect_stdout(None):  # where the mixin says that it loads
+        with redirect_stdout(None):  # the mixin prints that it loads
             return PretrainedGenerator.from_pretrained(folder)
     except UsageError:
         raise
-    except Exception as error:  # a broken file fails in many ways
+    except Exception as error:  # a broken file raises many kinds of errors
         expected, reason = "expected a folder that export wrote", f"{type(error).__name__}: {error}"
         raise UsageError(f"source: {expected}, got {folder}, which is none ({reason}); name another") from error

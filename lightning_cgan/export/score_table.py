@@ -1,4 +1,4 @@
-"""The report of `test`, as a table of scores."""
+"""The scores in `report.json` as a Markdown table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_cgan.core.errors import UsageError, no_such_file, printable
 from lightning_cgan.evaluation.protocol import FORMAT
 from lightning_cgan.runs.folder import report_folder
 
-# Of `scores` and `scores_of_real_images`: the key, how it is written, and what it is.
+# The entries of `scores` and `scores_of_real_images`: key, title, number format and description
 _SCORES = (
     ("gan_test", "GAN-test", "{:.2%}", "images that a judge gives their own label"),
     ("judge_fid", "judge FID", "{:.2f}", "Fréchet distance from test images, by the features of the judge"),
@@ -37,11 +37,11 @@ _STUDENTS = (
 
 @dataclass(frozen=True)
 class ScoredReport:
-    """What a model card tells of a report.
+    """The part of a report that a model card shows.
 
     Attributes:
-        table: The scores beside those of real images, as a table in Markdown, with a line about the protocol.
-        picture: The picture beside it, if there is one.
+        table: The scores next to those of real images, as a Markdown table, with a line about the protocol.
+        picture: The file `report.png`, if there is one.
     """
 
     table: str
@@ -49,10 +49,11 @@ class ScoredReport:
 
 
 def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
-    """Finds the report of a checkpoint, if there is one: the file that is given, or that which `test` has written.
+    """Finds the report of a checkpoint: the given file or, by default, the one that `test` has written, if any.
 
     Raises:
-        UsageError: What is given is no report, or one of another checkpoint. Where it was only found, a line says so.
+        UsageError: The given file is no report, or that of another checkpoint. Of a file that was not given, this is
+            printed instead.
     """
     file = Path(given) if given is not None else report_folder(checkpoint) / "report.json"
     if not file.is_file():
@@ -67,7 +68,7 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
         if report["checkpoint"].get("sha256") in (None, hashlib.sha256(checkpoint.read_bytes()).hexdigest()):
             return scored
         message = f"expected the report of {checkpoint}, got {file}, which is of another"
-    except Exception as error:  # a broken file fails in many ways
+    except Exception as error:  # a broken file raises many kinds of errors
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         message = f"expected a report.json that test wrote, got {file} ({reason})"
     if given is not None:
@@ -91,7 +92,7 @@ def _table(report: dict[str, Any]) -> str:
     protocol, data = report["protocol"], report["data"]
     said = {"protocol": protocol["name"], "data": data["name"], "version": report["versions"]["lightning_cgan"]}
     said |= {"seeds": protocol["seeds"], "judge": report["judge"]["sha256"][:16]}
-    told = {key: in_markdown(value) for key, value in said.items()}  # by a file that may be somebody else's
+    told = {key: in_markdown(value) for key, value in said.items()}  # the file may be from an untrusted author
     lines = ["| score | generated | real images | what it is |", "|---|---|---|---|"]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     lines += [

@@ -1,4 +1,4 @@
-"""A trained generator, however it was kept."""
+"""Loading a trained generator from a checkpoint, an exported folder or an ONNX file."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from lightning_cgan.networks.sampler import Sampler
 
 @dataclass(frozen=True)
 class Source:
-    """Makes images, whatever stands behind.
+    """A generator from any kind of file.
 
     Attributes:
-        metadata: What is known of the generator.
-        make: Takes labels (N,) int64 and latents (N, latent_dim); returns images (N, C, H, W), in [-1, 1], on the CPU.
-        mixes: Whether labels may be mixtures of classes too, (N, num_classes).
+        metadata: The metadata of the generator.
+        make: Maps labels (N,) int64 and latents (N, latent_dim) to images (N, C, H, W), in [-1, 1], on the CPU.
+        mixes: Whether labels may also be mixtures of classes, (N, num_classes).
     """
 
     metadata: ExportMetadata
@@ -31,14 +31,14 @@ class Source:
 
 
 def load_source(path: str, imports: str | None = None) -> Source:
-    """Opens a checkpoint, or what `export` wrote: a folder or an ONNX file. A program of PyTorch's is refused.
+    """Opens a checkpoint, or a folder or ONNX file written by `export`; refuses a PyTorch program (`.pt2`).
 
     Args:
         path: The file or folder.
-        imports: Modules to import first, with the networks of your own that it names.
+        imports: Modules of custom networks to import first.
 
     Raises:
-        UsageError: There is no such thing, it is broken, or it names a module that nobody has imported.
+        UsageError: The file or folder does not exist, is broken, or names a class whose module is not imported.
     """
     source = Path(path)
     if not source.exists():
@@ -49,7 +49,7 @@ def load_source(path: str, imports: str | None = None) -> Source:
         expected = "expected a checkpoint, a folder or an ONNX file"
         raise UsageError(f"source: {expected}, got {source}, which could run code of others'; export one of those")
     if source.is_dir():
-        from lightning_cgan.export.pretrained import read_folder  # which needs an extra
+        from lightning_cgan.export.pretrained import read_folder  # needs an extra
 
         import_all(imports)
         generator = read_folder(source)
@@ -58,7 +58,7 @@ def load_source(path: str, imports: str | None = None) -> Source:
 
 
 def _of_sampler(sampler: Sampler, class_names: Sequence[str]) -> Source:
-    sampler.eval()  # now, since the threads of a page would switch it on and off for one another
+    sampler.eval()  # once: threads of the demo would switch the mode for each other
 
     def make(labels: Tensor, latents: Tensor) -> Tensor:
         return sampler.generate(labels, latents).float().cpu()
