@@ -1,1 +1,1 @@
-"""What every room may use and what imports none: errors, random numbers, images, files, descriptions of objects."""
+"""Modules that all others may use, and that import none of them: errors, random numbers, images, files, configs."""

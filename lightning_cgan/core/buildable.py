@@ -1,8 +1,8 @@
-"""Which classes a file may name, and be built.
+"""The classes that files may name and have built.
 
-The public networks, losses, penalties, augmentations and auxiliary classifiers, the package's and others' that are
-imported already; PyTorch's layers, optimizers and schedulers by their public names; and optimizers and schedulers of
-others that are imported.
+These are: public networks, losses, penalties, augmentations and auxiliary classifiers, of this package and of other
+modules that are already imported; PyTorch's layers, optimizers and schedulers by their public names; and optimizers and
+schedulers of other imported modules.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_cgan.core.errors import UsageError, printable
 from lightning_cgan.core.serialization import ConfigMixin, attribute
 
-FACTORIES = (Optimizer, LRScheduler)  # which want weights first: what is built is a function of those
+FACTORIES = (Optimizer, LRScheduler)  # their first argument is the weights: a factory that takes them is built instead
 _OF_TORCH = ((nn, nn.Module), (torch.optim, Optimizer), (lr_scheduler, LRScheduler), (swa_utils, LRScheduler))
 
 
 def part_classes() -> tuple[type, ...]:
-    """The classes of what a module is put together from, such as networks and losses, and of factories."""
+    """The base classes of the parts of a module, such as networks and losses, and of factories."""
     return *(kind for kind in ConfigMixin.__subclasses__() if kind.is_part), *FACTORIES
 
 
 def find_class(path: str, file: str) -> type:
-    """Finds the class that a path means. It is compared with the names of those that there are, and leads nowhere.
+    """Finds a class by its path, by comparison with the paths of known classes: nothing is imported.
 
     Args:
-        path: Text of a file's.
-        file: The file, as messages call it.
+        path: Text from a file.
+        file: The file, as named in messages.
 
     Raises:
-        UsageError: It means none that may be built.
+        UsageError: No class that may be built has this path.
     """
     name = path.rpartition(".")[2]
     for cls in _buildable():
@@ -53,7 +53,7 @@ def find_class(path: str, file: str) -> type:
 def _buildable() -> Iterator[type]:
     for module, base in _OF_TORCH:
         for name, found in vars(module).items():
-            # Wrappers such as `DataParallel` are no layers.
+            # Wrappers such as `DataParallel` are not layers.
             is_there = isinstance(found, type) and issubclass(found, base) and not name.startswith("_")
             if is_there and found.__module__.startswith(("torch.nn.modules.", "torch.optim.")):
                 yield found
@@ -77,11 +77,11 @@ def is_of_torch(cls: type) -> bool:
 
 
 def _paths(cls: type) -> Iterator[str]:
-    """The paths by which a class can be imported: from its module, and from the packages around that."""
+    """The paths that import a class: from its module, and from the packages that contain the module."""
     found: Any = sys.modules.get(cls.__module__)
     for name in cls.__qualname__.split("."):
         found = None if found is None else vars(found).get(name)
-    if found is not cls:  # a class within a function, or of a module that is there no longer
+    if found is not cls:  # a class inside a function, or of a module that was removed
         return
     yield f"{cls.__module__}.{cls.__qualname__}"
     package = cls.__module__.rpartition(".")[0]

@@ -1,8 +1,8 @@
-"""Builds what files describe in plain values, and nothing else.
+"""Build objects from their descriptions in files, and from nothing else.
 
-Whoever builds an object runs the code of its class, so a file must not choose that code. What it holds is never read as
-text: a description is a mapping with `class_path` and, if there are any, `init_args`, as `to_config` writes it. Its
-path is compared with the names of the classes that may be built (`core/buildable.py`), and leads nowhere by itself.
+Building an object runs the code of its class, so a file must not choose that code. Text from a file is never parsed: a
+description is a mapping with `class_path` and, optionally, `init_args`, as `to_config` writes it. Its path is only
+compared with the names of the classes that may be built (`core/buildable.py`); nothing is imported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lightning_cgan.core.errors import UsageError, did_you_mean, printable
 
 T = TypeVar("T")
 
-# Of values, and steps from the outside in: a file can hold itself, and so be endless.
+# The limits of values and of nesting: containers in a file can be circular.
 _LARGEST, _DEEPEST = 100_000, 50
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
@@ -33,7 +33,7 @@ _DAMAGED = "take another file, or write this one anew"
 
 @dataclass(frozen=True)
 class _Location:
-    """Where in which file a value stands, for messages."""
+    """The position of a value in a file, for messages."""
 
     file: str
     names: tuple[str, ...] = ()
@@ -50,12 +50,12 @@ def build(description: Any, kind: type[T], file: str) -> T:
     """Builds one object.
 
     Args:
-        description: What a file says, whatever that is.
-        kind: The class of the object, or one of those above it.
-        file: The file, as messages call it.
+        description: The untrusted content of a file.
+        kind: The class of the object, or a base class.
+        file: The file, as named in messages.
 
     Raises:
-        UsageError: It describes no such object, or one that must not or cannot be built.
+        UsageError: The description is not of such an object, or the object must not or cannot be built.
     """
     location = _Location(file)
     _check_plain(description, location)
@@ -67,10 +67,10 @@ def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: s
     """Builds a module from its arguments.
 
     Args:
-        cls: Its class.
-        described: Its arguments by their names, as the file says. What the class does not take is passed over.
-        given: Arguments that are there already, and count more.
-        file: The file, as messages call it.
+        cls: The class of the module.
+        described: The arguments from the file, by name. Arguments that the class does not take are skipped.
+        given: Existing arguments, which take precedence.
+        file: The file, as named in messages.
 
     Raises:
         UsageError: An argument cannot be built, or the module cannot be built from them.
@@ -81,7 +81,7 @@ def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: s
     hints, takes_others = _parameters(cls)
     arguments = dict(given)
     for name, value in described.items():
-        is_known = name in hints or (takes_others and not name.startswith("_"))  # Lightning's own begin like that
+        is_known = name in hints or (takes_others and not name.startswith("_"))  # Lightning's keys begin with _
         if is_known and name not in given:
             _check_plain(value, location.inner(name))
             arguments[name] = _fit(value, hints.get(name, Any), location.inner(name))
@@ -92,7 +92,7 @@ def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: s
 
 
 def _check_plain(value: Any, location: _Location) -> None:
-    """Refuses what is no plain value, and what is endless."""
+    """Refuses values that are not plain, and containers that are too large, too deep or circular."""
     waiting, count = [(value, 0)], 0
     while waiting:
         item, depth = waiting.pop()
@@ -108,7 +108,7 @@ def _check_plain(value: Any, location: _Location) -> None:
 
 
 def _fit(value: Any, hint: Any, location: _Location, plain: bool = False) -> Any:
-    """A value as the argument that a type hint describes; descriptions in it are built, unless all must be plain."""
+    """Fits a value to a type hint; descriptions within it are built, or refused if `plain`."""
     options = list(_options(hint))
     if isinstance(value, Mapping) and "class_path" in value:
         if plain:
@@ -125,7 +125,7 @@ def _fit(value: Any, hint: Any, location: _Location, plain: bool = False) -> Any
 
 
 def _options(hint: Any) -> Iterator[Any]:
-    """The types of a union, and what stands for any type."""
+    """The members of a union; hints that cannot be checked become `Any`."""
     if get_origin(hint) in (Union, types.UnionType):
         for part in get_args(hint):
             yield from _options(part)
@@ -136,7 +136,7 @@ def _options(hint: Any) -> Iterator[Any]:
 
 
 def _has_kind(value: Any, option: Any) -> bool:
-    """Whether a plain value is one of a type, without a look at what is within; what is unknown here takes anything."""
+    """Whether a plain value matches a type, ignoring its contents; unknown types match any value."""
     origin = get_origin(option) or option
     if origin is Literal:
         return any(type(value) is type(one) and value == one for one in get_args(option))
@@ -153,7 +153,7 @@ def _has_kind(value: Any, option: Any) -> bool:
 
 
 def _inner(value: Any, option: Any, location: _Location, plain: bool) -> Any:
-    """The same value, with all that is within it fitted; tuples become tuples again."""
+    """The same value with its contents fitted; lists become tuples where the hint says so."""
     origin, hints = get_origin(option) or option, get_args(option)
     if isinstance(value, Mapping):
         hint = hints[1] if origin in _MAPPINGS and len(hints) == 2 else Any
@@ -212,7 +212,7 @@ def _build(description: Mapping[str, Any], options: Sequence[Any], location: _Lo
 
 
 def _way(cls: type, option: Any, has_arguments: bool) -> str | None:
-    """Whether an argument of a type takes an instance of a class, or the class or a function that makes one, if any."""
+    """Whether an argument takes an instance of a class, or a factory (the class or a partial); None for neither."""
     is_factory = issubclass(cls, FACTORIES)
     as_described = "factory" if is_factory or is_of_torch(cls) or not has_arguments else "instance"
     origin, inner = get_origin(option), get_args(option)
@@ -220,7 +220,7 @@ def _way(cls: type, option: Any, has_arguments: bool) -> str | None:
         made = [part for part in _options(inner[-1]) if part is not type(None)]
         if all(_is_class(part) for part in made):
             return "factory" if any(_is_one(cls, part) for part in made) else None
-        return as_described  # what is called for something else
+        return as_described  # a callable with another purpose
     if option is Any or option in (type, collections.abc.Callable, Callable):
         return as_described
     if _is_class(option) and option not in (*_SEQUENCES, *_MAPPINGS):
@@ -235,37 +235,37 @@ def _is_class(option: Any) -> bool:
 def _is_one(cls: type, base: type) -> bool:
     try:
         return issubclass(cls, base)
-    except TypeError:  # a protocol that cannot tell
+    except TypeError:  # a protocol without runtime checks
         return True
 
 
 def _arguments(cls: type, given: Mapping[str, Any], location: _Location) -> dict[str, Any]:
-    """The arguments of a class; PyTorch's own take plain values only, since some would call what they are given."""
+    """Builds the arguments of a class; PyTorch's classes get plain values only, since some call their arguments."""
     hints, takes_others = _parameters(cls)
     arguments = {}
     for name, value in given.items():
         if name in hints or takes_others:
             arguments[name] = _fit(value, hints.get(name, Any), location.inner(name), plain=is_of_torch(cls))
-        elif not is_of_torch(cls) or value not in (None, False):  # what a newer PyTorch has, and is switched off
+        elif not is_of_torch(cls) or value not in (None, False):  # else unset, in a newer PyTorch
             remedy = did_you_mean(name, hints).removeprefix("; ") or f"it takes {', '.join(hints) or 'none'}"
             raise location.refusal(f"options of {cls.__name__}", _shown(name), remedy)
     return arguments
 
 
 def _parameters(cls: type) -> tuple[dict[str, Any], bool]:
-    """The type hints of what a constructor takes by name, and whether it takes other names too.
+    """The type hints of a constructor's parameters, and whether it takes other names too.
 
-    What a constructor hands on to one above it is looked up there.
+    Arguments that it forwards to a base class are looked up there.
     """
     hints: dict[str, Any] = {}
     takes_others = None
     for constructor in [vars(owner)["__init__"] for owner in cls.__mro__[:-1] if "__init__" in vars(owner)]:
         try:
             known = get_type_hints(constructor)
-        except Exception:  # names that only a type checker imports
+        except Exception:  # names imported only for type checking
             known = {}
         parameters = list(inspect.signature(constructor).parameters.values())[1:]
-        for parameter in parameters[1:] if issubclass(cls, FACTORIES) else parameters:  # what they want first is left
+        for parameter in parameters[1:] if issubclass(cls, FACTORIES) else parameters:  # without the weights
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 hint = known.get(parameter.name, Any)
                 hints.setdefault(parameter.name, hint if parameter.default is not None else Union[hint, None])  # noqa: UP007 - not every hint knows `|`
@@ -281,6 +281,6 @@ def _call(cls: type[T], arguments: Mapping[str, Any], location: _Location) -> T:
         return cls(**arguments)
     except UsageError as error:
         raise UsageError(f"{location.file}: {error}") from error
-    except Exception as error:  # values that a constructor does not expect fail in many ways
+    except Exception as error:  # unexpected values can raise any exception
         reason = f"{type(error).__name__}: {_shown(' '.join(str(error).split()), 200)}"
         raise location.refusal(f"what a {cls.__name__} can be built from", f"other values ({reason})") from error

@@ -1,4 +1,4 @@
-"""Names of classes, which may come from anybody's folders and files."""
+"""Check and escape class names, which come from untrusted folders and files."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from lightning_cgan.core.errors import UsageError, printable
 
 
 def check_names(where: str, names: Iterable[str]) -> None:
-    """Refuses names that no file can hold: with NUL, or with half a character, as bytes that are no UTF-8 give.
+    """Refuses names that cannot be written to a file: with NUL, or with surrogates from invalid UTF-8.
 
     Args:
-        where: Where they stand, for the message.
+        where: The source of the names, for the message.
         names: The names.
 
     Raises:
-        UsageError: A name is such.
+        UsageError: A name cannot be written.
     """
     for name in names:
         if re.search("[\0\ud800-\udfff]", name):
@@ -25,12 +25,12 @@ def check_names(where: str, names: Iterable[str]) -> None:
 
 
 def in_markdown(text: object, limit: int = 80) -> str:
-    """A text of others' that is nothing but text on a page of Markdown, and stays within its line and its cell.
+    """Escapes untrusted text for Markdown, so that it stays plain text within its line and table cell.
 
     Args:
         text: The text.
-        limit: The most characters of it that are shown.
+        limit: The most characters to show.
     """
     shown = printable(" ".join(str(text).split()), limit)
-    # As a number, a sign means itself: no link, picture, tag, code or formula begins with it.
+    # A numeric character reference is literal: it cannot start a link, image, tag, code or formula.
     return re.sub(r"[^\w \-/,…]|_", lambda found: f"&#{ord(found[0])};", shown)

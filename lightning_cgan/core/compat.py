@@ -1,10 +1,10 @@
-"""The private parts of PyTorch, Lightning, jsonargparse and argparse that the package needs; no other file touches any.
+"""All private parts of PyTorch, Lightning, jsonargparse and argparse that the package uses; no other file uses any.
 
-Any release may change them without a word: `tests/core/test_compat.py` asks for each, and says what breaks without it.
-A link leads to where one is defined, or to where a public way to the same has been asked for.
+Any release may change them without notice: `tests/core/test_compat.py` checks each, and reports what breaks without it.
+Each link points to the definition, or to a request for a public way to do the same.
 
-At the top nothing but Python's own is imported, since `core` knows no Lightning, and `__main__` comes here before it
-imports PyTorch.
+At module level only Python's standard library is imported: `core` must not import Lightning, and `__main__` imports
+this file before PyTorch.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-# Ends the process at once, which no library can catch as it can SystemExit. Python documents it, underscore and all:
+# Ends the process at once; unlike SystemExit, no library can catch it. It is documented, despite the underscore:
 # https://docs.python.org/3/library/os.html#os._exit
 exit_at_once = os._exit
 
 # ---- PyTorch: modules ------------------------------------------------------------------------------------------------
 
-# Under which attributes a module keeps what it is made of. The public iterators make a list of it in each call; a graph
-# compares the attributes themselves in each step.
+# The attributes in which a module stores its parts. The public iterators build a list in each call; a graph compares
+# the attributes themselves in each step.
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/modules/module.py
 PARTS_OF_MODULE = ("_parameters", "_buffers", "_modules")
 
-# The attribute that `module.compile()` sets; PyTorch has no function that says whether a module is compiled.
+# The attribute that `module.compile()` sets; PyTorch has no public check whether a module is compiled.
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/modules/module.py
 COMPILED_CALL = "_compiled_call_impl"
 
-# Where modules and tensors keep their hooks: these can be registered in a public way, but not asked for.
+# Where modules and tensors store their hooks: there is a public way to register them, but not to list them.
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/modules/module.py
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_tensor.py
 HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 HOOKS_OF_TENSORS = (attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks"))
 
-# How often a tensor has been written to, which PyTorch's autograd counts for itself.
+# How often a tensor has been modified in place, as counted by autograd.
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_tensor.py
 version_of = attrgetter("_version")
 
 
 def hooks_of_all_modules() -> tuple[dict[int, Any], ...]:
-    """The hooks that every module calls, by kind: the live dictionaries, for which there is no public function.
+    """The global hooks that every module calls, by kind: the live dictionaries, which have no public accessor.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/modules/module.py
     """
@@ -55,7 +55,7 @@ def hooks_of_all_modules() -> tuple[dict[int, Any], ...]:
 
 
 def is_batch_norm(module: nn.Module) -> bool:
-    """Whether a module is batch normalisation of any kind: the class that all kinds are made of has no public name.
+    """Whether a module is batch normalisation of any kind: the common base class has no public name.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/modules/batchnorm.py
     """
@@ -70,18 +70,18 @@ def is_compiled_in_place(module: nn.Module) -> bool:
 
 
 def original_of(module: nn.Module) -> nn.Module | None:
-    """What `torch.compile(module)` is wrapped around, if a module is such a wrapper, whose class is private, too.
+    """The module inside a wrapper that `torch.compile(module)` returned, whose class is private; None for others.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_dynamo/eval_frame.py
     """
-    is_wrapper = "_orig_mod" in module._modules  # which has no `get` in modules of TorchScript
+    is_wrapper = "_orig_mod" in module._modules  # it has no `get` in TorchScript modules
     return module._modules["_orig_mod"] if is_wrapper else None
 
 
 def is_compiled_alone(module: nn.Module) -> bool:
-    """Whether a module is compiled, in place, as a wrapper, or by a `forward` of its own that `torch.compile` made.
+    """Whether a module is compiled: in place, as a wrapper, or by its own `forward`, compiled with `torch.compile`.
 
-    Nothing public tells such a function from any other.
+    There is no public way to recognise such a function.
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_dynamo/eval_frame.py
     """
     if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
@@ -90,7 +90,7 @@ def is_compiled_alone(module: nn.Module) -> bool:
 
 
 def convert_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> None:
-    """Puts each parameter and buffer through a function: `to` and `float` are made of it, but convert all alike.
+    """Applies a function to each parameter and buffer; the public `to` and `float` convert all in the same way.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/modules/module.py
     """
@@ -101,10 +101,10 @@ def convert_tensors(module: nn.Module, convert: Callable[[Tensor], Tensor]) -> N
 
 
 def foreach(operation: str) -> Callable[..., Any]:
-    """An operation on many tensors at once, such as `add_`: PyTorch's optimizers are made of them.
+    """An operation on many tensors at once, such as `add_`; PyTorch's optimizers are built on these.
 
-    To be asked for once, when a module is imported: steps call what is returned, with nothing in between.
-    The public way has been asked for in https://github.com/pytorch/pytorch/pull/193607
+    Call it once, when a module is imported: steps then call the result without overhead.
+    The public way has been requested in https://github.com/pytorch/pytorch/pull/193607
     """
     import torch
 
@@ -113,9 +113,9 @@ def foreach(operation: str) -> Callable[..., Any]:
 
 
 def flatten(tree: Any) -> tuple[list[Any], Callable[[Iterable[Any]], Any]]:
-    """The leaves of nested containers, and what puts others in their places.
+    """The leaves of nested containers, and a function that rebuilds the containers with other leaves.
 
-    The public way has been asked for in https://github.com/pytorch/pytorch/issues/65761
+    The public way has been requested in https://github.com/pytorch/pytorch/issues/65761
     """
     from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -124,7 +124,7 @@ def flatten(tree: Any) -> tuple[list[Any], Callable[[Iterable[Any]], Any]]:
 
 
 def watching_modes() -> list[Any]:
-    """The modes that see each operation, but for those of `torch.device`; PyTorch lets one enter them, but not ask.
+    """The active modes that intercept operations, except those of `torch.device`; there is no public accessor.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/overrides.py
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/utils/_python_dispatch.py
@@ -139,7 +139,7 @@ def watching_modes() -> list[Any]:
 
 
 def mode_counters() -> tuple[Callable[[], int], Callable[[], int]]:
-    """What counts the modes of `watching_modes`, of both kinds: cheap enough for each step, as lists of them are not.
+    """Two functions that count the modes of `watching_modes`, of each kind: cheap enough to call in every step.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/overrides.py
     """
@@ -149,9 +149,9 @@ def mode_counters() -> tuple[Callable[[], int], Callable[[], int]]:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the CPU multiplies bfloat16 by itself, as far as this release of PyTorch can tell.
+    """Whether the CPU multiplies bfloat16 natively, as far as this release of PyTorch can tell.
 
-    `torch.cpu.get_capabilities`, which is public, is not in the oldest release that the package runs with.
+    The public `torch.cpu.get_capabilities` is missing in the oldest supported release.
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/cpu/__init__.py
     """
     import torch
@@ -162,13 +162,13 @@ def multiplies_bfloat16() -> bool:
 
 # ---- PyTorch: optimizers and schedules -------------------------------------------------------------------------------
 
-# Where optimizers keep their hooks: these can be registered in a public way, but not asked for.
+# Where optimizers store their hooks: there is a public way to register them, but not to list them.
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/optim/optimizer.py
 HOOKS_OF_OPTIMIZERS = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
-# Attributes of schedules, which are the keys of their states, too: those that one is made of, the steps at which one
-# follows another, the user's function that a CyclicLR calls, and what they keep for themselves, which differs between
-# releases. The mark is that of the `step` which a schedule gives its optimizer, to see it called.
+# Attributes of schedulers, which are also the keys of their states: the schedulers that one consists of, the steps at
+# which the next one starts, the user's function that a CyclicLR calls, and internal values, which differ between
+# releases. The mark is on the `step` that a scheduler sets on its optimizer to notice its calls.
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/optim/lr_scheduler.py
 PARTS_OF_SCHEDULE, MILESTONES, FUNCTION_OF_SCHEDULE = "_schedulers", "_milestones", "_scale_fn_custom"
 BOOKKEEPING_OF_SCHEDULES = {"_step_count", "_is_initial", "_get_lr_called_within_step", "_last_lr", "verbose"}
@@ -176,7 +176,7 @@ MARK_OF_SCHEDULE = "_wrapped_by_lr_sched"
 
 
 def hooks_of_all_optimizers() -> tuple[dict[int, Any], ...]:
-    """The hooks that the steps of every optimizer call: the live dictionaries, for which there is no public function.
+    """The global hooks that every optimizer's step calls: the live dictionaries, which have no public accessor.
 
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/optim/optimizer.py
     """
@@ -186,9 +186,9 @@ def hooks_of_all_optimizers() -> tuple[dict[int, Any], ...]:
 
 
 def takes_found_inf(optimizer: Optimizer) -> bool:
-    """Whether an optimizer un-scales and skips within its step, as fused ones do, so that no CPU need wait for a GPU.
+    """Whether an optimizer un-scales and skips within its step, as fused ones do, so that the CPU need not wait.
 
-    PyTorch's `GradScaler` asks like this, too.
+    PyTorch's `GradScaler` does the same check.
     https://github.com/pytorch/pytorch/blob/v2.7.0/torch/amp/grad_scaler.py
     """
     return bool(getattr(optimizer, "_step_supports_amp_scaling", False))
@@ -198,10 +198,11 @@ def takes_found_inf(optimizer: Optimizer) -> bool:
 
 
 def count_step(counted: Any, optimizers: Iterable[Optimizer]) -> None:
-    """Moves the Trainer's clock after a step that no optimizer of Lightning's has made.
+    """Advances the Trainer's step counter after a step that no `LightningOptimizer` has made.
 
-    A `LightningOptimizer` does that in `step` alone, and PyTorch's optimizers leave the mark there that schedules look
-    for. What should move the clock is discussed in https://github.com/Lightning-AI/pytorch-lightning/issues/17958
+    A `LightningOptimizer` advances it only in `step`, and PyTorch's optimizers then set the attribute that schedulers
+    check. What should advance the counter is discussed in
+    https://github.com/Lightning-AI/pytorch-lightning/issues/17958
     """
     counted._on_before_step()
     counted._on_after_step()
@@ -210,16 +211,16 @@ def count_step(counted: Any, optimizers: Iterable[Optimizer]) -> None:
 
 
 def pass_over_batches(epoch_loop: Any) -> None:
-    """Lets a run that resumes behind the last batch of an epoch finish that, and train on no further batch before.
+    """Makes a run that resumes after the last batch of an epoch end that epoch without another batch.
 
-    Lightning does so where a validation has run, and asks nothing else.
+    Lightning does so only if a validation has run.
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
     """
     epoch_loop.val_loop._has_run = True
 
 
 def set_steps_of_loggers(fit_loop: dict[str, Any], steps: int) -> None:
-    """Sets the count that is the axis of Lightning's loggers, in the state of a loop as checkpoints have it.
+    """Sets the step count that Lightning's loggers use as their axis, in the state of a loop in a checkpoint.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
     """
@@ -227,7 +228,7 @@ def set_steps_of_loggers(fit_loop: dict[str, Any], steps: int) -> None:
 
 
 def forget_loader(fit_loop: Any) -> None:
-    """Lets Lightning ask for its training loader again: it gives one the state of a checkpoint then, and only then.
+    """Makes Lightning request its training loader again: only then does it load the loader's state.
 
     Lightning's search for a batch size does the same.
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/fit_loop.py
@@ -236,7 +237,7 @@ def forget_loader(fit_loop: Any) -> None:
 
 
 def runs_validation_next(fit_loop: Any) -> bool:
-    """Whether a batch that has just ended is one that Lightning validates behind: six options and loops decide that.
+    """Whether Lightning validates after the batch that has just ended, which depends on six options and loops.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
     """
@@ -247,7 +248,7 @@ def runs_validation_next(fit_loop: Any) -> bool:
 
 
 def has_comm_hook(strategy: Any) -> bool:
-    """Whether a strategy reduces gradients in a way of the user's, which it is given when it is made, and keeps.
+    """Whether a strategy was created with a custom communication hook, which reduces gradients.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/strategies/ddp.py
     """
@@ -255,7 +256,7 @@ def has_comm_hook(strategy: Any) -> bool:
 
 
 def leave_out_static_graph(ddp: Any) -> None:
-    """Takes `static_graph` from the options that a `DDPStrategy` hands on to DDP when a run begins.
+    """Removes `static_graph` from the options that a `DDPStrategy` passes to DDP when a run begins.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/strategies/ddp.py
     """
@@ -263,7 +264,7 @@ def leave_out_static_graph(ddp: Any) -> None:
 
 
 def replace_layer_sync(strategy: Any, sync: Any) -> None:
-    """Gives a strategy another `LayerSync`, if it has one, that of `sync_batchnorm`; there is no option for it.
+    """Replaces the `LayerSync` of a strategy, if `sync_batchnorm` has set one; there is no option for it.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/strategies/parallel.py
     """
@@ -272,7 +273,7 @@ def replace_layer_sync(strategy: Any, sync: Any) -> None:
 
 
 def spawns_processes(strategy: Any) -> bool:
-    """Whether a strategy runs in processes that end with the run, such as `ddp_spawn`: its launcher's class says so.
+    """Whether a strategy, such as `ddp_spawn`, runs in processes that end with the run, by its launcher's class.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/strategies/launchers/multiprocessing.py
     """
@@ -282,7 +283,7 @@ def spawns_processes(strategy: Any) -> bool:
 
 
 def cluster_environment_of(trainer: Any) -> Any:
-    """What a Trainer knows of who has started its process; strategies of a single device do not have it.
+    """The Trainer's cluster environment, which knows what started the process; single-device strategies lack it.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/trainer/connectors/accelerator_connector.py
     """
@@ -290,13 +291,13 @@ def cluster_environment_of(trainer: Any) -> Any:
 
 
 def rename_rates(monitor: Any, rename: Callable[[Optimizer, str, list[str]], list[str]]) -> None:
-    """Lets a `LearningRateMonitor` rename what it logs: it has no option for optimizers without a schedule.
+    """Makes a `LearningRateMonitor` rename what it logs: it has no option for optimizers without a scheduler.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/lr_monitor.py
 
     Args:
         monitor: The callback.
-        rename: From an optimizer, the monitor's name for it, and its names for the groups of it, to other names.
+        rename: Maps an optimizer, the monitor's name for it, and the names of its parameter groups to new names.
     """
 
     def update_name(optimizer: Optimizer, name: str, *others: Any) -> list[str]:
@@ -307,7 +308,7 @@ def rename_rates(monitor: Any, rename: Callable[[Optimizer, str, list[str]], lis
 
 
 def saves_by_time(checkpoint: Any) -> bool:
-    """Whether a `ModelCheckpoint` has a `train_time_interval`, which it keeps for itself.
+    """Whether a `ModelCheckpoint` has a `train_time_interval`, which has no public attribute.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/model_checkpoint.py
     """
@@ -315,23 +316,23 @@ def saves_by_time(checkpoint: Any) -> bool:
 
 
 def forget_anonymous(logger: Any) -> None:
-    """Takes `anonymous` from what a `WandbLogger` hands on: it does so with a None, too, and W&B warns of any value.
+    """Removes `anonymous` from the arguments that a `WandbLogger` passes on, even as None: W&B warns about any value.
 
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loggers/wandb.py
     """
     getattr(logger, "_wandb_init", {}).pop("anonymous", None)
 
 
-# The hyperparameter that names what Lightning builds a module with, where its command line has made the checkpoint.
+# The hyperparameter that names the function with which Lightning builds a module, in checkpoints of its command line.
 # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/core/saving.py
 INSTANTIATOR_KEY = "_instantiator"
 
 
 def load_plain(path: Any, map_location: Any = None) -> Any:
-    """Reads plain values and tensors from a file, a URL, or a file that is open, as `load_from_checkpoint` does.
+    """Reads plain values and tensors from a path, a URL or an open file, as `load_from_checkpoint` does.
 
-    Lightning has no public function that reads all three, and builds nothing from them. Without a `map_location`,
-    tensors go where they were, if that is there.
+    Lightning has no public function that reads all three without building objects. Without a `map_location`, tensors
+    are loaded to their original device if it is available.
     https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/core/saving.py
     """
     from lightning.fabric.utilities.cloud_io import _load
@@ -344,13 +345,13 @@ def load_plain(path: Any, map_location: Any = None) -> Any:
 
 
 def actions_of(parser: Any) -> Sequence[Any]:
-    """What a parser takes; to be had in a public way: https://github.com/python/cpython/issues/144932."""
+    """The arguments of a parser; a public way has been requested in https://github.com/python/cpython/issues/144932."""
     actions: Sequence[Any] = parser._actions
     return actions
 
 
 def type_of(action: Any) -> Any:
-    """The type hint of an argument: to jsonargparse's actions, the public `type` is something else, or nothing.
+    """The type hint of an argument: for jsonargparse's actions, the public `type` is something else, or None.
 
     https://github.com/mauvilsa/jsonargparse/blob/v4.53.0/jsonargparse/_typehints.py
     """
@@ -358,7 +359,7 @@ def type_of(action: Any) -> Any:
 
 
 def linked_targets(parser: Any) -> list[str]:
-    """The arguments that `link_arguments` has given a source, and nobody may type.
+    """The arguments that `link_arguments` sets from others, and that users cannot set.
 
     https://github.com/mauvilsa/jsonargparse/blob/v4.53.0/jsonargparse/_link_arguments.py
     """

@@ -1,4 +1,4 @@
-"""What the processes of a run tell one another, in plain `torch.distributed`."""
+"""Communication between the processes of a run, in plain `torch.distributed`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _copy_each_ = foreach("copy_")
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over all processes, in one message.
+    """Replaces each gradient by its mean over all processes, in one all-reduce.
 
-    A parameter without a gradient in one process counts as zero there, and keeps none where it has none anywhere.
+    A missing gradient counts as zero; where all processes have none, none is set.
     """
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
@@ -33,27 +33,27 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 @torch.no_grad()
 def average_buffers(network: nn.Module) -> None:
-    """Replaces what each process measured of its own images, such as batch statistics, by the mean over all."""
+    """Replaces buffers that depend on a process's own images, such as batch statistics, by their mean."""
     _average([buffer for buffer in network.buffers() if buffer.is_floating_point()])
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows of all processes, in the order of the whole batch, of which each process has every n-th row."""
+    """The rows of all processes, in the order of the whole batch, of which each of n processes has every n-th row."""
     shares = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
     dist.all_gather(shares, rows)
     return torch.stack(shares, dim=1).flatten(0, 1)
 
 
 def agree(rows: int, fault: str, device: torch.device) -> list[int]:
-    """How many rows each process has, unless something is wrong in one: then that is raised in all of them.
+    """The number of rows in each process; an error in one process is raised in all of them.
 
     Args:
-        rows: The number of rows of this process.
-        fault: What is wrong in it; nothing, if it is empty.
-        device: What they tell one another lies there.
+        rows: The number of rows in this process.
+        fault: The error message of this process; empty if there is no error.
+        device: Where the exchanged tensors are.
 
     Raises:
-        UsageError: Something is wrong in a process.
+        UsageError: A process has an error.
     """
     own = torch.tensor([[rows, bool(fault)]], device=device)
     counts, is_wrong = gather_rows(own).T.tolist()
@@ -75,9 +75,9 @@ def _average(tensors: Sequence[Tensor]) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation with the statistics of all processes, for devices on which PyTorch's own does not work.
+    """Batch normalisation with statistics over all processes, for devices that PyTorch's own does not support.
 
-    It takes features of any number of dimensions; its class is the nearest one whose name is public.
+    It accepts features of any number of dimensions; `BatchNorm2d` is merely the nearest public base class.
     """
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a user did wrong, in one line."""
+"""Errors that users can fix, as one line each."""
 
 from __future__ import annotations
 
@@ -12,29 +12,30 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-_LONGEST_NAME = 200  # most file systems take 255 bytes, of which an unfinished file needs some
+_LONGEST_NAME = 200  # most file systems allow 255 bytes; unfinished files add some
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """Spells out what cannot be printed, such as the escape character, and cuts off what is too long.
+    """Escapes unprintable characters, such as the escape character, and truncates long text.
 
     Args:
-        text: Any text, also of others' files.
-        limit: The most characters that are left.
+        text: Any text, also from untrusted files.
+        limit: The most characters to keep.
     """
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…"
 
 
 class UsageError(ValueError):
-    """A mistake that the user can mend.
+    """A mistake that the user can fix.
 
-    The message names the option as the user typed it, shows what was expected and what was got, and ends with the
-    remedy. The command line prints it as one line, without a traceback, and ends with exit code 2.
+    The message names the option as the user typed it, the expected and the actual value, and ends with a remedy. The
+    command line prints it as one line, without a traceback, and exits with code 2.
 
     Args:
-        message: The message. What cannot be printed is spelt out: names from files may hold what a terminal would obey.
+        message: The message. Unprintable characters are escaped: names from files may hold control sequences of
+            terminals.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -42,23 +43,23 @@ class UsageError(ValueError):
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on, through nobody's mistake; the command line says so in one line, with exit code 1."""
+    """A run cannot continue, through no fault of the user; the command line prints one line, with exit code 1."""
 
 
 class FusionError(Exception):
-    """A step does something that no graph can hold; nothing has been changed."""
+    """A step contains an operation that a graph cannot capture; nothing has been changed."""
 
 
 class MissingExtraError(UsageError, ImportError):
-    """A package is not installed that only a part of this one needs."""
+    """A package that only a part of this one needs is not installed."""
 
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Says what to install, where an import fails of a package that only a part of this one needs.
+    """Turns an import error of an optional package into a message that names what to install.
 
     Args:
-        name: The extra that brings it, as `pip install "lightning_cgan[name]"` has it.
+        name: The extra that installs it, as in `pip install "lightning_cgan[name]"`.
 
     Raises:
         MissingExtraError: The package is not installed.
@@ -72,20 +73,20 @@ def extra(name: str) -> Iterator[None]:
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Refuses a number below 1; none at all is fine.
+    """Refuses a number below 1; None is valid.
 
     Raises:
-        UsageError: The number is 0 or negative.
+        UsageError: The number is below 1.
     """
     if value is not None and value < 1:
         raise UsageError(f"{option}: expected 1 or more, got {value}; give a positive number")
 
 
 def check_seed(option: str, seed: int | None) -> None:
-    """Refuses a seed that does not fit 64 signed bits; none at all is fine.
+    """Refuses a seed that is not a signed 64-bit integer; None is valid.
 
     Raises:
-        UsageError: It does not, or is no whole number.
+        UsageError: The seed does not fit, or is not a whole number.
     """
     try:
         struct.pack("q", 0 if seed is None else seed)
@@ -94,10 +95,11 @@ def check_seed(option: str, seed: int | None) -> None:
 
 
 def check_name(option: str, name: str) -> None:
-    """Refuses what is no name for folders within another one.
+    """Refuses a name that is not valid for nested folders within another folder.
 
     Raises:
-        UsageError: It is empty, leads out of that folder, has letters that no file may have, or is too long.
+        UsageError: The name is empty, leads out of the folder, has characters that file names cannot have, or is too
+            long.
     """
     parts = name.split("/")
     if not name.isprintable() or any(part in ("", ".", "..") for part in parts):
@@ -112,7 +114,7 @@ def check_name(option: str, name: str) -> None:
 
 
 def check_truncation(option: str, limit: float | None) -> None:
-    """Refuses what is no limit of latents; none at all is fine.
+    """Refuses an invalid truncation limit of latents; None is valid.
 
     Raises:
         UsageError: The limit is 0, negative or not finite.
@@ -122,14 +124,14 @@ def check_truncation(option: str, limit: float | None) -> None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Ends an error message with the known name that is nearest to a misspelt one.
+    """Suggests the known name nearest to a misspelt one, as the end of an error message.
 
     Args:
-        name: The name that nobody knows.
-        known: The names that exist.
+        name: The unknown name.
+        known: The known names.
 
     Returns:
-        `; did you mean …?`, or an empty string where nothing known is near.
+        `; did you mean …?`, or an empty string if no known name is near.
     """
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = get_close_matches(name.lower(), by_lower_case, n=1)
@@ -138,19 +140,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def writing(option: str, path: Path) -> Iterator[None]:
-    """Makes one line of what a disk says that is full, read-only or gone.
+    """Turns errors of a disk that is full, read-only or gone into one line.
 
     Args:
-        option: The option that names the place.
-        path: Where something is written.
+        option: The option that names the path.
+        path: The path to write to.
 
     Raises:
-        UsageError: It cannot be written.
+        UsageError: The path cannot be written to.
     """
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and "(os error " not in str(error):  # which a library in Rust raises
+        if not isinstance(error, OSError) and "(os error " not in str(error):  # from libraries in Rust
             raise
         has_no_room = getattr(error, "errno", None) in _NO_ROOM or "(os error 28)" in str(error)
         remedy = "make room, or name another" if has_no_room else "name another"
@@ -159,7 +161,7 @@ def writing(option: str, path: Path) -> Iterator[None]:
 
 
 def kind_of(path: Path) -> str | None:
-    """What a path is that is no file, in words; none for a file, and for nothing at all."""
+    """Describes a path that is not a regular file, such as `a folder`; None for a file or a missing path."""
     try:
         mode = path.lstat().st_mode
         if stat.S_ISLNK(mode):
@@ -174,11 +176,11 @@ def kind_of(path: Path) -> str | None:
 
 
 def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str:
-    """Says that a path is no file, or that there is none, with the name of the nearest one in its folder.
+    """The message for a path that does not exist or is not a file, with the most similar name in its folder.
 
     Args:
         option: The option that names the file.
-        path: What is no file.
+        path: The path.
         also_known: Files in other folders that may be meant.
     """
     if kind := kind_of(Path(path)):
@@ -186,7 +188,7 @@ def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str
     folder, name = Path(path).parent, Path(path).name
     try:
         beside = [file for file in folder.iterdir() if file.name != name]
-    except OSError:  # no such folder, or one that may not be read
+    except OSError:  # a missing or unreadable folder
         beside = []
     hint = did_you_mean(name, (file.name for file in [*beside, *also_known]))
     return f"{option}: no such file: {path}{hint or '; check the path'}"

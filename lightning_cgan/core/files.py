@@ -1,4 +1,4 @@
-"""What is kept on disk: written whole, or not at all, whatever kills the process or the machine meanwhile."""
+"""Write files and folders atomically: complete or not at all, even if the process or the machine is stopped."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ _UNFINISHED = ".unfinished"
 
 
 def cache_folder() -> Path:
-    """Where judges and ceilings are kept: $LIGHTNING_CGAN_CACHE, else `lightning_cgan` in the user's cache.
+    """Where Judges and their scores of real images are cached: $LIGHTNING_CGAN_CACHE, else the user's cache.
 
-    A user without a home, as in a container, has none: then it is a folder for temporary files.
+    A Judge is the reference classifier of a data set. The user's cache is `lightning_cgan` in $XDG_CACHE_HOME or
+    `~/.cache`; for a user without a home, as in a container, it is in the folder for temporary files.
     """
     if chosen := os.environ.get("LIGHTNING_CGAN_CACHE"):
         return Path(os.path.expanduser(chosen))
@@ -28,11 +29,11 @@ def cache_folder() -> Path:
 
 
 def write_to_cache(file: Path, content: bytes) -> None:
-    """Writes a file of the cache, whole; where that is not possible, a warning says so, and nothing depends on it.
+    """Writes a file to the cache atomically; if that fails, it only warns.
 
     Args:
         file: The file, in `cache_folder()`.
-        content: What it is to hold.
+        content: The content of the file.
     """
     try:
         write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
@@ -45,20 +46,19 @@ def write_to_cache(file: Path, content: bytes) -> None:
 
 
 def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool = False, sync: bool = True) -> None:
-    """Lets somebody write a file under another name in its folder, and renames it once it is safely on the disk.
+    """Writes a file under a temporary name in its own folder, and renames it once it is safely on disk.
 
-    A rename within one folder either happens or does not, which a move from a folder for temporary files does not
-    promise: that may lie on another disk. Content and folder are synced, since a machine that loses its power may
-    otherwise keep the new name without the content.
+    A rename within one folder is atomic; a move from a folder for temporary files is not, since that may be on another
+    disk. File and folder are synced; otherwise a power failure may keep the new name without the content.
 
     Args:
-        file: The file; its folder is made.
+        file: The file; its folder is created.
         write: Writes to the path that it is given.
-        keep_backup: Whether what the file held before stays, as `backup_path(file)`.
-        sync: Whether a machine that loses its power keeps it, too: many small files can do without.
+        keep_backup: Whether to keep the previous content, as `backup_path(file)`.
+        sync: Whether the file must survive a power failure; omit this for many small files.
 
     Raises:
-        OSError: The disk is full, or the folder may not be written to. The file is as it was.
+        OSError: The disk is full, or the folder cannot be written to. The file is unchanged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _beside(file)
@@ -77,14 +77,14 @@ def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool 
 
 
 def write_atomic_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Lets somebody write a folder under another name beside it, and renames it once it is complete.
+    """Writes a folder under a temporary name next to its place, and renames it once it is complete.
 
     Args:
-        folder: The folder; what it held is removed then.
+        folder: The folder; its previous content is then removed.
         write: Writes into the folder that it is given.
 
     Raises:
-        OSError: The disk is full, or the place may not be written to. The folder is as it was.
+        OSError: The disk is full, or the place cannot be written to. The folder is unchanged.
     """
     unfinished, old = _beside(folder), _beside(backup_path(folder))
     unfinished.mkdir(parents=True)
@@ -103,19 +103,19 @@ def write_atomic_folder(folder: Path, write: Callable[[Path], object]) -> None:
 
 
 def backup_path(file: Path) -> Path:
-    """Where the content that a file had before is kept."""
+    """Where the previous content of a file is stored."""
     return file.with_name(f"{file.name}.previous")
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what killed processes have left in a folder to which one process alone writes."""
+    """Removes leftovers of killed processes from a folder that only one process writes to."""
     for leftover in folder.glob(f".*{_UNFINISHED}"):
         with suppress(OSError):
             leftover.unlink()
 
 
 def _beside(path: Path) -> Path:
-    """A name that nobody else uses: processes of two containers may share a folder, and have the same number."""
+    """A unique temporary name in the same folder: processes in two containers may share it and have the same id."""
     return path.with_name(f".{secrets.token_hex(4)}-{path.name}{_UNFINISHED}")
 
 
@@ -130,7 +130,7 @@ def _keep(file: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows has no such thing
+    if os.name == "nt" and path.is_dir():  # Windows cannot sync folders
         return
     handle = os.open(path, os.O_RDWR if path.is_file() else os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""What the machine is good at: the precision and the number of CPU threads that a run takes where nobody chose."""
+"""The default precision and number of CPU threads for this machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def fastest_precision(accelerator: str) -> tuple[str, str]:
     """Chooses between bfloat16 and float32.
 
     Args:
-        accelerator: As the Trainer's, with `auto` resolved: `cpu`, `cuda`, …
+        accelerator: The Trainer's accelerator, with `auto` resolved: `cpu`, `cuda`, …
 
     Returns:
-        The name that Lightning has for the precision, and why.
+        Lightning's name of the precision, and the reason.
     """
     if accelerator == "cuda":
         has_it, unit = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
@@ -30,10 +30,10 @@ def fastest_precision(accelerator: str) -> tuple[str, str]:
 
 
 def ask_for_gpus_cheaply() -> None:
-    """Spares each optimizer step on a machine without a GPU a tenth of a millisecond.
+    """Saves a tenth of a millisecond per optimizer step on machines without a GPU.
 
-    PyTorch's optimizers ask in every step whether there is a GPU. Importing Lightning makes that question load NVML,
-    for the sake of processes that are forked before a GPU is used; where there is none, PyTorch's own way is as good.
+    PyTorch's optimizers check in every step whether there is a GPU. Lightning, when imported, makes that check use
+    NVML, for processes that are forked before a GPU is used; without a GPU, PyTorch's default check is as good.
     """
     if not torch.cuda.is_available():
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

@@ -1,7 +1,7 @@
-"""Pixel ranges and grids: the only place where pixels change their range.
+"""Pixel ranges and grids; all conversions of pixel ranges are in this file.
 
-Networks and losses see images in [-1, 1]; files and people see whole numbers in [0, 255]; a network that works
-inside in [0, 1] converts at its own door.
+Networks and losses use images in [-1, 1]; files and displays use whole numbers in [0, 255]; a network that works in [0,
+1] internally converts its own inputs and outputs.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name,
 
 
 def signed_from_bytes(pixels: Tensor) -> Tensor:
-    """Turns uint8 pixels in [0, 255] to float32 in [-1, 1]."""
+    """Converts uint8 pixels in [0, 255] to float32 in [-1, 1]."""
     return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 def bytes_from_signed(images: Tensor) -> Tensor:
-    """Turns images in [-1, 1] to uint8 in [0, 255], rounding to the nearest; what lies outside is clamped."""
+    """Converts images in [-1, 1] to uint8 in [0, 255], rounding to nearest; values outside are clamped."""
     return images.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
 
 def signed_from_unit(images: Tensor) -> Tensor:
-    """Turns images in [0, 1] to [-1, 1]."""
+    """Converts images in [0, 1] to [-1, 1]."""
     return images * 2 - 1
 
 
 def unit_from_signed(images: Tensor) -> Tensor:
-    """Turns images in [-1, 1] to [0, 1]."""
+    """Converts images in [-1, 1] to [0, 1]."""
     return (images + 1) / 2
 
 
 _PADDING = 2
-LARGEST_SIDE = 65_500  # pixels; a GIF has no more
+LARGEST_SIDE = 65_500  # pixels; the limit of GIF files
 
 
 def cell_size(image_size: int, smallest_cell: int = 56) -> int:
-    """The pixels from one image of a `grid` to the next.
+    """The distance, in pixels, from one image of a `grid` to the next.
 
     Args:
         image_size: The height of an image.
@@ -53,13 +53,13 @@ def cell_size(image_size: int, smallest_cell: int = 56) -> int:
 
 
 def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
-    """Lays images out in rows on a white ground.
+    """Arranges images in rows on a white background.
 
     Args:
         images: Shape (N, C, H, W), in [-1, 1], row by row.
         columns: The number of images in a row.
-        smallest_cell: Smaller images are magnified by a whole factor until their height has as many pixels, so that
-            a person can see them.
+        smallest_cell: Smaller images are magnified by a whole factor until their height has at least as many pixels, so
+            that details are visible.
 
     Returns:
         One picture, shape (3, H', W'), uint8.
@@ -72,26 +72,26 @@ def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
 
 
 def save_png(picture: Tensor, path: Path) -> None:
-    """Writes a picture, shape (C, H, W) and uint8, to a PNG file; missing folders are made."""
+    """Writes a picture, shape (C, H, W), uint8, to a PNG file; missing folders are created."""
     path.parent.mkdir(parents=True, exist_ok=True)
     to_pil_image(picture).save(path, format="PNG")
 
 
 def is_whole_png(path: Path) -> bool:
-    """Whether a PNG file reaches its end, which one lacks that was torn off."""
+    """Whether a PNG file is complete: a truncated one lacks the last chunk."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - len(_END_OF_PNG)))
         return file.read() == _END_OF_PNG
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float | None = None) -> None:
-    """Writes pictures of one size to a GIF file that plays them again and again.
+    """Writes pictures of one size to a GIF file that loops.
 
     Args:
-        frames: The pictures. One with more than the 256 colours that a GIF has is shown in the nearest ones.
+        frames: The pictures. A GIF has 256 colours; pictures with more are shown in the nearest ones.
         path: The file.
-        seconds: How long each is shown.
-        seconds_of_last: How long the last one is shown, if not as long.
+        seconds: How long each picture is shown.
+        seconds_of_last: How long the last picture is shown, if different.
     """
     milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * (seconds_of_last or seconds))]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)

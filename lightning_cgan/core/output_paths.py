@@ -1,4 +1,4 @@
-"""Where commands may write, and names for what they write there."""
+"""Check output paths, and name output folders."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from pathlib import Path
 
 from lightning_cgan.core.errors import UsageError, check_name, kind_of
 
-# Who names a file of these kinds does not want a folder of that name.
+# A path with one of these suffixes is meant to be a file, not a folder.
 _KINDS = (
     *(".bmp", ".gif", ".jpeg", ".jpg", ".pdf", ".png", ".svg", ".tif", ".tiff", ".webp"),
     *(".avi", ".mov", ".mp4", ".webm", ".csv", ".json", ".yaml", ".tar", ".gz", ".zip", ".bin", ".h5"),
     *(".npy", ".npz", ".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".pkl", ".safetensors"),
 )
-_LONGEST = 200  # bytes of a class's name, beside its number
+_LONGEST = 200  # bytes of a class name, without its number
 
 
 def unwritable(path: Path, reason: str, option: str = "--runs_dir") -> UsageError:
-    """The error for a place that cannot be written to."""
+    """The error for a folder that cannot be written to."""
     return UsageError(f"{option}: expected a folder to write to, got {path}, {reason}; name another")
 
 
 def check_writable(folder: Path, option: str = "--runs_dir") -> None:
-    """Refuses a folder that could not be written to.
+    """Refuses a folder that cannot be written to.
 
     Args:
         folder: The folder; it need not exist.
         option: The option that names it.
 
     Raises:
-        UsageError: It, or the nearest folder above that exists, may not be written to, or is a file.
+        UsageError: The folder, or its nearest existing parent, is not writable or is a file.
     """
     existing = next(path for path in (folder, *folder.resolve().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -42,17 +42,17 @@ def check_writable(folder: Path, option: str = "--runs_dir") -> None:
 def check_output_path(
     path: Path, wants_folder: bool, overwrite: bool, is_ours: Callable[[Path], bool], contents: str
 ) -> None:
-    """Refuses a place for what `--out` names, where something is that may not be replaced.
+    """Refuses a path for `--out` that holds something that may not be replaced.
 
     Args:
         path: The file or folder to write.
-        wants_folder: Whether it is a folder.
-        overwrite: Whether what is there may be replaced.
-        is_ours: Whether something in the folder may be removed.
-        contents: What the folder may hold, in the words of the error.
+        wants_folder: Whether to write a folder.
+        overwrite: Whether existing content may be replaced.
+        is_ours: Whether an item in the folder may be removed.
+        contents: What the folder may hold, as text for the error.
 
     Raises:
-        UsageError: The place is taken, cannot be written to, or is a folder named like a file of another kind.
+        UsageError: The path is taken, cannot be written to, or is a folder named like a file of another kind.
     """
     if path.name:
         check_name("--out", path.name)
@@ -77,12 +77,12 @@ def check_output_path(
 
 
 def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:
-    """Where the images of each class go, as torchvision's `ImageFolder` reads them.
+    """The output folder of each class, in the layout of torchvision's `ImageFolder`.
 
     Args:
         folder: The folder for all classes.
-        class_names: The names of the classes. Where one is no name for a folder, or two would share a folder on a disk
-            that does not tell small letters from capital ones, all get the numbers of the classes.
+        class_names: The names of the classes. If one is not a valid folder name, or two would share a folder on a
+            case-insensitive file system, all folders get the class numbers as prefixes.
     """
     names = [_folder_name(name) for name in class_names]
     different = {unicodedata.normalize("NFC", name).casefold() for name in names}
@@ -92,7 +92,7 @@ def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:
 
 
 def _folder_name(name: str) -> str:
-    """What is left of a name on a disk of any system, and within the 255 bytes that it has there."""
+    """The parts of a name that are valid in folder names on any system, with at most `_LONGEST` bytes."""
     kept = "".join(letter if letter.isprintable() and letter not in '/\\<>:"|?*' else "-" for letter in name)
     return kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore").lstrip(".").rstrip(". ")
 

@@ -1,8 +1,8 @@
-"""Addressable chance: every random number of a run is a function of where it is used.
+"""Addressable random numbers: each is a function of where it is used.
 
-The order of the data depends on (seed, epoch); latents and drawn labels depend on (seed, step, part) and on
-their place in the whole batch; what networks draw themselves, as for dropout, on (seed, step, process). So a run
-can be resumed, or shared out over processes, without a random state to carry along.
+The order of the data depends on (seed, epoch); latents and sampled labels on (seed, step, part) and on their index in
+the whole batch; random numbers within networks, as for dropout, on (seed, step, process). So a run can be resumed, or
+split among processes, without storing random states.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import struct
 
 import torch
 
-# The purposes of a module's random numbers, a part of their address
+# The purposes of a module's random numbers; part of their addresses
 TRAINING, VALIDATION, TEST, PREDICTION, NETWORKS = range(5)
 
 
@@ -23,20 +23,20 @@ def rng_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator
 
     Args:
         address: Whole numbers that fit 64 signed bits.
-        device: Where the numbers will be drawn. The streams of a CPU and of a GPU differ.
+        device: Where the numbers are sampled. The streams of a CPU and of a GPU differ.
     """
     return torch.Generator(device).manual_seed(_seed_at(*address))
 
 
 def seed_global_rng(*address: int, device: torch.device) -> None:
-    """Puts PyTorch's global generators of the CPU and of a device to the beginning of the stream of an address.
+    """Seeds PyTorch's global generators of the CPU and of one device with an address.
 
-    What draws from them, such as dropout, then depends on nothing that came before. `torch.manual_seed` would do the
-    same for all devices there are, and takes a while to find them.
+    Code that uses them, such as dropout, then does not depend on earlier random numbers. `torch.manual_seed` would also
+    seed all other devices, which is slow.
 
     Args:
         address: Whole numbers that fit 64 signed bits.
-        device: Where networks are.
+        device: Where the networks are.
     """
     torch.default_generator.manual_seed(_seed_at(*address))
     if device.type == "cuda":
@@ -44,7 +44,7 @@ def seed_global_rng(*address: int, device: torch.device) -> None:
 
 
 def seed_of_process() -> int:
-    """PyTorch's initial seed of the moment, as `seed_everything` sets it, within 63 bits."""
+    """PyTorch's current initial seed, as `seed_everything` sets it, reduced to 63 bits."""
     return torch.initial_seed() % 2**63
 
 

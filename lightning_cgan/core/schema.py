@@ -1,4 +1,4 @@
-"""Whether nested values of a file are of the kinds that the program expects there."""
+"""Compare nested values from a file with the structure that the program expects."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ def check_schema(
 ) -> None:
     """Compares a nested value of a checkpoint with one that the program would write.
 
-    Numbers stand for numbers, texts for texts, tensors for tensors of the same shape, containers for such with the same
-    keys or length. Where nothing is expected, or an empty container, its content may be anything; what is switched off
-    where it is expected may be missing, since newer releases of PyTorch have options that older ones did not write.
+    Numbers match numbers, text matches text, tensors match tensors of the same shape, and containers match containers
+    with matching contents and the same keys or length. An expected None or empty container matches any content. Entries
+    that are off (None, False or empty) where they are expected may be missing, since newer releases of PyTorch have
+    options that older ones did not write.
 
     Args:
         expected: What the program would write.
         got: What the file holds.
-        name: Where that is.
+        name: The name of the value.
         exact: Whether whole numbers must be whole.
-        remedy: What ends the message.
+        remedy: The end of the message.
 
     Raises:
-        UsageError: They differ; the message names the first place.
+        UsageError: They differ; the message names the first difference.
     """
     if isinstance(expected, dict) and isinstance(got, dict):
         for key, value in expected.items():
-            if isinstance(key, str) and (key in got or not _is_off(value)):  # others are data, as milestones
+            if isinstance(key, str) and (key in got or not _is_off(value)):  # other keys are data, such as milestones
                 check_schema(value, got.get(key), f"{name}.{key}", exact, remedy)
     elif isinstance(expected, (list, tuple)) and isinstance(got, (list, tuple)):
         if expected and len(expected) != len(got):

@@ -1,8 +1,8 @@
-"""Objects that can say how they were built, in plain values.
+"""Objects that can describe, in plain values, how they were built.
 
-A checkpoint must hold what is needed to build its module again, as plain values, so that it loads with
-`weights_only=True`. Lightning does this for modules that its command line built. `ConfigMixin` does it for every way of
-building them, and in the same format: `{"class_path": …, "init_args": {…}}`.
+A checkpoint must hold everything needed to rebuild its module as plain values, so that it loads with
+`weights_only=True`. Lightning does this for modules built by its command line. `ConfigMixin` does it for modules built
+in any way, in the same format: `{"class_path": …, "init_args": {…}}`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from typing import Any, ClassVar
 
 from typing_extensions import Self
 
-# What older versions of the package have Lightning call with a description.
+# Stored in checkpoints: older versions of the package let Lightning call it with a description.
 INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"
 
 
 class ConfigMixin:
-    """A class whose instances remember the arguments that they were built with.
+    """Stores the arguments with which each instance was built.
 
-    Only arguments that were given are remembered, described by `to_config`. Arguments that it cannot describe are
-    listed in `unserializable`.
+    Only arguments that were given are stored, as described by `to_config`. The names of arguments that it cannot
+    describe are listed in `unserializable`.
     """
 
-    is_part: ClassVar[bool] = True  # of a module: a file may name such classes, and have them built
+    is_part: ClassVar[bool] = True  # of a module: files may name such classes and have them built
     init_args: dict[str, Any]
     unserializable: list[str]
 
@@ -35,39 +35,39 @@ class ConfigMixin:
         try:
             bound = inspect.signature(cls.__init__).bind(instance, *args, **kwargs)
         except TypeError:
-            return instance  # `__init__` raises the clearer error; unpickling and copying bring the attributes along
+            return instance  # `__init__` raises a clearer error; unpickling and copying restore the attributes
         init_args, unserializable = {}, []
         for name, value in _named(bound):
             try:
                 init_args[name] = to_config(value)
             except TypeError:
                 unserializable.append(name)
-        # `torch.nn.Module` refuses attributes of its own kind before its `__init__`; plain ones need no such care.
+        # `torch.nn.Module.__setattr__` fails for some values before `__init__`; these plain values do not need it.
         object.__setattr__(instance, "init_args", init_args)
         object.__setattr__(instance, "unserializable", unserializable)
         return instance
 
 
 def _named(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
-    """The arguments behind `self`, by the names under which they can be given again."""
+    """The arguments after `self`, by the names with which they can be passed again."""
     for name, value in list(bound.arguments.items())[1:]:
         kind = bound.signature.parameters[name].kind
         if kind is inspect.Parameter.VAR_KEYWORD:
             yield from value.items()
-        else:  # what stands in `*args` has no name, and an object without one cannot be described
+        else:  # `*args` have no names, so they get a value that cannot be described
             yield name, object() if kind is inspect.Parameter.VAR_POSITIONAL else value
 
 
 def to_config(value: Any) -> Any:
-    """Describes a value in plain Python values from which `lightning_cgan.core.building` builds it again.
+    """Describes a value in plain Python values from which `lightning_cgan.core.building` rebuilds it.
 
-    Numbers, strings and containers stay as they are. A `ConfigMixin` becomes its class path and arguments, and so does
-    a class, or a `functools.partial` over one, such as `partial(torch.optim.Adam, lr=1e-3)`. Of that, arguments that
-    are the defaults of the class are left out, since jsonargparse fills in all of them: another release of PyTorch may
-    not know each.
+    Numbers, strings and containers are unchanged. A `ConfigMixin` becomes its class path and arguments, and so does a
+    class, or a `functools.partial` of one, such as `partial(torch.optim.Adam, lr=1e-3)`. Arguments of a partial that
+    equal the defaults of the class are omitted: jsonargparse fills in all of them, and another release of PyTorch may
+    not have each.
 
     Raises:
-        TypeError: There is no such description, as for a lambda.
+        TypeError: The value has no such description, such as a lambda.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -80,7 +80,7 @@ def to_config(value: Any) -> Any:
     if isinstance(value, type):
         return {"class_path": class_path(value)}
     if isinstance(value, functools.partial):
-        # jsonargparse wraps the class in calls of its own, so it may stand among the positional arguments.
+        # jsonargparse wraps the class in its own functions, so it may be among the positional arguments.
         classes = [part for part in (value.func, *value.args) if isinstance(part, type)]
         if len(classes) == 1:
             return {"class_path": class_path(classes[0]), "init_args": to_config(_given(classes[0], value.keywords))}
@@ -88,10 +88,10 @@ def to_config(value: Any) -> Any:
 
 
 def _given(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that are not what a class takes without them."""
+    """The arguments that differ from the defaults of a class."""
     try:
         parameters = inspect.signature(cls).parameters
-    except (TypeError, ValueError):  # a class of C's
+    except (TypeError, ValueError):  # a class implemented in C
         return dict(keywords)
     return {
         name: value
@@ -101,7 +101,7 @@ def _given(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _are_alike(value: Any, default: Any) -> bool:
-    """Whether two values are the same to a constructor, as 0 and 0.0 are, and lists and tuples."""
+    """Whether two values are the same to a constructor, such as 0 and 0.0, or a list and a tuple."""
     if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
         return len(value) == len(default) and all(map(_are_alike, value, default))
     are_numbers = all(isinstance(number, (int, float)) and not isinstance(number, bool) for number in (value, default))
@@ -109,13 +109,13 @@ def _are_alike(value: Any, default: Any) -> bool:
 
 
 def attribute(owner: Any, name: str) -> Any:
-    """What is there under a name, if anything. But for this package's, nothing is imported for its sake."""
+    """An attribute, if it exists; only this package may import a module to provide it."""
     is_ours = getattr(owner, "__name__", None) == "lightning_cgan"
     return getattr(owner, name, None) if is_ours else vars(owner).get(name)
 
 
 def class_path(cls: type) -> str:
-    """The dotted path that imports a class: from the top of its package, where it can be had there."""
+    """The dotted path that imports a class: from the top of its package if it is available there."""
     root = cls.__module__.partition(".")[0]
     if attribute(sys.modules[root], cls.__name__) is cls:
         return f"{root}.{cls.__name__}"

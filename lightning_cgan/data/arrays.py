@@ -1,4 +1,4 @@
-"""Your own images, in arrays."""
+"""Labelled images from an `.npz` file or from arrays in memory."""
 
 from __future__ import annotations
 
@@ -25,34 +25,43 @@ from lightning_cgan.data.splits import check_test_fraction, hold_out
 _REQUIRED = ("images", "labels")
 _OF_TEST = ("test_images", "test_labels")
 _KNOWN = (*_REQUIRED, "class_names", *_OF_TEST)
-# Names that Keras and others use
+# Names that Keras and other libraries use
 _OTHER_NAMES = {"x_train": "images", "y_train": "labels", "x_test": "test_images", "y_test": "test_labels"}
 _OTHER_NAMES |= {"train_images": "images", "train_labels": "labels", "x": "images", "y": "labels"}
 _NUMBERED = "number the classes from 0 without gaps, or give class_names with a name for each number"
 
 
 class ArrayData(LabelledImages):
-    """Images of an `.npz` file, or of arrays in memory.
+    """Images from an `.npz` file or from arrays in memory.
+
+    Example:
+        >>> arrays = {"images": torch.zeros(40, 8, 8, dtype=torch.uint8), "labels": torch.arange(40) % 2}
+        >>> data = ArrayData({**arrays, "class_names": ["cat", "dog"]}, batch_size=8)
+        >>> data.setup("fit")
+        >>> images, labels = next(iter(data.train_dataloader()))
+        >>> images.shape, data.class_names
+        (torch.Size([8, 1, 8, 8]), ('cat', 'dog'))
 
     Args:
-        arrays: The file, such as `generate --out digits.npz` writes, or in Python a dictionary of NumPy arrays or
-            tensors, or what `numpy.load` gives: `images`, uint8, shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1
-            or 3 channels; `labels`, whole numbers from 0, shape (N,); if you like, `class_names`, a name for each
-            label; and `test_images` and `test_labels`. Without those, a test split is held out.
-        image_size: Height and width that the images are brought to, in pixels: the shorter side is resized, the longer
-            one cut at both ends. If not given, that of the images, which must be square.
-        test_fraction: The part of each class that is held out for testing, where there are no test images: at least one
-            image, the same ones in every run.
-        batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name, by number or as ranges; all that have images if not given.
-        validation_fraction: The part of the training split that is held out for validation.
-        predictions_per_class: How many images of each class `predict` makes.
-        memory_budget: The memory that the images of a split may take on a GPU, in GiB.
-        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
+        arrays: The path of an `.npz` file, such as `generate --out digits.npz` writes; in Python also a dictionary of
+            NumPy arrays or tensors, or the result of `numpy.load`. It holds `images`, uint8, shape (N, H, W), (N, H, W,
+            C) or (N, C, H, W) with 1 or 3 channels; `labels`, whole numbers from 0, shape (N,); optionally
+            `class_names`, one name per label; and optionally `test_images` and `test_labels`. Without test images, a
+            test split is held out.
+        image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
+            centre-cropped. If not given, the size of the images, which must be square.
+        test_fraction: The share of each class held out for testing if there are no test images: at least one image, the
+            same ones in every run.
+        batch_size: The number of real images per discriminator update, over all processes.
+        classes: The classes to keep, by name, number or range; if not given, all that have images.
+        validation_fraction: The share of the training split held out for validation.
+        predictions_per_class: The number of images of each class that `predict` generates.
+        memory_budget: The GPU memory that the images of one split may take, in GiB.
+        balance: Whether to repeat training images of smaller classes, so that each class is seen as often as the
             largest.
 
     Raises:
-        UsageError: There is no such file, or its arrays are no labelled images.
+        UsageError: The file does not exist, or its arrays are not labelled images.
     """
 
     def __init__(
@@ -68,7 +77,7 @@ class ArrayData(LabelledImages):
         balance: bool = False,
     ) -> None:
         check_test_fraction(test_fraction)
-        self.arrays = _load(arrays) if isinstance(arrays, Mapping) else arrays  # a file may be closed meanwhile
+        self.arrays = _load(arrays) if isinstance(arrays, Mapping) else arrays  # a file may be closed later
         self.test_fraction = test_fraction
         found = _Contents.of(self.arrays)
         height, width = found.images.shape[-2:]
@@ -96,7 +105,7 @@ class ArrayData(LabelledImages):
             )
 
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
-        """Reads the arrays again: kept, they would take the memory of their splits a second time."""
+        """Reads the arrays again for each split: keeping them would hold the pixels in memory twice."""
         found = _Contents.of(self.arrays)
         if found.test_images is None or found.test_labels is None:
             parts = hold_out(found.labels, self.test_fraction, self.all_class_names, self.kept)
@@ -111,7 +120,7 @@ class ArrayData(LabelledImages):
 
 @dataclass(frozen=True)
 class _Contents:
-    """What the arrays hold: pixels, shape (N, C, H, W), uint8; labels, shape (N,), int64; a name for each label."""
+    """Validated arrays: pixels (N, C, H, W), uint8; labels (N,), int64; one name per label."""
 
     images: Tensor
     labels: Tensor
@@ -121,7 +130,7 @@ class _Contents:
 
     @classmethod
     def of(cls, given: str | Mapping[str, Any]) -> _Contents:
-        """Looks at what the user has given."""
+        """Loads and validates the user's arrays."""
         arrays = _load(given)
         _check_keys(arrays)
         images, labels = _pair(arrays, *_REQUIRED)
@@ -141,7 +150,7 @@ class _Contents:
 
 
 def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays of a mapping or of an `.npz` file; what has another name is not looked at."""
+    """Loads the arrays of a mapping or an `.npz` file; values under unknown names are not read."""
     expected, remedy = "an .npz file of arrays without Python objects", "write one with numpy.savez_compressed"
     what = type(given).__name__ if isinstance(given, Mapping) else str(given)
     if not isinstance(given, Mapping):
@@ -152,7 +161,7 @@ def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
     try:
         with nullcontext(given) if isinstance(given, Mapping) else np.load(given, allow_pickle=False) as arrays:
             return {name: arrays[name] if name in _KNOWN else None for name in arrays}
-    except Exception as error:  # a broken file fails in many ways
+    except Exception as error:  # a damaged file can raise any exception
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise _wrong(expected, f"{what} ({reason})", remedy) from error
 
@@ -170,14 +179,14 @@ def _check_keys(arrays: Mapping[str, Any]) -> None:
 
 
 def _meant(name: str, missing: Sequence[str]) -> str:
-    """Which of the missing names is meant, if one is."""
+    """The missing name that an unknown name stands for; empty if there is none."""
     usual = _OTHER_NAMES.get(name.lower(), "")
     near = [usual] if usual in missing else get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
     return near[0] if near else ""
 
 
 def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
-    """Images and their labels."""
+    """Validates images and their labels."""
     images = _pixels(name, _as_array(name, arrays[name]))
     labels = _labels(name_of_labels, _as_array(name_of_labels, arrays[name_of_labels]))
     if len(images) != len(labels):
@@ -189,7 +198,7 @@ def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Te
 def _as_array(name: str, value: Any) -> np.ndarray:
     try:
         return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
-    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # the last one of tensors
+    except (TypeError, ValueError, OverflowError, RuntimeError) as error:  # tensors raise RuntimeError
         got = type(value).__name__
         if isinstance(value, Tensor):
             got = f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
@@ -211,7 +220,7 @@ def _pixels(name: str, array: np.ndarray) -> Tensor:
 
 
 def _to_bytes(name: str, array: np.ndarray) -> str:
-    """How pixels of another type are turned to bytes: an expression that does it for the values there are."""
+    """A hint with an expression that converts pixels of another type to uint8, chosen by their value range."""
     lowest, highest = (array.min(), array.max()) if array.size and array.dtype.kind in "biuf" else (0, -1)
     given, turned = f"numpy.asarray({name})", ""
     if array.dtype.kind == "b":
@@ -240,7 +249,7 @@ def _labels(name: str, array: np.ndarray) -> Tensor:
         if array.ndim == 2:
             remedy += f", as {given}.{'argmax(1)' if array.shape[1] > 1 else 'reshape(-1)'} does"
         raise _wrong(f"{name} of shape (N,)", str(array.shape), remedy)
-    if array.size and array.max() > np.iinfo(np.int64).max:  # as int64 it would be negative
+    if array.size and array.max() > np.iinfo(np.int64).max:  # would wrap to a negative int64
         raise _wrong(f"{name} from 0 without gaps", str(array.max()), _NUMBERED)
     return torch.from_numpy(array.astype(np.int64))
 

@@ -1,4 +1,4 @@
-"""The contract of a data set of labelled images, and all that does not depend on which one it is."""
+"""The base class of all data modules of labelled images."""
 
 from __future__ import annotations
 
@@ -29,36 +29,43 @@ SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 class LabelledImages(LightningDataModule, ABC):
-    """Labelled images, in memory as long as they fit, on the GPU if there is one; decoded as they are needed otherwise.
+    """Base class of labelled images, held in GPU or CPU memory if they fit, else decoded on demand.
 
-    Gives batches of images (N, C, H, W) in [-1, 1] and labels (N,). The training, validation and test splits never mix:
-    validation images are held out of the training split, the same ones in every run, whichever classes are kept.
+    Loaders yield images (N, C, H, W) in [-1, 1] and labels (N,). The training, validation and test splits never
+    overlap: validation images are held out of the training split, the same ones in every run, whichever classes are
+    kept.
 
-    A data set of your own defines `all_class_names`, `image_channels`, `native_image_size` and `read`, and
-    `prepare_data` where there is something to fetch.
+    A custom data set defines `all_class_names`, `image_channels`, `native_image_size` and `read`, and `prepare_data` if
+    there is something to download.
+
+    Example:
+        >>> class Noise(LabelledImages):
+        ...     all_class_names, image_channels, native_image_size = ("a", "b"), 1, 8
+        ...     def read(self, split):
+        ...         return torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8), torch.arange(40) % 2
+        >>> Noise(classes=["b"]).class_names
+        ('b',)
 
     Args:
-        batch_size: The number of real images in one update of the discriminator, over the whole run: it is shared out
-            over processes.
-        data_dir: The folder with the files. Without it, the environment variable LIGHTNING_CGAN_DATA names it, else it
-            is `data`.
-        classes: The classes to keep, by name, by number or as ranges; all if not given. Names are kept, labels
-            renumbered from 0 in the order given.
-        image_size: Brings the images to this height and width, in pixels.
-        validation_fraction: The part of the training split that is held out for validation.
-        predictions_per_class: How many images of each class `predict` makes.
-        memory_budget: The memory that the images of a split may take, in GiB, in memory and on a GPU. It can only be
-            kept to in memory by a set that reads files one by one.
-        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
-            largest. Scores, judges and the validation split see every image once all the same.
+        batch_size: The number of real images per discriminator update, over all processes: each takes an equal share.
+        data_dir: The folder with the files. If not given, the environment variable LIGHTNING_CGAN_DATA, else `data`.
+        classes: The classes to keep, by name, number or range; all if not given. Names are kept; labels are renumbered
+            from 0 in the order given.
+        image_size: Height and width to resize to, in pixels.
+        validation_fraction: The share of the training split held out for validation.
+        predictions_per_class: The number of images of each class that `predict` generates.
+        memory_budget: The memory that the images of one split may take, in GiB, in RAM and on a GPU. In RAM, only data
+            sets that read files one by one can keep to it.
+        balance: Whether to repeat training images of smaller classes, so that each class is seen as often as the
+            largest. Scores, Judges (reference classifiers) and the validation split still use every image once.
 
     Attributes:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width, in pixels.
         class_names: The name of each label.
-        tops_up: Whether real images, but for those of the test split, count among `predictions_per_class`.
-        already_made: The labels and numbers of images that `predict` need not make again.
+        tops_up: Whether real images, except those of the test split, count towards `predictions_per_class`.
+        already_made: Pairs of label and index within the class that `predict` skips.
 
     Raises:
         UsageError: A class is unknown or named twice.
@@ -106,18 +113,18 @@ class LabelledImages(LightningDataModule, ABC):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Builds a data module from the plain values of a file, as Lightning does, but no classes that it names.
+        """Builds a data module from the plain values of a checkpoint; classes that the file names are not built.
 
         Raises:
-            UsageError: It cannot be built from them.
+            UsageError: The values do not fit this data module.
         """
-        # Without an instantiator, which would read text as a description, Lightning hands values on as they are.
+        # An instantiator would parse text as descriptions of objects; without one, Lightning passes values unchanged.
         plain: dict[str, Any] = {"weights_only": True, INSTANTIATOR_KEY: None}
         try:
             return super().load_from_checkpoint(checkpoint_path, *args[:2], **{**kwargs, **plain})
         except (FileNotFoundError, UsageError):
             raise
-        except Exception as error:  # values that a constructor does not expect fail in many ways
+        except Exception as error:  # unexpected values can raise any exception
             expected, reason = f"what a {cls.__name__} can be built from", " ".join(str(error).split())[:200]
             raise UsageError(
                 f"the checkpoint: expected {expected}, got other values ({reason}); take another"
@@ -125,9 +132,10 @@ class LabelledImages(LightningDataModule, ABC):
 
     @property
     def batch_size(self) -> int:
-        """The number of real images in one update; no more than there are, once that is known.
+        """The number of real images per update; once the training split is read, capped at what it can fill.
 
-        A search for the largest size that fits into memory, as Lightning's `BatchSizeFinder`, tries ever larger ones.
+        Searches for the largest batch that fits into memory, such as Lightning's `BatchSizeFinder`, try ever larger
+        sizes.
         """
         return self._batch_size
 
@@ -139,7 +147,7 @@ class LabelledImages(LightningDataModule, ABC):
         self._batch_size = min(size, most or size)
 
     def _largest_batch(self) -> int:
-        """The largest batch that an epoch has enough images for, and that processes and accumulation can share out."""
+        """The largest batch that one epoch can fill and that divides evenly among processes and accumulated parts."""
         counts = self.splits["train"][1].bincount()
         images = int((counts > 0).sum() * counts.max() if self.balance else counts.sum())
         parts = getattr(self._module(), "accumulation", {}).values()
@@ -157,18 +165,18 @@ class LabelledImages(LightningDataModule, ABC):
         """Reads one split, or lists its files.
 
         Args:
-            split: Which one.
+            split: The split.
 
         Returns:
-            Images, shape (N, C, H, W), uint8, or the files that hold them in their final size; and labels, shape (N,),
-            int64, numbered as in `all_class_names`.
+            Images, shape (N, C, H, W), uint8, or the files that decode to their final size; and labels, shape (N,),
+            int64, which are indices into `all_class_names`.
 
         Raises:
-            UsageError: The files are missing or broken.
+            UsageError: Files are missing or damaged.
         """
 
     def setup(self, stage: str) -> None:
-        """Reads what the stage needs and cuts the splits; none but `test` reads the test split."""
+        """Reads and splits the data that a stage needs; only the stage `test` reads the test split."""
         if stage != "predict" and "train" not in self.splits:
             pixels, labels = self._checked(*self.read("train"))
             parts = zip(("train", "validation"), hold_out_for_validation(labels, self.validation_fraction), strict=True)
@@ -189,7 +197,7 @@ class LabelledImages(LightningDataModule, ABC):
 
     @property
     def _source(self) -> str:
-        """Where the images come from, for messages."""
+        """A description of where the images come from, for messages."""
         return f"the files in {self.data_dir}, given by --data.data_dir"
 
     def _check_balance(self, labels: Tensor) -> None:
@@ -204,7 +212,7 @@ class LabelledImages(LightningDataModule, ABC):
     def _prepared(
         self, split: str, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor | None = None
     ) -> tuple[Tensor | ImageFiles, Tensor]:
-        """Keeps the chosen images that are of a kept class, renumbers their labels, and loads or resizes them."""
+        """Selects the images of kept classes, renumbers their labels, and loads or resizes the images."""
         chosen = torch.arange(len(labels)) if chosen is None else chosen
         renumbered = torch.full((len(self.all_class_names),), -1)
         renumbered[torch.tensor(self.kept)] = torch.arange(self.num_classes)
@@ -219,7 +227,7 @@ class LabelledImages(LightningDataModule, ABC):
         return images, labels
 
     def _none_in(self, split: str, labels: Tensor) -> UsageError:
-        """What is said of a split without images of the kept classes, and with the labels of what it is cut from."""
+        """The error for a split without images of kept classes; `labels` are those that it was selected from."""
         there, names = labels[torch.isin(labels, torch.tensor(self.kept))], ", ".join(self.class_names)
         where, remedy = f"{type(self).__name__}: expected images of {names} in the {split} split", ""
         if split == "validation" and len(there):
@@ -231,7 +239,7 @@ class LabelledImages(LightningDataModule, ABC):
         return images.nbytes <= self.memory_budget * 2**30
 
     def _on_device(self, split: str) -> tuple[Tensor | ImageFiles, Tensor]:
-        """A split, on the GPU of this process if there is one and the images fit into the budget."""
+        """A split, moved to the GPU of this process if there is one and the images fit the budget."""
         images, labels = self.splits[split]
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         if isinstance(images, Tensor) and device.type == "cuda" and self._fits(images):
@@ -239,10 +247,10 @@ class LabelledImages(LightningDataModule, ABC):
         return images, labels
 
     def train_dataloader(self) -> ShufflingLoader:
-        """Shuffled batches of what one step needs; see `ConditionalGAN` for `discriminator_steps`."""
+        """Shuffled batches with the images of one step each; see `discriminator_steps` of `ConditionalGAN`."""
         trainer = self.trainer
         steps = self._discriminator_steps()
-        seed = getattr(self._module(), "seed", None)  # that of the run; PyTorch's is another after each step
+        seed = getattr(self._module(), "seed", None)  # the run's seed; PyTorch's changes with each step
         if seed is None:
             seed = seed_of_process()
         seed = trainer.strategy.broadcast(seed) if trainer else seed
@@ -256,31 +264,31 @@ class LabelledImages(LightningDataModule, ABC):
         return loader
 
     def val_dataloader(self) -> OrderedLoader:
-        """The validation images, in a fixed order."""
+        """The validation images in a fixed order."""
         return self._evaluation_loader("validation", getattr(self.trainer, "limit_val_batches", 1.0))
 
     def test_dataloader(self) -> OrderedLoader:
-        """The test images, in their own order."""
+        """The test images in their original order."""
         return self._evaluation_loader("test", getattr(self.trainer, "limit_test_batches", 1.0))
 
     def _evaluation_loader(self, split: str, share: float) -> OrderedLoader:
-        """A loader of a split of which such a part of the batches will be looked at, if it is no whole number."""
+        """A loader of one split; a `share` between 0 and 1 is the fraction of its batches that Lightning will use."""
         images, labels = self._on_device(split)
         rank, world_size = self._place()
         size = self._large_batch_size()
         if (
             isinstance(share, float) and 0 < share < 1
-        ):  # a part of the batches is a part of the images if they are small
+        ):  # small batches: a fraction of them is the same fraction of the images
             size = min(self.batch_size, max(1, int(len(labels) * share)))
             size = world_size * max(1, size // world_size)
         return OrderedLoader(images, labels, size, rank, world_size)
 
     def in_order(self, split: str) -> OrderedLoader:
-        """All images of a split that `setup` has read (`train`, `validation` or `test`), in one process."""
+        """All images of a split that `setup` has read (`train`, `validation` or `test`), for one process."""
         return OrderedLoader(*self._on_device(split), self._large_batch_size())
 
     def about_training(self) -> dict[str, Any]:
-        """What the order of the training images depends on, beside the seed, and what they show."""
+        """What the content and order of the training images depend on, apart from the seed."""
         return {
             "data set": type(self).__name__,
             "classes": list(self.class_names),
@@ -290,12 +298,12 @@ class LabelledImages(LightningDataModule, ABC):
         }
 
     def _large_batch_size(self) -> int:
-        """The size of batches that no gradients are computed of: many small images cost little more than a few."""
+        """The batch size without gradients: a large batch of small images costs little more than a small one."""
         many = 2**20 // (self.image_channels * self.image_size**2)
         return self.batch_size * max(1, many // self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
-        """Batches of labels and of numbers within their class, shape (N, 2), for images to be made of them."""
+        """Batches of pairs of label and index within the class, shape (N, 2), of the images to generate."""
         present = torch.zeros(self.num_classes, dtype=torch.int64)
         if self.tops_up:
             self.setup("validate")
@@ -304,7 +312,7 @@ class LabelledImages(LightningDataModule, ABC):
         missing = (self.predictions_per_class - present).clamp(min=0).tolist()
         wanted = [(label, number) for label, count in enumerate(missing) for number in range(count)]
         left = [image for image in wanted if image not in self.already_made]
-        left += left[:1] * (self._place()[1] - len(left))  # Lightning wants work for every process
+        left += left[:1] * (self._place()[1] - len(left))  # Lightning needs an item for every process
         images = torch.tensor(left, dtype=torch.int64).reshape(-1, 2)
         return DataLoader(cast(Dataset[Tensor], images), batch_size=self.batch_size)
 

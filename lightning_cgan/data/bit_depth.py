@@ -1,4 +1,4 @@
-"""Images of 16 bits: how many of their bits are in use, and how they become 8."""
+"""16-bit images: find how many of their bits are in use, and reduce them to 8."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from torch.utils.data import DataLoader, Dataset
 
 from lightning_cgan.core.errors import UsageError
 
-_BITS = (8, 10, 12, 14, 16)  # what cameras and microscopes use of 16
+_BITS = (8, 10, 12, 14, 16)  # that cameras and microscopes store in 16
 _HIGHEST = 2**16 - 1
 
 
 def upper_bits(image: Image.Image, bits: int) -> np.ndarray:
-    """The upper 8 of the bits that are in use, of an image of mode `I`, `I;16` or `I;16B`, uint8.
+    """The upper 8 of the bits in use, uint8, of an image of mode `I`, `I;16` or `I;16B`.
 
     Raises:
-        ValueError: Its values are not from 0 to 65,535.
+        ValueError: A value is outside 0 to 65,535.
     """
     pixels = _checked(np.asarray(image))
     return (pixels >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
 
 def bits_for(highest: int) -> int:
-    """How many of 16 bits are in use where this is the highest value: 8, 10, 12, 14 or 16."""
+    """The smallest bit depth that holds this value: 8, 10, 12, 14 or 16."""
     return next(bits for bits in _BITS if highest < 2**bits)
 
 
 def brightest(paths: list[str], workers: int) -> int:
-    """The highest value in those images that have 16 bits; -1 where none of them has.
+    """The highest value in the 16-bit images; -1 if there are none.
 
     Args:
         paths: The files.
         workers: The number of processes that read them.
 
     Raises:
-        UsageError: Colours of 16 bits use fewer, of which Pillow would keep the upper 8.
+        UsageError: A colour image with 16 bits uses fewer; Pillow would keep the upper 8 of the 16.
     """
     loader = DataLoader(_Highest(paths), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list)
     found = [one for batch in loader for one in batch]
@@ -52,7 +52,7 @@ def brightest(paths: list[str], workers: int) -> int:
 
 
 class _Highest(Dataset["tuple[int, bool]"]):
-    """The highest value of each file, and whether it holds colours; -1 where it has 8 bits or cannot be read."""
+    """The highest value of each file, -1 if it has 8 bits or cannot be read; and whether it is in colour."""
 
     def __init__(self, paths: list[str]) -> None:
         self.paths = paths
@@ -67,21 +67,21 @@ class _Highest(Dataset["tuple[int, bool]"]):
             with Image.open(self.paths[index]) as image:
                 if image.mode.startswith("I"):
                     return int(_checked(np.asarray(image)).max()), False
-                # What Pillow has cut to 8 bits says the upper half of the value only.
+                # Pillow has already dropped the lower 8 bits; assume that they were all set.
                 return (int(np.asarray(image).max()) * 256 + 255, True) if _is_cut(image) else (-1, False)
-        except Exception:  # which is told where the file is decoded
+        except Exception:  # reported when the file is decoded
             return -1, False
 
 
 def _has_8_bits(path: str) -> bool:
-    """Whether the first bytes of a file say so already: all of JPEG, and most of PNG."""
+    """Whether the first bytes of a file already show that it has 8 bits: all JPEG files, and most PNG files."""
     with open(path, "rb") as file:
         start = file.read(25)
     return start.startswith(b"\xff\xd8") or (start.startswith(b"\x89PNG") and start[24:] != b"\x10")
 
 
 def _is_cut(image: Image.Image) -> bool:
-    """Whether Pillow will read the upper 8 bits of 16, as it does with colours."""
+    """Whether Pillow keeps only the upper 8 of 16 bits, as it does for colour images."""
     return any(";16" in str(tile[3]) or str(_HIGHEST) in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 

@@ -1,4 +1,4 @@
-"""Which classes are meant: by name, by number, or as a range."""
+"""Select classes by name, by number or as a range."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cgan.core.errors import UsageError, did_you_mean
 
-# A list of names and numbers, or a text with commas between them. Text comes first: jsonargparse would turn '007' to 7.
+# A list of names and numbers, or comma-separated text. `str` comes before `int`: jsonargparse would turn '007' into 7.
 Classes = list[str | int] | str
 
-_SHOWN = 20  # how many classes a message names
-_NUMBER = re.compile("0|[1-9][0-9]*")  # what a number is written back as, so that nothing is lost by reading it as one
+_SHOWN = 20  # the most classes that a message lists
+_NUMBER = re.compile("0|[1-9][0-9]*")  # no leading zeros, so that converting to a number loses nothing
 
 
 def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
-    """The numbers of the classes that are kept; see `find_classes`.
+    """The numbers of the classes to keep; see `find_classes`.
 
     Raises:
         UsageError: A class is unknown or named twice.
@@ -33,19 +33,19 @@ def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
 def find_classes(wanted: Classes | None, names: Sequence[str], option: str) -> list[int]:
     """The numbers of classes, in the order in which they are given.
 
-    A text that is the name of a class means that class, whatever else it may look like; so does a number, written in
-    digits. Another number counts the classes from 0. A text that is no name may be a range, such as `2-5` or
-    `Trouser-Bag`, both ends included: between names that are numbers it counts as people do, from 2 by 3 and 4 to 5, in
-    whatever order the classes are; else from class to class.
+    Text that equals a class name means that class, even if it looks like a number or a range; so does a number whose
+    digits equal a class name. Any other number is the index of a class, from 0. Any other text may be a range with both
+    ends included, such as `2-5` or `Trouser-Bag`. If both ends are class names that are numbers, the range goes by
+    their values, whatever the order of the classes; else by index.
 
     Args:
-        wanted: Names, numbers and ranges, in a list or in a text with commas between them; all classes if not given. In
-            a list, only what is no text is a number.
+        wanted: Names, numbers and ranges, in a list or in comma-separated text; all classes if not given. In a list,
+            text is never a number.
         names: The names of all classes.
-        option: What the user has typed, for messages.
+        option: The option that the user typed, for messages.
 
     Raises:
-        UsageError: There is no such class.
+        UsageError: A class is unknown.
     """
     if wanted is None:
         return list(range(len(names)))
@@ -63,9 +63,9 @@ def find_classes(wanted: Classes | None, names: Sequence[str], option: str) -> l
 
 
 def _parts(text: str, names: Sequence[str]) -> Iterator[str | int]:
-    """What stands between the commas of a text, but for those commas that belong to a name."""
+    """The items of comma-separated text; commas within class names do not separate."""
     parts = text.split(",")
-    most = 2 * max(name.count(",") for name in names) + 1  # both ends of a range may be such names
+    most = 2 * max(name.count(",") for name in names) + 1  # both ends of a range may be names with commas
     while parts:
         for count in range(min(most, len(parts)), 0, -1):
             part = ",".join(parts[:count]).strip()
@@ -76,7 +76,7 @@ def _parts(text: str, names: Sequence[str]) -> Iterator[str | int]:
 
 
 def _number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
-    """The number of the class that is named or numbered, if there is one."""
+    """The number of the class with this name or number, if there is one."""
     named = _named(str(wanted), names)
     if named is not None or isinstance(wanted, str | bool):
         return named
@@ -94,7 +94,7 @@ def _number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
 
 
 def _named(text: str, names: Sequence[str]) -> int | None:
-    """The number of the class of a name, which may be written with other spaces around it or in another normal form."""
+    """The number of the class with this name, ignoring surrounding spaces and the Unicode normal form."""
     if text in names:
         return names.index(text)
     alike = [number for number, name in enumerate(names) if _bare(name) == _bare(text)]
@@ -106,7 +106,7 @@ def _bare(name: str) -> str:
 
 
 def _ends(text: str, names: Sequence[str]) -> tuple[str, str] | None:
-    """The two ends of a range, if a text is one."""
+    """The two ends of a range, if the text is one."""
     for hyphen in re.finditer("-", text):
         ends = text[: hyphen.start()].strip(), text[hyphen.end() :].strip()
         if all(_named(end, names) is not None or _is_number(end, names) for end in ends):
@@ -119,7 +119,7 @@ def _is_number(text: str, names: Sequence[str]) -> bool:
 
 
 def _between(first: str, last: str, text: str, names: Sequence[str], option: str) -> list[int]:
-    """The classes of a range, with both its ends."""
+    """The classes of a range, both ends included."""
     named = [end.isdecimal() and _named(end, names) is not None for end in (first, last)]
     if all(named):
         counted = sorted((int(name), number) for number, name in enumerate(names) if name.isdecimal())

@@ -1,4 +1,4 @@
-"""Images that stay in their files until they are needed."""
+"""Image files that are decoded on demand."""
 
 from __future__ import annotations
 
@@ -23,22 +23,23 @@ _GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Image files as square pixels of one size: the shorter side is resized, the longer one cut at both ends.
+    """Image files as square pixels of one size: the shorter side is resized, the longer side centre-cropped.
 
-    Photos are turned upright as their EXIF data say, and what is transparent shows the colour that lies under it.
+    Photos are rotated as their EXIF data say. Transparency is ignored: transparent pixels show the colour stored for
+    them.
 
     Args:
         paths: The files, in any format that Pillow decodes.
-        channels: 1 for gray, 3 for colour; files are turned to it.
+        channels: 1 for gray, 3 for colour; files are converted.
         size: Height and width, in pixels.
-        workers: The number of processes that decode ahead of time; with none, this one does.
-        bits: How many bits are in use in images that have 16, of which the upper 8 are kept.
+        workers: The number of processes that decode ahead of time; with 0, this process decodes.
+        bits: The number of bits in use in 16-bit images; the upper 8 of these are kept.
     """
 
     def __init__(
         self, paths: Sequence[str | Path] | np.ndarray, channels: int, size: int, workers: int, bits: int = 16
     ) -> None:
-        self.paths = np.asarray(paths, dtype=str)  # one object, which forked workers share
+        self.paths = np.asarray(paths, dtype=str)  # one array, which forked workers share
         self.channels = channels
         self.size = size
         self.workers = workers
@@ -51,23 +52,23 @@ class ImageFiles(Dataset[Tensor]):
         """Decodes one image, shape (C, H, W), uint8.
 
         Raises:
-            UsageError: The file is missing or broken.
+            UsageError: The file is missing or damaged.
         """
         path = str(self.paths[index])
         try:
             pixels = _decoded(path, self.channels, self.size, self.bits)
-        except Exception as error:  # a broken file fails in many ways
+        except Exception as error:  # a damaged file can raise any exception
             raise unreadable(path, error) from error
         return squared(pixels, self.size)
 
     @property
     def nbytes(self) -> int:
-        """The memory that all images would take."""
+        """The memory that all decoded images would take, in bytes."""
         return len(self) * self.channels * self.size**2
 
     @cached_property
     def sha256(self) -> str:
-        """Of the contents of all files, in their order, and the bits in use; read once.
+        """The hash of the contents of all files, in order, and of the bits in use; computed once.
 
         Raises:
             UsageError: A file is missing or cannot be read.
@@ -83,30 +84,30 @@ class ImageFiles(Dataset[Tensor]):
         return contents.hexdigest()
 
     def index_select(self, _: int, chosen: Tensor) -> ImageFiles:
-        """Some of the files, as a tensor of pixels would be indexed."""
+        """A selection of the files, with the signature of `Tensor.index_select`."""
         return ImageFiles(self.paths[chosen.numpy()], self.channels, self.size, self.workers, self.bits)
 
     def are_readable(self) -> Tensor:
-        """Decodes all images, and says which can be, shape (N,)."""
+        """Decodes all images, and returns whether each can be decoded, shape (N,)."""
         loader = DataLoader(_Readable(self), batch_size=64, num_workers=self.workers, generator=torch.Generator())
         return torch.cat(list(loader))
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Decodes batches of the images at these places, shape (N, C, H, W), ahead of their time."""
+        """Decodes batches of the images at these indices, shape (N, C, H, W), ahead of time."""
         loader = DataLoader(
             self,
             batch_sampler=cast("Iterable[list[int]]", (chosen.tolist() for chosen in indices)),
             num_workers=self.workers,
             collate_fn=self._stacked,
-            generator=torch.Generator(),  # not the global one, which a run's dropout draws from
+            generator=torch.Generator(),  # not the global one, which dropout samples from
         )
         try:
             yield from loader
-        except UsageError as error:  # from a worker with the whole of its traceback
+        except UsageError as error:  # a worker's message contains its whole traceback
             raise UsageError(str(error).rpartition("UsageError: ")[2]) from None
 
     def _stacked(self, images: list[Tensor]) -> Tensor:
-        """A batch of images, which has none where the last batch of a run is too small for all processes."""
+        """Stacks a batch; it is empty if the last batch of a run is too small to give this process an image."""
         return torch.stack(images) if images else torch.empty(0, self.channels, self.size, self.size).byte()
 
     def load(self) -> Tensor:
@@ -119,7 +120,7 @@ class ImageFiles(Dataset[Tensor]):
 
 
 class _Readable(Dataset[bool]):
-    """Whether each of the files can be decoded."""
+    """Whether each file can be decoded."""
 
     def __init__(self, files: ImageFiles) -> None:
         self.files = files
@@ -136,27 +137,27 @@ class _Readable(Dataset[bool]):
 
 
 def _decoded(path: str, channels: int, size: int, bits: int) -> Tensor:
-    """The pixels of a file, shape (C, H, W), uint8; those of a large photo with no less than twice the size wanted."""
+    """The pixels of a file, shape (C, H, W), uint8; a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
-        opened.draft(_MODES[channels], (2 * size, 2 * size))  # a JPEG file is decoded to a smaller image in less time
+        opened.draft(_MODES[channels], (2 * size, 2 * size))  # JPEG decodes faster at a reduced size
         opened.info.pop("transparency", None)
         ImageOps.exif_transpose(opened, in_place=True)
         image: Image.Image = opened
         if image.mode == "F":
             raise ValueError("floating-point pixels, of a range that nobody knows: write whole numbers")
-        if image.mode.startswith("I"):  # Pillow would cut off what is above 255
+        if image.mode.startswith("I"):  # Pillow would clip values above 255
             image = Image.fromarray(upper_bits(image, bits))
         image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
         return cast(Tensor, pil_to_tensor(image))
 
 
 def squared(pixels: Tensor, size: int) -> Tensor:
-    """Resizes the shorter side of images, shape (…, H, W), and cuts the longer one at both ends."""
+    """Resizes the shorter side of images, shape (…, H, W), and centre-crops the longer side."""
     return cast(Tensor, center_crop(resize(pixels, [size], antialias=True), [size, size]))
 
 
 def unreadable(path: str, error: Exception) -> UsageError:
-    """What is said of a file that cannot be decoded, and why."""
+    """The error for a file that cannot be decoded, with the reason."""
     return UsageError(
         f"--data.data_dir: expected images, got {_on_one_line(path)}, which cannot be read ({_reason(error)}); mend it "
         "or take it away, or leave out such files with --data.corrupt skip"
@@ -177,19 +178,19 @@ def _on_one_line(path: str) -> str:
 
 
 def common_format(paths: Iterable[str], size: int | None, channels: int | None, skip_broken: bool) -> tuple[int, int]:
-    """Finds out what images have in common, from the headers of their files.
+    """Finds the size and the channels that images have in common, from the headers of their files.
 
     Args:
         paths: The files.
-        size: Height and width, if they are known already.
-        channels: The number of channels, if it is known already.
-        skip_broken: Whether files without a readable header are passed over.
+        size: Height and width, if known.
+        channels: The number of channels, if known.
+        skip_broken: Whether to skip files without a readable header.
 
     Returns:
-        Height and width, which are the same, and 1 for gray or 3 for colour.
+        Height and width, which are equal, and 1 for gray or 3 for colour.
 
     Raises:
-        UsageError: A file has no readable header, or the images are not square or not of one size.
+        UsageError: A file has no readable header, or the images are not square or differ in size.
     """
     first: tuple[str, tuple[int, int]] | None = None
     are_gray = True
@@ -211,10 +212,10 @@ def common_format(paths: Iterable[str], size: int | None, channels: int | None, 
 
 
 def check_square(what: str, width: int, height: int) -> None:
-    """Refuses images that are not square, where no size is given that they are brought to.
+    """Refuses images that are not square, for data without a size to resize to.
 
     Raises:
-        UsageError: They are not.
+        UsageError: The images are not square.
     """
     if width != height:
         raise UsageError(
@@ -224,12 +225,12 @@ def check_square(what: str, width: int, height: int) -> None:
 
 
 def _headers(paths: Iterable[str], skip_broken: bool) -> Iterator[tuple[str, tuple[int, int], bool]]:
-    """The path, the width and height of images, and whether they are gray; nothing is decoded."""
+    """The path and the (width, height) of each image, and whether it is gray; nothing is decoded."""
     for path in paths:
         try:
             with Image.open(path) as image:
                 found = path, image.size, image.mode in _GRAY
-        except Exception as error:  # a broken file fails in many ways
+        except Exception as error:  # a damaged file can raise any exception
             if skip_broken:
                 continue
             raise unreadable(path, error) from error

@@ -1,4 +1,4 @@
-"""Your own images, in one folder for each class."""
+"""Labelled images from one folder per class."""
 
 from __future__ import annotations
 
@@ -22,38 +22,46 @@ from lightning_cgan.data.image_files import ImageFiles, common_format
 from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
 from lightning_cgan.data.splits import check_test_fraction, hold_out
 
-_NAMED = 5  # how many broken files a warning names
+_NAMED = 5  # the most damaged files that a warning lists
 
 
 class ImageFolderData(LabelledImages):
-    """Images in a folder for each class, as torchvision's `ImageFolder` reads them.
+    """Images in one folder per class, as torchvision's `ImageFolder` reads them.
 
-    The folders lie in `train/<class>/` and `test/<class>/`, if there is nothing else beside `train` and `test`, or in
-    `<class>/`: then a test split is held out. What begins with a dot is passed over, and what several links lead to is
-    taken once in each class.
+    If the folder contains `train` and `test` and no other folder, the classes are in `train/<class>/` and
+    `test/<class>/`; else in `<class>/`, and a test split is held out. Names that begin with a dot are skipped. A file
+    that several links point to is used once per class.
+
+    Example:
+        >>> import os, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("cats", "dogs"):
+        ...         os.mkdir(f"{folder}/{name}")  # the place for images of this class
+        ...     print(ImageFolderData(folder, image_size=64, image_channels=3).class_names)
+        ('cats', 'dogs')
 
     Args:
-        data_dir: The folder with `train` and `test`, or with a folder for each class.
-        image_size: Height and width that the images are brought to, in pixels: the shorter side is resized, the longer
-            one cut at both ends. If not given, that of the images, which must be square and of one size.
-        image_channels: 1 for gray, 3 for colour; what is transparent shows the colour under it. If not given, gray
-            where the headers of all files say so.
-        test_fraction: The part of each class that is held out for testing, where there is no test split: at least one
-            image, the same ones in every run.
-        corrupt: Whether files that cannot be read are refused, or named in a warning and left out; for that, all files
+        data_dir: The folder with `train` and `test`, or with one folder per class.
+        image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
+            centre-cropped. If not given, the size of the images, which must be square and of one size.
+        image_channels: 1 for gray, 3 for colour; transparent pixels show the colour stored for them. If not given, gray
+            if the headers of all files say so.
+        test_fraction: The share of each class held out for testing if there is no test split: at least one image, the
+            same ones in every run.
+        corrupt: Whether to refuse files that cannot be read, or to skip them with a warning; to skip them, all files
             are decoded once.
-        batch_size: The number of real images in one update of the discriminator, over the whole run.
-        classes: The classes to keep, by name, by number or as ranges; all if not given. Files of others are only
+        batch_size: The number of real images per discriminator update, over all processes.
+        classes: The classes to keep, by name, number or range; all if not given. Files of other classes are only
             counted.
-        validation_fraction: The part of the training split that is held out for validation.
-        predictions_per_class: How many images of each class `predict` makes.
-        memory_budget: The memory that the images of a split may take, in GiB. More are decoded as they are needed.
-        balance: Whether training images of smaller classes are repeated, so that each class is met as often as the
+        validation_fraction: The share of the training split held out for validation.
+        predictions_per_class: The number of images of each class that `predict` generates.
+        memory_budget: The memory that the images of one split may take, in GiB. Larger splits are decoded on demand.
+        balance: Whether to repeat training images of smaller classes, so that each class is seen as often as the
             largest.
         workers: The number of processes that decode ahead of time.
 
     Raises:
-        UsageError: The folder has no such images.
+        UsageError: The folder does not hold such images.
     """
 
     def __init__(
@@ -82,7 +90,7 @@ class ImageFolderData(LabelledImages):
         self.folders = _folders_of_splits(Path(expanduser(data_dir)))
         self._names = {folder: _class_names(folder) for folder in self.folders.values()}
         self.all_class_names = tuple(sorted({name for names in self._names.values() for name in names}))
-        self.kept = class_numbers(classes, self.all_class_names)  # the others need not be in order
+        self.kept = class_numbers(classes, self.all_class_names)  # other classes may be faulty
         self._check_folders()
         if classes is None:
             for folder, names in self._names.items():
@@ -103,7 +111,7 @@ class ImageFolderData(LabelledImages):
         )
 
     def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
-        """The size and the channels, from the headers of all files that are kept unless both are given."""
+        """The size and the channels, from the headers of all files of kept classes unless both are given."""
         if size is not None and channels is not None:
             return size, channels
         paths: list[str] = []
@@ -113,10 +121,10 @@ class ImageFolderData(LabelledImages):
         return common_format(paths, size, channels, skip_broken=self.corrupt == "skip")
 
     def prepare_data(self) -> None:
-        """Looks whether there are images of each class in both splits.
+        """Checks that both splits have images of each class.
 
         Raises:
-            UsageError: There are none of a class.
+            UsageError: A class has no images.
         """
         for folder in self.folders.values():
             self._listed(folder)
@@ -138,7 +146,7 @@ class ImageFolderData(LabelledImages):
         return ImageFiles(paths, self.image_channels, self.image_size, self.workers, self._bits), labels
 
     def _bits_in_use(self, paths: np.ndarray) -> int:
-        """Of 16 bits, as many as the brightest image to train on needs; the test split is read as that one is."""
+        """The bits, of 16, that the brightest training image needs; the test split is read with the same."""
         highest = brightest(paths.tolist(), self.workers)
         bits = bits_for(highest) if highest >= 0 else 16
         if bits < 16:
@@ -148,7 +156,7 @@ class ImageFolderData(LabelledImages):
     def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
         """The files in a folder of classes, with their labels.
 
-        Those of classes that are not kept are among them: which images are held out for validation depends on all.
+        Files of classes that are not kept are included: the choice of validation images depends on all files.
         """
         found, passed_over = [], Counter[str]()
         for label, name in enumerate(self.all_class_names):
@@ -165,7 +173,7 @@ class ImageFolderData(LabelledImages):
         return np.array([path for paths in found for path in paths]), labels
 
     def _tell(self, folder: Path, passed_over: Counter[str]) -> None:
-        """Warns once of what is passed over in a folder of classes."""
+        """Warns once about files that are skipped in a folder of classes."""
         if folder in self._told:
             return
         self._told.add(folder)
@@ -185,7 +193,7 @@ class ImageFolderData(LabelledImages):
         return torch.isin(labels, torch.tensor(self.kept)).numpy()
 
     def _without_broken(self, folder: Path, paths: np.ndarray, labels: Tensor) -> tuple[np.ndarray, Tensor]:
-        """Leaves out what cannot be decoded of the classes that are kept, if that is wanted."""
+        """Drops files of kept classes that cannot be decoded, if `corrupt` asks for it."""
         if self.corrupt == "refuse":
             return paths, labels
         kept, is_sound = self._is_kept(labels), np.ones(len(paths), dtype=bool)
@@ -210,7 +218,7 @@ class ImageFolderData(LabelledImages):
             )
 
     def _check_folders(self) -> None:
-        """Refuses a class that is kept and lies in one of the splits only."""
+        """Refuses a kept class that is in only one of the splits."""
         differing = set(self._names[self.folders["train"]]) ^ set(self._names[self.folders["test"]])
         lacking = sorted(differing & {self.all_class_names[number] for number in self.kept})
         if lacking:
@@ -222,7 +230,7 @@ class ImageFolderData(LabelledImages):
 
 
 def _folders_of_splits(root: Path) -> dict[Split, Path]:
-    """Where the classes of each split lie: in folders of their own, or all in one."""
+    """The folder that holds the classes of each split; one folder may hold those of both."""
     if not root.is_dir():
         if root.exists():
             raise UsageError(
@@ -253,10 +261,10 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
 
 
 def _class_names(folder: Path) -> dict[str, str]:
-    """The names of the classes of a split in one normal form, which is not that of Macs, and those of their folders.
+    """Maps the class names of a split, in Unicode normal form C (macOS uses another), to the names of their folders.
 
     Raises:
-        UsageError: There are none, or two of the same name.
+        UsageError: There are no folders, or two with the same normalised name.
     """
     found = folders_in(folder)
     if not found:
@@ -275,10 +283,10 @@ def _class_names(folder: Path) -> dict[str, str]:
 
 
 def _check_depth(root: Path, names: list[str]) -> None:
-    """Looks for a folder too many above those of the classes, as archives have.
+    """Detects a superfluous folder level above the classes, as archives often have.
 
     Raises:
-        UsageError: The only class has no image of its own, but folders.
+        UsageError: The only class contains folders, but no images directly.
     """
     inner = folders_in(root / names[0])
     if not inner or files_in(root / names[0]):

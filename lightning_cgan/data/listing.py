@@ -1,4 +1,4 @@
-"""What lies in a folder: images, folders, and what is passed over."""
+"""List the images and folders in a folder, and count the files that are skipped."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from lightning_cgan.core.errors import UsageError
 
-ENDINGS: tuple[str, ...] = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # the last two are JPEG files, too
-_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # what Windows and Macs leave in folders and archives
-_NAMED = 5  # how many kinds of files a warning names
+ENDINGS: tuple[str, ...] = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # the last two are also JPEG
+_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # created by Windows and macOS in folders and archives
+_NAMED = 5  # the most kinds of files that a warning lists
 
 
 def folders_in(path: Path) -> list[str]:
-    """The names of the folders in a folder, in order; none if it cannot be looked into."""
+    """The names of the folders in a folder, sorted; empty if it cannot be read."""
     try:
         return sorted(entry.name for entry in _entries(str(path)) if _is_folder(entry))
     except OSError:
@@ -25,7 +25,7 @@ def folders_in(path: Path) -> list[str]:
 
 
 def files_in(path: Path) -> list[str]:
-    """The names of the images that lie in a folder itself, in order; none if it cannot be looked into."""
+    """The names of the images directly in a folder, sorted; empty if it cannot be read."""
     try:
         names = (entry.name for entry in _entries(str(path)) if not _is_folder(entry))
         return sorted(name for name in names if name.lower().endswith(ENDINGS))
@@ -34,14 +34,14 @@ def files_in(path: Path) -> list[str]:
 
 
 def images_in(path: Path, passed_over: Counter[str]) -> list[str]:
-    """The images in the folder of a class and in those within it, each once, in the order of torchvision.
+    """The images in the folder of a class and its subfolders, each once, in the order of torchvision.
 
     Args:
-        path: The folder; one that is not there has no images.
-        passed_over: Counts other files by their endings, but for hidden ones and what systems leave behind.
+        path: The folder; a missing one has no images.
+        passed_over: Counts skipped files by extension, except hidden files and those that operating systems create.
 
     Raises:
-        UsageError: A folder cannot be looked into.
+        UsageError: A folder cannot be read.
     """
     found: dict[str, str] = {}
     seen = {str(above) for above in path.resolve().parents}
@@ -49,7 +49,7 @@ def images_in(path: Path, passed_over: Counter[str]) -> list[str]:
     while left:
         folder = left.pop()
         actual = os.path.realpath(folder)
-        if actual in seen:  # by a link, maybe one that leads back
+        if actual in seen:  # reached before through a link, which may be circular
             continue
         seen.add(actual)
         try:
@@ -66,13 +66,13 @@ def images_in(path: Path, passed_over: Counter[str]) -> list[str]:
             elif entry.is_symlink() or entry.is_file():
                 at = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(actual, entry.name)
                 found.setdefault(at, entry.path)
-            else:  # reading a pipe would wait for ever
+            else:  # reading a pipe would block forever
                 passed_over["pipe or device"] += 1
     return sorted(found.values(), key=os.path.split)
 
 
 def counted(passed_over: Counter[str]) -> str:
-    """What was passed over, in words: `3 .gif, 1 .txt`."""
+    """The skipped files as text: `3 .gif, 1 .txt`."""
     most_first = sorted(passed_over.items(), key=lambda found: (-found[1], found[0]))
     kinds = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in most_first]
     return ", ".join(kinds[:_NAMED]) + (", …" if len(kinds) > _NAMED else "")

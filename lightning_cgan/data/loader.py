@@ -1,4 +1,4 @@
-"""Batches by index: cut out of memory, or decoded from files."""
+"""Batches by index: sliced from memory, or decoded from files."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lightning_cgan.data.image_files import ImageFiles
 
 
 class OrderedLoader:
-    """Hands out images in their own order, in batches.
+    """Yields all images in their original order, in batches.
 
-    Yields images (N, C, H, W), float32 in [-1, 1], and labels (N,). In a distributed run every process walks through
-    the same whole batches and takes every `world_size`-th image of each. Images in memory are cut out by index, without
-    worker processes or work per image in Python, on the device where they lie; files are decoded ahead of time.
+    Yields images (N, C, H, W), float32 in [-1, 1], and labels (N,). In a distributed run every process goes through the
+    same whole batches and takes every `world_size`-th image of each. Images in memory are indexed on the device where
+    they are, without worker processes or work per image in Python; files are decoded ahead of time.
 
     Args:
         images: All images: pixels, shape (N, C, H, W), uint8, or files.
         labels: Their labels, shape (N,), int64.
-        batch_size: The number of images in a batch of all processes together.
-        rank: The place of this process among all.
+        batch_size: The number of images per batch, over all processes.
+        rank: The rank of this process.
         world_size: The number of processes.
     """
 
@@ -41,7 +41,7 @@ class OrderedLoader:
             )
         self.images = images
         self.labels = labels
-        self.dataset = range(len(labels))  # whose length Lightning compares with sizes of batches
+        self.dataset = range(len(labels))  # Lightning compares its length with batch sizes
         self.batch_size = batch_size
         self.rank = rank
         self.world_size = world_size
@@ -65,27 +65,27 @@ class OrderedLoader:
 
 
 class ShufflingLoader(OrderedLoader):
-    """Hands out the training set in full batches, in an order that is a function of (seed, epoch).
+    """Yields the training set in full batches, in an order that is a function of (seed, epoch).
 
-    A balanced epoch has each class as often as the largest one: all images of a class as many times as go into that,
-    and some of them once more, which are drawn anew in each epoch.
+    In a balanced epoch each class occurs as often as the largest one: all its images are repeated a whole number of
+    times, and a random subset, sampled again for each epoch, occurs once more.
 
-    It knows its place: `state_dict` says which epoch it is in, and how many images of that have been handed out to all
-    processes together, and a loader that has loaded it resumes there, also with another number of processes or another
-    batch size. Images that do not fill a batch at the end of an epoch are left out of that epoch. An iteration is as
-    long as an epoch, and begins where the one before ended, once its first batch is asked for.
+    `state_dict` stores the position: the epoch, and how many of its images have been handed out to all processes
+    together. A loader that loads it resumes there, even with another number of processes or another batch size. Images
+    that do not fill a batch at the end of an epoch are omitted from that epoch. An iteration is as long as an epoch,
+    and begins where the previous one ended when its first batch is requested.
 
     Args:
         images: All images: pixels, shape (N, C, H, W), uint8, or files.
         labels: Their labels, shape (N,), int64.
-        batch_size: The number of images in a batch of all processes together.
-        rank: The place of this process among all.
+        batch_size: The number of images per batch, over all processes.
+        rank: The rank of this process.
         world_size: The number of processes.
         seed: Determines the order.
-        balance: Whether images of smaller classes are repeated.
+        balance: Whether to repeat images of smaller classes.
 
     Attributes:
-        is_checked: Tells a module that batches are shared out equally, and that images and labels are right.
+        is_checked: Signals to a module that batches are split equally, and that images and labels are valid.
     """
 
     is_checked = True
@@ -111,37 +111,37 @@ class ShufflingLoader(OrderedLoader):
         self.images_to_shuffle = self.epoch_size
         self.seed = seed
         self.images_seen = 0
-        self.epoch, self.offset = 0, 0  # of the images that were handed out last
+        self.epoch, self.offset = 0, 0  # the position after the last batch handed out
 
     def __len__(self) -> int:
         return self.epoch_size // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for images, labels in self._cut(islice(self._whole_batches(), len(self))):
-            # Counted before it is handed out: a checkpoint is written while the batch is in use.
+            # Counted before the yield: a checkpoint is written while the batch is in use.
             self.epoch, start = self._next_batch(self.epoch, self.offset)
             self.offset = start + self.batch_size
             self.images_seen += self.batch_size
             yield images, labels
 
     def _whole_batches(self) -> Iterator[Tensor]:
-        """The places of the images of one batch after the other, which may be asked for ahead of time."""
+        """The image indices of successive batches; they may be requested ahead of time."""
         order_of, order = -1, torch.empty(0)
         epoch, end = self.epoch, self.offset
         while True:
             epoch, start = self._next_batch(epoch, end)
-            if epoch != order_of:  # also in the middle of an iteration, where an earlier one was left unfinished
+            if epoch != order_of:  # also within an iteration, after an unfinished one
                 order_of, order = epoch, self._order(epoch).to(self.labels.device)
             end = start + self.batch_size
             yield order[start:end]
 
     def _next_batch(self, epoch: int, offset: int) -> tuple[int, int]:
-        """Where the batch begins that comes after a place: as an epoch, and the number of its images before."""
+        """The start of the next batch after a position: the epoch, and the number of its images before the batch."""
         return (epoch, offset) if offset + self.batch_size <= self.epoch_size else (epoch + 1, 0)
 
     def _order(self, epoch: int) -> Tensor:
-        """The places of the images of an epoch, one after the other."""
-        rng = rng_at(self.seed, epoch % 2**63)  # as many as an address can hold
+        """The image indices of an epoch, in order."""
+        rng = rng_at(self.seed, epoch % 2**63)  # the range of addresses
         order = torch.randperm(self.images_to_shuffle, generator=rng)
         if self.classes is None:
             return order
@@ -153,7 +153,7 @@ class ShufflingLoader(OrderedLoader):
         return torch.cat(parts)[order]
 
     def state_dict(self) -> dict[str, Any]:
-        """The seed, and how far the run has got: in images since it began, and in the order of its epochs."""
+        """The seed and the position: images since the run began, and the position in the current epoch."""
         return {
             "seed": self.seed,
             "images_seen": self.images_seen,
@@ -163,17 +163,17 @@ class ShufflingLoader(OrderedLoader):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes where another loader stood; if that one had other images, at the beginning of the next epoch.
+        """Resumes at the position of another loader; if its epoch size differs, at the beginning of the next epoch.
 
         Raises:
-            UsageError: The state is none of such a loader.
+            UsageError: The state is not that of such a loader.
         """
         check_schema({"seed": 1, "images_seen": 1}, state, "the order of the images")
         if "epoch" in state:
             check_schema({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")
         self.seed = state["seed"]
         self.images_seen = state["images_seen"]
-        if "epoch" not in state:  # as older checkpoints have it
+        if "epoch" not in state:  # checkpoints of older versions
             batches = self.images_seen // self.batch_size
             self.epoch, batch = divmod(batches, self.epoch_size // self.batch_size)
             self.offset = batch * self.batch_size
@@ -184,11 +184,11 @@ class ShufflingLoader(OrderedLoader):
 
 
 class RepeatingLoader(ShufflingLoader):
-    """Hands out the first batches of the first epoch again and again, as Lightning's `overfit_batches` asks for.
+    """Repeats the first batches of the first epoch, for Lightning's `overfit_batches`.
 
     Args:
-        share: So many batches, or, if it is a float, such a part of all.
-        options: Those of `ShufflingLoader`.
+        share: A whole number counts batches; any other number is a fraction of all batches.
+        options: The arguments of `ShufflingLoader`.
     """
 
     def __init__(self, share: float, **options: Any) -> None:
@@ -198,14 +198,14 @@ class RepeatingLoader(ShufflingLoader):
         self.epoch_size = self.batch_size * max(1, min(self.batches, repeated))
 
     def __len__(self) -> int:
-        return self.batches  # Lightning cuts the iteration off itself
+        return self.batches  # Lightning ends the iteration itself
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(0)[: self.epoch_size]
 
 
 def _indices_of_classes(labels: Tensor) -> list[Tensor]:
-    """The places of the images of each class that has some."""
+    """The image indices of each class that has images."""
     labels = labels.cpu()
     indices = labels.argsort(stable=True).split(labels.bincount().tolist())
     return [part for part in indices if len(part)]

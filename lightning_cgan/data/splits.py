@@ -1,4 +1,4 @@
-"""Images that are held out of those to train on."""
+"""Hold out test and validation images from the images to train on."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.rng import rng_at
 
-# What is held out must be the same in every run, whatever its seed, for scores to be comparable.
+# Constant: every run holds out the same images, whatever its seed, so that scores are comparable.
 _VALIDATION_SEED = 20150
 _TEST_SEED = 20151
 
 
 def check_test_fraction(fraction: float) -> None:
-    """Refuses what is no part of a whole.
+    """Refuses a fraction outside 0 to 1.
 
     Raises:
         UsageError: The fraction is not between 0 and 1.
@@ -28,21 +28,22 @@ def check_test_fraction(fraction: float) -> None:
 def hold_out(
     labels: Tensor, fraction: float, class_names: Sequence[str], kept: Collection[int]
 ) -> tuple[Tensor, Tensor]:
-    """Holds a part of each class out for testing, at least one image.
+    """Holds out a part of each class for testing, at least one image.
 
-    Which images of a class those are depends on their number and order alone: other classes may come and go.
+    The choice depends only on the number and the order of the images of the class: other classes may be added or
+    removed.
 
     Args:
         labels: Shape (N,).
-        fraction: The part that is held out.
+        fraction: The share to hold out.
         class_names: The name of each label.
-        kept: The labels that matter: others may have too few images.
+        kept: The labels in use: classes with other labels may have too few images.
 
     Returns:
-        The places of the images to train on, and of those to test with, in ascending order.
+        The indices of the training images and of the test images, both ascending.
 
     Raises:
-        UsageError: A class would have no image left to train on.
+        UsageError: A class in use would have no training image left.
     """
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label, name in enumerate(class_names):
@@ -59,15 +60,15 @@ def hold_out(
 
 
 def hold_out_for_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
-    """Holds a part of all images out for validation, at least one; each class keeps an image to train on.
+    """Holds out a part of all images for validation, at least one; each class keeps a training image.
 
     Args:
         labels: Shape (N,).
-        fraction: The part that is held out.
+        fraction: The share to hold out.
 
     Returns:
-        The places of the images to train on, and of those to validate with; none of the latter where each image is the
-        only one of its class.
+        The indices of the training images and of the validation images; the latter are empty if every image is the only
+        one of its class.
     """
     order = torch.randperm(len(labels), generator=rng_at(_VALIDATION_SEED))
     count = max(1, round(len(labels) * fraction))

@@ -1,4 +1,4 @@
-"""MNIST and the sets that were made in its image, through torchvision."""
+"""MNIST and data sets in its format, through torchvision."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _KINDS = ("images-idx3", "labels-idx1")
 
 
 class _TorchvisionImages(LabelledImages):
-    """70,000 gray images of 28 x 28 pixels in ten classes: 60,000 to train, 10,000 to test.
+    """70,000 gray images of 28 x 28 pixels in ten classes: 60,000 for training, 10,000 for testing.
 
-    Download and checksums are torchvision's. The files may also lie in `data_dir` itself, in `raw` there, or in the
-    folder with the name of the set, under the names that Kaggle gives them, and packed (`.gz`).
+    torchvision downloads the files and verifies their checksums. The files may also be in `data_dir` itself, in its
+    subfolder `raw`, or in the folder named after the set; have the names that Kaggle gives them; and be compressed
+    (`.gz`).
     """
 
     dataset: ClassVar[type[MNIST]]
@@ -36,18 +37,18 @@ class _TorchvisionImages(LabelledImages):
     native_image_size = 28
 
     def prepare_data(self) -> None:
-        """Downloads what is missing, and reads what is trained on, so that broken files are found before a run begins.
+        """Downloads missing files, and reads the training split to find damaged files before a run begins.
 
         Raises:
-            UsageError: Files are missing and cannot be downloaded, or are broken.
+            UsageError: Files are missing and cannot be downloaded, or are damaged.
         """
         if not all(file.exists() for split in SPLITS for file in self._files(split)):
             folders = [folder for folder in (self.raw_folder, *self.raw_folder.parents) if not folder.exists()]
             try:
                 self.dataset(str(self.data_dir), download=True)
-            except Exception as error:  # a network fails in many ways
+            except Exception as error:  # a download can raise any exception
                 for folder in folders:
-                    with suppress(OSError):  # torchvision made it; what is not empty stays
+                    with suppress(OSError):  # made by torchvision; rmdir keeps folders with content
                         folder.rmdir()
                 raise self._unavailable(error) from error
         self.read("train")
@@ -57,7 +58,7 @@ class _TorchvisionImages(LabelledImages):
         files = self._files(split)
         try:
             images, labels = (_read_idx(file, dimensions) for file, dimensions in zip(files, (3, 1), strict=True))
-        except Exception as error:  # a broken file fails in many ways
+        except Exception as error:  # a damaged file can raise any exception
             raise self._broken(files) from error
         if len(images) != len(labels):
             told = f"{len(images)} images but {len(labels)} labels"
@@ -66,11 +67,11 @@ class _TorchvisionImages(LabelledImages):
 
     @property
     def raw_folder(self) -> Path:
-        """The folder with the archives and the unpacked files."""
+        """The folder with the archives and the extracted files."""
         return self.data_dir / self.dataset.__name__ / "raw"
 
     def _unavailable(self, error: Exception) -> UsageError:
-        """Why there is no data: a broken archive if there is one, else what torchvision says."""
+        """The error for missing data: a damaged archive if there is one, else the reason from torchvision."""
         for url, md5 in self.dataset.resources:
             archive = self.raw_folder / Path(url).name
             if archive.exists() and not check_integrity(str(archive), md5):
@@ -90,7 +91,7 @@ class _TorchvisionImages(LabelledImages):
         )
 
     def _broken(self, files: Sequence[Path]) -> UsageError:
-        """Which of the files is broken, and how."""
+        """The error for damaged files: names the file and the reason."""
         for file, dimensions in zip(files, (3, 1), strict=True):
             try:
                 _read_idx(file, dimensions)
@@ -101,7 +102,7 @@ class _TorchvisionImages(LabelledImages):
         return UsageError(f"{files[0]}: expected a complete IDX file, and got one only now; try again")
 
     def _files(self, split: Split) -> list[Path]:
-        """The images and the labels of a split, in the first folder that has both splits."""
+        """The image and the label file of a split, in the first folder that has both splits."""
         places = (self.raw_folder, self.raw_folder.parent, self.data_dir / "raw", self.data_dir)
         found = next((files for path in places if (files := _idx_files(path))), None)
         prefix = _PREFIXES[split]
@@ -111,7 +112,7 @@ class _TorchvisionImages(LabelledImages):
 
 
 def _idx_files(path: Path) -> dict[tuple[str, str], Path] | None:
-    """The files of both splits in a folder, packed or not, with the hyphen of the original or Kaggle's dot."""
+    """The files of both splits in a folder, compressed or not, with the original names or those of Kaggle."""
     found: dict[tuple[str, str], Path] = {}
     for prefix, kind in product(_PREFIXES.values(), _KINDS):
         names = (f"{prefix}-{name}-ubyte{packed}" for packed in ("", ".gz") for name in (kind, kind.replace("-", ".")))
@@ -126,7 +127,7 @@ def _read_idx(file: Path, dimensions: int) -> Tensor:
     """The numbers of an IDX file (http://yann.lecun.com/exdb/mnist), uint8.
 
     Raises:
-        ValueError: It is none, or not complete.
+        ValueError: The file is not an IDX file, or incomplete.
     """
     content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
     if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, 8, dimensions]):
@@ -143,21 +144,39 @@ def _size(file: Path) -> str:
 
 
 class MNISTData(_TorchvisionImages):
-    """MNIST: handwritten digits (LeCun et al. 1998, http://yann.lecun.com/exdb/mnist)."""
+    """MNIST: handwritten digits (LeCun et al. 1998, http://yann.lecun.com/exdb/mnist).
+
+    Example:
+        >>> data = MNISTData(classes=[4, 9])
+        >>> data.num_classes, data.class_names
+        (2, ('4', '9'))
+    """
 
     dataset = MNIST
     all_class_names = tuple("0123456789")
 
 
 class FashionMNISTData(_TorchvisionImages):
-    """Fashion-MNIST: articles of clothing (Xiao et al. 2017, arXiv:1708.07747; MIT licence)."""
+    """Fashion-MNIST: articles of clothing (Xiao et al. 2017, arXiv:1708.07747; MIT licence).
+
+    Example:
+        >>> data = FashionMNISTData(classes="Trouser-Coat")
+        >>> data.class_names
+        ('Trouser', 'Pullover', 'Dress', 'Coat')
+    """
 
     dataset = FashionMNIST
     all_class_names = tuple(FashionMNIST.classes)
 
 
 class KMNISTData(_TorchvisionImages):
-    """Kuzushiji-MNIST: cursive Japanese characters (Clanuwat et al. 2018, arXiv:1812.01718; CC BY-SA 4.0)."""
+    """Kuzushiji-MNIST: cursive Japanese characters (Clanuwat et al. 2018, arXiv:1812.01718; CC BY-SA 4.0).
+
+    Example:
+        >>> data = KMNISTData(classes=["ki", "na"], image_size=32)
+        >>> data.class_names, data.image_size
+        (('ki', 'na'), 32)
+    """
 
     dataset = KMNIST
     all_class_names = tuple(KMNIST.classes)

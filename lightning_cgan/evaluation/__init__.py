@@ -1,1 +1,1 @@
-"""Proof: judges of images, scores in their eyes, and the protocol that a report follows."""
+"""Reference classifiers, scores in their feature space, and the protocol behind `report.json`."""

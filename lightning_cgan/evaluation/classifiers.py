@@ -1,4 +1,4 @@
-"""Small classifiers, and how they learn."""
+"""Two small classifiers, the Judge and the Student, and their training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Judge(nn.Module):
-    """A convolutional classifier whose features say how far images are from one another.
+    """The reference classifier: a convolutional network whose features measure how much images differ.
 
-    Six convolutions 3 x 3 with batch normalisation and ReLU, averaged over the image, then one dense layer.
+    Six 3 x 3 convolutions with batch normalisation and ReLU, average pooling over the image, then one dense layer.
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels. Large ones are halved more often.
+        image_size: Height and width of the images, in pixels. Larger images are downsampled more often.
     """
 
     num_features = 128
@@ -43,7 +43,7 @@ class Judge(nn.Module):
         self.head = nn.Linear(self.num_features, num_classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """What the judge sees: images (N, C, H, W) in [-1, 1] -> features (N, num_features)."""
+        """Images (N, C, H, W) in [-1, 1] -> features (N, num_features)."""
         seen: Tensor = self.trunk(images.contiguous(memory_format=torch.channels_last)).mean((2, 3))
         return seen
 
@@ -54,9 +54,9 @@ class Judge(nn.Module):
 
 
 class Student(nn.Sequential):
-    """The classifier of GAN-train: convolutions 3 x 3 to 32 and 64, a pool, dense 128, with dropout.
+    """The classifier of GAN-train: 3 x 3 convolutions to 32 and 64 channels, pooling, a dense layer of 128, dropout.
 
-    That of Keras's first example for MNIST, which Bie, Kamath & Zhang 2023 (arXiv:2302.02936) train on generated
+    The network of Keras's first example for MNIST, which Bie, Kamath & Zhang 2023 (arXiv:2302.02936) train on generated
     images.
 
     Args:
@@ -75,7 +75,7 @@ class Student(nn.Sequential):
                 "images, or leave the report out with --report.protocol none"
             )
         side = (image_size - 4) // 2
-        # The second ReLU comes after the pool: the same function, with a quarter of the work.
+        # The second ReLU follows the pooling: the same function, with a quarter of the work.
         convolutions = [nn.Conv2d(image_channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.MaxPool2d(2), nn.ReLU()]
         dense = [nn.Linear(64 * side**2, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
         super().__init__(*convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
@@ -90,16 +90,16 @@ def learn(
     scheduler: LRScheduler | None = None,
     augment: Callable[[Tensor], Tensor] = lambda images: images,
 ) -> None:
-    """Trains a classifier on batches of images and labels, one step for each, on the device where it is.
+    """Trains a classifier on its own device, one step for each batch of images and labels.
 
-    Products are made in bfloat16 where the hardware has it.
+    Matrix products use bfloat16 where the hardware supports it.
 
     Args:
         classifier: Images (N, C, H, W) in [-1, 1] -> class logits (N, num_classes).
         batches: Images and labels (N,).
-        optimizer: Moves the classifier's weights.
+        optimizer: Updates the classifier's weights.
         scheduler: Changes the learning rate after each step.
-        augment: Changes the images before they are seen.
+        augment: Augments the images.
     """
     device = next(classifier.parameters()).device
     precision, _ = fastest_precision(device.type)
@@ -118,7 +118,7 @@ def learn(
 
 @torch.no_grad()
 def accuracy(classifier: nn.Module, batches: Batches) -> float:
-    """The share of images, from 0 to 1, to which a classifier gives their own label."""
+    """The share of images, from 0 to 1, that a classifier labels correctly."""
     device = next(classifier.parameters()).device
     classifier.eval()
     right, images_seen = 0, 0
@@ -131,7 +131,7 @@ def accuracy(classifier: nn.Module, batches: Batches) -> float:
 
 @contextmanager
 def forked_rng(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seeds PyTorch's random generators for a while, of the CPU and of one GPU, and then leaves them as they were."""
+    """Seeds PyTorch's global generators of the CPU and of one GPU, and restores their states on exit."""
     with torch.random.fork_rng([device] if device is not None and device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield

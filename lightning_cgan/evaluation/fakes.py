@@ -1,4 +1,7 @@
-"""Generated images as a data set, and parts of data sets."""
+"""Generated images as a data set, and subsets of data sets.
+
+A Judge is the reference classifier of a data set.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +20,22 @@ from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.scores import extract_features
 
-ATTEMPTS = 8  # at an image that a judge is sure of
+ATTEMPTS = 8  # to generate an image that a Judge is confident of
 _BATCH_SIZE = 500
 
 
 @dataclass(frozen=True)
 class Gafi:
-    """How a better training set is made of a generator (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
+    """How to generate a better training set (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118).
 
-    Every epoch has images of its own.
+    Each epoch gets new images.
 
     Attributes:
-        latent_scale: What latents are multiplied by.
-        min_confidence: The least confidence of the judge in an image's label, from 0 to 1.
+        latent_scale: The factor that latents are multiplied by.
+        min_confidence: The lowest confidence of the Judge in an image's label, from 0 to 1.
 
     Raises:
-        UsageError: One of them is out of range.
+        UsageError: A value is out of range.
     """
 
     latent_scale: float = 1.1
@@ -43,7 +46,7 @@ class Gafi:
 
 
 class ImageMaker(Protocol):
-    """A module that makes images of labels, such as `ConditionalGAN`."""
+    """A module that generates images of labels, such as `ConditionalGAN`."""
 
     @property
     def num_classes(self) -> int:
@@ -51,22 +54,22 @@ class ImageMaker(Protocol):
         ...
 
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
-        """Draws latents, shape (count, latent_dim)."""
+        """Samples latents, shape (count, latent_dim)."""
         ...
 
     def generate(self, labels: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Makes images, shape (N, C, H, W), in [-1, 1]."""
+        """Generates images, shape (N, C, H, W), in [-1, 1]."""
         ...
 
 
 def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0) -> OrderedLoader:
-    """Makes an image of each label, rounded to 256 shades as those of a file are.
+    """Generates an image of each label, rounded to 256 shades as in image files.
 
     Args:
-        maker: Makes the images.
+        maker: Generates the images.
         labels: Shape (N,).
         seed: Determines the latents.
-        latent_scale: What the latents are multiplied by.
+        latent_scale: The factor that latents are multiplied by.
     """
     labels = labels.cpu()
     latents = maker.sample_latents(len(labels), seed) * latent_scale
@@ -76,17 +79,17 @@ def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float
 
 
 def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi) -> OrderedLoader:
-    """Makes an image of each label that a judge of the training split is sure of; what stays doubtful is left out.
+    """Generates images whose labels a Judge confirms; labels without such an image are omitted.
 
     Args:
-        maker: Makes the images.
+        maker: Generates the images.
         labels: Shape (N,).
         seed: Determines the latents.
-        judge: Says how sure it is that an image is what its label says.
-        gafi: How the images are chosen.
+        judge: A Judge trained on the training split.
+        gafi: The criteria for images.
 
     Raises:
-        UsageError: The judge is sure of none.
+        UsageError: No image reaches the confidence.
     """
 
     def make(indices: Tensor, attempt: int) -> Tensor:
@@ -108,17 +111,17 @@ def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Ju
 def replace_doubtful(
     judge: Judge, pixels: Tensor, labels: Tensor, min_confidence: float, make: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
-    """Replaces images that a judge is not sure of by others, in place; there are `ATTEMPTS`, the first one included.
+    """Replaces, in place, images of low confidence; there are `ATTEMPTS` attempts, including the first.
 
     Args:
-        judge: Says how sure it is that an image is what its label says.
+        judge: Gives the confidence that an image shows its label.
         pixels: The images of the first attempt, uint8, shape (N, C, H, W).
         labels: Shape (N,).
-        min_confidence: The least confidence that an image is kept with, from 0 to 1.
-        make: Makes other images, uint8, of the labels at some indices (n,), given the number of the attempt.
+        min_confidence: The lowest confidence with which an image is kept, from 0 to 1.
+        make: Generates other images, uint8, given indices into the labels (n,) and the number of the attempt.
 
     Returns:
-        The attempt that made each image, from 0, shape (N,), on the CPU; -1 where all of them were doubtful.
+        The attempt that produced each image, from 0, shape (N,), on the CPU; -1 where all attempts failed.
     """
     attempts = torch.full((len(labels),), -1)
     left = torch.arange(len(labels))
@@ -135,15 +138,15 @@ def replace_doubtful(
 
 
 def check_selection(option: str, latent_scale: float, min_confidence: float) -> None:
-    """Refuses what no images can be chosen by.
+    """Refuses invalid criteria for the selection of images.
 
     Args:
-        option: The beginning of the options' names.
-        latent_scale: What latents are multiplied by.
-        min_confidence: The least confidence of a judge in an image's label.
+        option: The prefix of the options' names.
+        latent_scale: The factor that latents are multiplied by.
+        min_confidence: The lowest confidence of a Judge in an image's label.
 
     Raises:
-        UsageError: One of them is out of range.
+        UsageError: A value is out of range.
     """
     if not 0 < latent_scale < math.inf:
         raise UsageError(f"{option}.latent_scale: expected a number above 0, got {latent_scale}; 1 is as trained")
@@ -154,13 +157,13 @@ def check_selection(option: str, latent_scale: float, min_confidence: float) -> 
 
 
 def choose(images: OrderedLoader, indices: Tensor) -> OrderedLoader:
-    """The images at some places."""
+    """The images at some indices."""
     indices = indices.to(images.labels.device)
     return OrderedLoader(images.images.index_select(0, indices), images.labels[indices], images.batch_size)
 
 
 def at_most(images: OrderedLoader, count: int) -> OrderedLoader:
-    """All images, or so many of them, the same ones every time."""
+    """All images, or a random subset of `count`, the same one every time."""
     if len(images.labels) <= count:
         return images
     return choose(images, torch.randperm(len(images.labels), generator=rng_at(count))[:count].sort().values)

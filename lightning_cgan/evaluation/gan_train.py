@@ -1,7 +1,7 @@
-"""GAN-train: how well a classifier that has only seen generated images does on real ones.
+"""GAN-train: the accuracy on real images of a classifier trained on generated images only.
 
-The measure is that of Shmelkov et al. 2018 (arXiv:1807.09499); classifier and numbers are those of Bie, Kamath & Zhang
-2023 (arXiv:2302.02936): 55,000 generated images, ten epochs, the epoch chosen on 5,000 more.
+The measure is from Shmelkov et al. 2018 (arXiv:1807.09499); the classifier and the numbers are from Bie, Kamath & Zhang
+2023 (arXiv:2302.02936): 55,000 generated images, ten epochs, the best epoch chosen on 5,000 more.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ def train_student(
     seed: int,
     device: torch.device,
 ) -> tuple[Student, dict[str, Any]]:
-    """Trains a student, and takes it as it was after its best epoch.
+    """Trains a Student and returns it as it was after its best epoch.
 
     Args:
-        training_images: The images to learn from in an epoch, which is counted from 0.
+        training_images: Returns the training images of an epoch, counted from 0.
         selection_set: The images that choose the epoch; not those of the test split.
         num_classes: The number of classes.
-        epochs: How often all images are seen.
-        seed: Of weights, order and dropout.
+        epochs: The number of passes over the images.
+        seed: Determines weights, order and dropout.
         device: Where to train.
 
     Returns:
-        The student, and the `epoch` and `chosen_by_accuracy` of it.
+        The Student, and a dictionary with its `epoch` and `chosen_by_accuracy`.
     """
     best: tuple[float, int, Student] | None = None
     with forked_rng(seed, device):
@@ -68,10 +68,11 @@ def gan_train(
     seeds: Sequence[int],
     device: torch.device,
 ) -> dict[str, Any]:
-    """Trains a student with each seed, and measures it on real images; see `train_student`.
+    """Trains a Student with each seed, and measures its accuracy on real images; see `train_student`.
 
     Returns:
-        The `mean` accuracy on the real images, from 0 to 1, its `deviation` over the seeds, and each run's numbers.
+        The `mean` accuracy on the real images, from 0 to 1, its standard `deviation` over the seeds, and the results of
+        each run.
     """
     runs = []
     for seed in seeds:

@@ -1,7 +1,7 @@
-"""The judge of a data set: shipped with the package, kept from an earlier run, or trained on the spot.
+"""The Judge of a data set: shipped with the package, cached by an earlier run, or trained when needed.
 
-A judge has seen the training split of its data set and nothing else. Which judge belongs to a set is decided by the
-fingerprint of that split, so a set that differs in one image, class or size has a judge of its own.
+A Judge is a reference classifier, trained on the training split of its data set only. It is identified by the
+fingerprint of that split, so data sets that differ in one image, class or size have different Judges.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_rng, l
 from lightning_cgan.objectives.augmentations import Translation
 
 SHIPPED = Path(__file__).parent / "judges"
-_KIND = "judge-1"  # of the network and of how it learns: another kind's weights and scores do not compare
+_KIND = "judge-1"  # changes with network and training: kinds are not comparable
 _BATCH_SIZE = 128
 _EPOCHS = 16
 _FEWEST_STEPS, _MOST_STEPS = 600, 20_000
@@ -35,13 +35,13 @@ _FEWEST_STEPS, _MOST_STEPS = 600, 20_000
 
 @dataclass(frozen=True)
 class JudgeRecord:
-    """A judge and what is known about it.
+    """A Judge and its metadata.
 
     Attributes:
-        judge: The judge.
-        fingerprint: Of the training split that it learnt from.
-        sha256: Of the file with its weights.
-        validation_accuracy: The share of held-out images that it knows, from 0 to 1.
+        judge: The Judge.
+        fingerprint: That of the training split.
+        sha256: That of the file with its weights.
+        validation_accuracy: The share of held-out images that it classifies correctly, from 0 to 1.
     """
 
     judge: Judge
@@ -51,13 +51,13 @@ class JudgeRecord:
 
 
 def get_judge(train: OrderedLoader, validation: OrderedLoader, num_classes: int, device: torch.device) -> JudgeRecord:
-    """Finds the judge of a data set, or trains one and keeps it.
+    """Finds the Judge of a data set, or trains and caches one.
 
     Args:
         train: The training split.
-        validation: Held-out images, on which a new judge is only measured.
+        validation: Held-out images; they only measure the accuracy of a new Judge.
         num_classes: The number of classes.
-        device: Where the judge is to work.
+        device: Where the Judge will run.
     """
     fingerprint = fingerprint_of(train)
     kept = cache_folder() / f"{_KIND}-{fingerprint[:32]}.safetensors"
@@ -74,7 +74,7 @@ def get_judge(train: OrderedLoader, validation: OrderedLoader, num_classes: int,
 
 
 def _found(files: list[Path], fingerprint: str, num_classes: int, train: OrderedLoader) -> JudgeRecord | None:
-    """The judge in the first of some files that hold that of a data set; a damaged one is passed over."""
+    """The Judge of a data set from the first file that contains it; damaged files are skipped."""
     for file in files:
         with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
             with safe_open(file, "pt") as opened:
@@ -85,16 +85,16 @@ def _found(files: list[Path], fingerprint: str, num_classes: int, train: Ordered
 
 
 def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, seed: int = 0) -> Judge:
-    """Trains a judge on images that are shifted by up to two pixels in 28.
+    """Trains a Judge on images shifted by up to two pixels in 28.
 
     Args:
         train: The training split.
         num_classes: The number of classes.
         device: Where to train.
-        seed: Of weights, order, shifts and dropout.
+        seed: Determines weights, order, shifts and dropout.
     """
     batches = ShufflingLoader(train.images, train.labels, min(_BATCH_SIZE, len(train.labels)), seed=seed)
-    is_in_memory = isinstance(train.images, Tensor)  # files are decoded anew in each epoch
+    is_in_memory = isinstance(train.images, Tensor)  # files are decoded again in each epoch
     epochs = max(_EPOCHS, -(-_FEWEST_STEPS // len(batches))) if is_in_memory else _EPOCHS
     steps = min(epochs * len(batches), _MOST_STEPS)
     shift, rng = Translation(1 / 14, fill=-1.0), rng_at(seed)
@@ -113,7 +113,7 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
 
 
 def save_judge(judge: Judge, file: Path, **card: object) -> None:
-    """Writes a judge's weights, and what is known about it, to a file, whole or not at all."""
+    """Atomically writes a Judge's weights and metadata to a file."""
     content = _content(judge, _complete(**card))
     write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
 
@@ -123,18 +123,18 @@ def _complete(**card: object) -> dict[str, str]:
 
 
 def _content(judge: Judge, card: dict[str, str]) -> bytes:
-    """What a file of a judge holds: the same bytes for the same judge, whose hash a report names."""
+    """The bytes of a Judge's file: always the same for the same Judge, since reports contain their hash."""
     content = save({name: tensor.contiguous().cpu() for name, tensor in judge.state_dict().items()}, card)
     end = 8 + int.from_bytes(content[:8], "little")
-    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()  # in any order
-    header += b" " * (-len(header) % 8)  # what comes behind is aligned
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True, separators=(",", ":")).encode()  # fixed order
+    header += b" " * (-len(header) % 8)  # aligns the data after it
     return len(header).to_bytes(8, "little") + header + content[end:]
 
 
 def fingerprint_of(images: OrderedLoader) -> str:
-    """A number in hexadecimal digits that differs between any two sets of labelled images.
+    """A hash in hexadecimal digits that identifies a set of labelled images.
 
-    Images that stay in files are told apart by the contents of the files.
+    For images that stay in files, the contents of the files are hashed.
     """
     content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
     if isinstance(images.images, Tensor):
@@ -147,14 +147,14 @@ def fingerprint_of(images: OrderedLoader) -> str:
 
 
 def _sizes(images: OrderedLoader) -> tuple[int, int]:
-    """Channels and size."""
+    """The number of channels and the image size."""
     if isinstance(images.images, Tensor):
         return images.images.shape[1], images.images.shape[2]
     return images.images.channels, images.images.size
 
 
 def _load(content: bytes, card: dict[str, str], num_classes: int, train: OrderedLoader) -> JudgeRecord:
-    with forked_rng(0):  # of the weights, which are replaced at once
+    with forked_rng(0):  # initial weights would change the global generator
         judge = Judge(num_classes, *_sizes(train))
     judge.load_state_dict(load(content))
     sha256 = hashlib.sha256(content).hexdigest()

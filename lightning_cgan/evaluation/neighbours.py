@@ -1,4 +1,4 @@
-"""Who is near whom: measures that count nearest neighbours among real and generated images."""
+"""Measures based on nearest neighbours among real and generated images."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from torch import Tensor
 
 from lightning_cgan.evaluation.precise import in_float64
 
-_ROWS = 1024  # whose distances to all others are in memory at a time
+_ROWS = 1024  # rows of the distance matrix in memory at a time
 
 
 def support_scores(candidates: Tensor, references: Tensor, nearest_k: int = 5) -> dict[str, float]:
-    """How much of the candidates lies among the references, and how much of the references among the candidates.
+    """Precision, recall, density and coverage: how far candidates and references overlap in feature space.
 
     Precision and recall are those of Kynkäänniemi et al. 2019 (arXiv:1904.06991, equations 1 to 3), density and
     coverage those of Naeem et al. 2020 (arXiv:2002.09797, equations 4 and 6), all with the same number of neighbours.
-    They are comparable between sets of the same sizes only.
+    They are comparable only between sets of the same sizes.
 
     Args:
         candidates: Features, shape (N, D).
         references: Features of real images, shape (M, D).
-        nearest_k: The number of neighbours within reach of an image, itself not counted.
+        nearest_k: The number of neighbours that define the radius of an image, not counting itself.
 
     Returns:
-        Precision, recall and coverage, from 0 to 1, and density, 0 or more; 1 is expected where both are alike. None is
-        a number where there are fewer than two images of a kind.
+        Precision, recall and coverage, from 0 to 1, and density, 0 or more; for identical distributions, density is 1
+        on average. All are NaN with fewer than two candidates or references.
     """
     nearest_k = min(nearest_k, len(candidates) - 1, len(references) - 1)
     if nearest_k < 1:
@@ -56,10 +56,10 @@ def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, T
 
     Args:
         candidates: Images or features, shape (N, …).
-        batches: The others, batch by batch, shape (M, …).
+        batches: Batches of the other images, shape (M, …).
 
     Returns:
-        Distances, shape (N,), and the places of the nearest ones among all of `batches`, shape (N,).
+        Distances, shape (N,), and the indices of the nearest images among all of `batches`, shape (N,).
     """
     rows = candidates.flatten(1)
     distances = torch.full((len(rows),), torch.inf, device=rows.device)
@@ -76,12 +76,12 @@ def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, T
 
 
 def mean_distance(features: Tensor) -> float:
-    """The mean Euclidean distance between two of the features, shape (N, D); 0 where there is one alone."""
+    """The mean Euclidean distance between pairs of features, shape (N, D); 0 for a single one."""
     pairs = len(features) * (len(features) - 1)
     total = sum(in_float64(torch.cdist(rows, features)).sum() for rows in features.split(_ROWS))
     return float(total) / pairs if pairs else 0.0
 
 
 def _reach(features: Tensor, nearest_k: int) -> Tensor:
-    """The distance from each to its k-th neighbour; the nearest of all is the image itself."""
+    """The distance from each image to its k-th neighbour; its nearest image is itself, hence k + 1."""
     return torch.cat([torch.cdist(r, features).kthvalue(nearest_k + 1, dim=1).values for r in features.split(_ROWS)])

@@ -1,8 +1,8 @@
 """The Parzen-window log-likelihood of the first papers on GANs.
 
-Breuleux, Bengio & Vincent 2011; the measure of Goodfellow et al. 2014 (arXiv:1406.2661) and of Mirza & Osindero 2014
-(arXiv:1411.1784). It says little of how images look (Theis et al. 2016, arXiv:1511.01844), and is here for comparison
-with those papers.
+Introduced by Breuleux, Bengio & Vincent 2011; used by Goodfellow et al. 2014 (arXiv:1406.2661) and by Mirza & Osindero
+2014 (arXiv:1411.1784). It says little about how images look (Theis et al. 2016, arXiv:1511.01844), and is included for
+comparison with those papers.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ _WIDTHS = 10
 
 
 def parzen_window(fakes: Tensor, validation: Tensor, test: Tensor) -> dict[str, float]:
-    """Puts a Gaussian on each generated image; the width is the one that real held-out images find likeliest.
+    """The log-likelihood of test images under a mixture with a Gaussian at each generated image.
+
+    The width of the Gaussians is the one with the highest likelihood of the validation images.
 
     Args:
         fakes: Generated images, shape (N, …), in [0, 1].
         validation: Real images that choose the width, shape (K, …), in [0, 1].
-        test: Real images that are measured, shape (M, …), in [0, 1].
+        test: Real images to measure, shape (M, …), in [0, 1].
 
     Returns:
         The `mean` log-likelihood of a test image, in nats, its standard `error`, and the `width`.
@@ -36,11 +38,11 @@ def parzen_window(fakes: Tensor, validation: Tensor, test: Tensor) -> dict[str, 
 
 
 def log_likelihoods(centres: Tensor, images: Tensor, width: float) -> Tensor:
-    """The logarithm of the density of a mixture of Gaussians at each image, shape (M,), in nats, in float64.
+    """The log-density of a mixture of Gaussians at each image, shape (M,), in nats, in float64.
 
     Args:
         centres: The means of the Gaussians, shape (N, …).
-        images: Where to measure, shape (M, …).
+        images: The points to evaluate, shape (M, …).
         width: The standard deviation of each Gaussian.
     """
     centres = centres.flatten(1)

@@ -1,4 +1,4 @@
-"""Sums in float64, which not every device has."""
+"""Conversion to float64 for precise sums, also for devices without float64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def in_float64(values: Tensor) -> Tensor:
-    """The same values in float64: where they are, or on the CPU, where the device has none, as Apple's GPUs."""
+    """Converts values to float64 on their device, or on the CPU if the device has no float64 (Apple GPUs)."""
     try:
         return values.double()
     except (TypeError, RuntimeError):

@@ -1,9 +1,9 @@
-"""The full protocol: every score of a generator, each beside the same measure of real images.
+"""The full protocol: every score of a generator, each with the same measure of real images.
 
-References are the images of the test split. What a perfect generator would reach is measured on the validation split in
-the place of generated images, of which there are as many of each class: real images that the judge has not seen either.
-Training images would not do, since a judge finds what it has learnt from more alike than it is. No step chooses
-anything by the test split.
+A Judge is the reference classifier of a data set. The references of all scores are the images of the test split. To
+show what a perfect generator would reach, the validation split is scored in place of generated images, with as many
+images per class: real images that are also new to the Judge. Training images would not do, since a Judge finds images
+that it was trained on more alike than they are. The test split never influences a choice.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, extract_features, quick_scores
 
-FORMAT = 2  # of report.json; in the first, two keys of `protocol` had other names
+FORMAT = 2  # of report.json; in format 1, two keys of `protocol` had other names
 
-# The purposes of generated images, each with latents of its own.
+# The purposes of generated images; each has different latents.
 _SCORED, _TRAINING, _SELECTION, _GAFI, _PARZEN = range(5)
 
 
 @dataclass(frozen=True)
 class ScoringProtocol:
-    """What makes two reports comparable.
+    """The settings that must be equal for two reports to be comparable.
 
     Attributes:
-        name: Of the whole.
-        images: How many generated images, and how many test images, are compared at most.
-        draws: From how many draws of latents the quick scores are averaged: a single one has too few images for small
-            Fréchet distances.
-        training_images: How many generated images a student learns from; without it, as many as the training split
-            has.
-        epochs: How often a student sees them.
-        seeds: Of students that learn from generated images.
-        seeds_of_bound: Of students that learn from real ones.
-        seed: Of latents.
+        name: The name of the protocol.
+        images: The most generated images, and the most test images, to compare.
+        draws: The number of sets of generated images over which the quick scores are averaged: a single one has too few
+            images for small Fréchet distances.
+        training_images: The number of generated images on which a Student is trained; if not given, as many as the
+            training split has.
+        epochs: The number of passes of a Student over them.
+        seeds: The seeds of Students that learn from generated images.
+        seeds_of_bound: The seeds of Students that learn from real images.
+        seed: Determines the latents.
     """
 
     name: str = "full"
@@ -71,7 +71,7 @@ QUICK = ScoringProtocol("quick", draws=1, training_images=10_000, epochs=3, seed
 
 
 class LabelledSplits(Protocol):
-    """A data module as far as it is scored against, such as `LabelledImages`."""
+    """The parts of a data module that scoring needs; `LabelledImages` has them."""
 
     num_classes: int
     class_names: tuple[str, ...]
@@ -87,11 +87,11 @@ class LabelledSplits(Protocol):
 
 @dataclass(frozen=True)
 class ReportImages:
-    """What a picture of a report shows.
+    """The images in the figure of a report.
 
     Attributes:
         fakes: Generated images, uint8, with their labels.
-        nearest: For some of them, by place: the nearest training image, shape (C, H, W), uint8.
+        nearest: Maps the indices of some of them to the nearest training image, shape (C, H, W), uint8.
     """
 
     fakes: OrderedLoader
@@ -99,13 +99,13 @@ class ReportImages:
 
 
 class Evaluation:
-    """One generator before one data set.
+    """The evaluation of one generator on one data set.
 
     Args:
-        maker: Makes the images.
+        maker: Generates the images.
         data: The data set, with all its splits read.
-        device: Where judges and students work.
-        protocol: What is measured, and on how much.
+        device: Where the Judge and the Students run.
+        protocol: What to measure, and on how many images.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Evaluation:
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
-        """What tells the data set from others."""
+        """Identifies the data set."""
         splits = {"train": self.train, "validation": self.validation, "test": self.whole_test}
         held_back = {name: fingerprint_of(splits[name]) for name in ("validation", "test")}
         return {
@@ -138,11 +138,11 @@ class Evaluation:
         """Measures everything.
 
         Args:
-            gafi: Adds a row for students that learn from such images.
-            parzen: Adds the Parzen-window log-likelihood.
+            gafi: Adds a result for Students that learn from such images.
+            parzen: Whether to add the Parzen-window log-likelihood.
 
         Returns:
-            The report, in plain values, and what its picture shows.
+            The report, in plain values, and the images for its figure.
         """
         memorisation, report_images = self.memorisation()
         report: dict[str, Any] = {
@@ -171,8 +171,8 @@ class Evaluation:
     def scores_of_draws(self) -> dict[str, Any]:
         """All scores of generated images.
 
-        Those of `quick_scores` are means over the draws, with their standard `deviations`; the others, and what is by
-        class, are of the first draw.
+        The scores of `quick_scores` are means over the draws, with their standard `deviations`; all others, and those
+        by class, are from the first draw.
         """
         labels, judge = self.held_out.labels, self.judge_record.judge
         seeds = (self._seed(_SCORED) + draw for draw in range(1, self.protocol.draws))
@@ -185,7 +185,7 @@ class Evaluation:
         return {**first, **means, "deviations": deviations}
 
     def memorisation(self) -> tuple[dict[str, float], ReportImages]:
-        """How near generated images are to training images, against how near test images are, by pixels."""
+        """The pixel distance from generated images to training images, relative to that from test images."""
         seen = {name: self._nearest(images) for name, images in (("fakes", self.fakes), ("test_images", self.test))}
         means = {f"distance_of_{name}": distances.mean().item() for name, (distances, _) in seen.items()}
         ratio = means["distance_of_fakes"] / max(means["distance_of_test_images"], 1e-12)
@@ -195,18 +195,18 @@ class Evaluation:
         return {"ratio": ratio, **means}, ReportImages(self.fakes, nearest)
 
     def gan_train(self, training_images: Callable[[int], OrderedLoader]) -> dict[str, Any]:
-        """The accuracy of students that learn from generated images; see `gan_train.gan_train`."""
+        """The accuracy of Students that learn from generated images; see `gan_train.gan_train`."""
         selection_set = make_fakes(self.maker, self.validation.labels, self._seed(_SELECTION))
         return self._train_students(training_images, selection_set, self.protocol.seeds)
 
     def real_data_bound(self) -> dict[str, Any]:
-        """The same for students that learn from real images; computed once for a data set, and kept."""
+        """The accuracy of Students that learn from real images; computed once per data set, and cached."""
         machine = [versions(), self.device.type, torch.get_num_threads()]
         protocol = self.protocol
         about = [self.about_data, protocol.training_images, protocol.epochs, protocol.seeds_of_bound, machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         file = cache_folder() / f"ceiling-{name}.json"
-        with suppress(OSError, ValueError, TypeError):  # none there, or a damaged one
+        with suppress(OSError, ValueError, TypeError):  # a missing or damaged file
             return dict(json.loads(file.read_text(encoding="utf-8")))
         real = at_most(self.train, protocol.training_images or len(self.train.labels))
         content = json.dumps(
@@ -216,7 +216,7 @@ class Evaluation:
         return dict(json.loads(content))
 
     def parzen(self, centres: OrderedLoader) -> dict[str, float]:
-        """The Parzen-window log-likelihood of test images, in nats, with windows on some images."""
+        """The Parzen-window log-likelihood of test images, in nats, with Gaussians centred on `centres`."""
         splits = (centres, at_most(self.validation, 1000), self.test)
         return parzen_window(*(unit_from_signed(self._signed(split)) for split in splits))
 
@@ -241,26 +241,26 @@ class Evaluation:
         return nearest_of(self._signed(images), (batch for batch, _ in self.train))
 
     def _signed(self, images: OrderedLoader) -> Tensor:
-        """All of some images, in [-1, 1]."""
+        """All images as one tensor, in [-1, 1]."""
         return torch.cat([batch for batch, _ in images]).to(self.device)
 
     def _seed(self, purpose: int) -> int:
-        # Far from the seeds of other latents, by which a checkpoint may have been chosen.
+        # Far from the seeds of the latents that may have chosen the checkpoint.
         return (self.protocol.seed + 1) * 1_000_000 + purpose * 1000
 
 
 def versions() -> dict[str, str]:
-    """The versions of what scores depend on."""
+    """The versions of the software that scores depend on."""
     packages = ("lightning_cgan", "lightning", "torch", "torchvision", "torchmetrics")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def differences(report: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """Why two reports do not compare; nothing, if they do.
+    """The reasons why two reports are not comparable; empty if they are.
 
     Args:
-        report: One, as read from `report.json`.
-        other: Another.
+        report: One report, as read from `report.json`.
+        other: Another one.
     """
     reasons = [
         f"{name}.{key}: {report[name].get(key)!r} and {other[name].get(key)!r}"

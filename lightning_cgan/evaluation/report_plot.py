@@ -1,4 +1,4 @@
-"""A report as a picture."""
+"""Plot a report."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ _MOST_ROWS = 20
 
 
 def plot_report(report: dict[str, Any], report_images: ReportImages, class_names: Sequence[str], file: Path) -> None:
-    """Draws samples, the nearest training images, the judge's confusions, and scores by class, to a PNG file.
+    """Plots samples, the nearest training images, the Judge's confusion matrix and scores by class.
+
+    The Judge is the reference classifier of the data set.
 
     Args:
-        report: What `Evaluation.report` has measured.
-        report_images: The images that it has measured.
+        report: The result of `Evaluation.report`.
+        report_images: The images from `Evaluation.report`.
         class_names: The name of each label.
         file: The PNG file to write.
     """
-    from matplotlib.figure import Figure  # takes a second, which a run without pictures need not wait for
+    from matplotlib.figure import Figure  # takes a second: only when needed
 
-    class_names = [printable(name, 30).replace("$", r"\$") for name in class_names]  # between two, a formula begins
+    class_names = [printable(name, 30).replace("$", r"\$") for name in class_names]  # $…$ would be a formula
     figure = Figure(figsize=(13, 12), layout="constrained")
     samples, neighbours, confusion, bars = figure.subplots(2, 2).flatten()
     figure.suptitle(_headline(report))
@@ -58,7 +60,7 @@ def _headline(report: dict[str, Any]) -> str:
 def _samples(report_images: ReportImages) -> Any:
     labels = report_images.fakes.labels.cpu()
     of_class = [torch.nonzero(labels == label)[:, 0] for label in labels.unique().tolist()[:_MOST_ROWS]]
-    columns = min(_COLUMNS, *map(len, of_class))  # as many for each, so that all rows are full
+    columns = min(_COLUMNS, *map(len, of_class))  # the same number for each class, so that all rows are full
     indices = torch.cat([indices[:columns] for indices in of_class])
     images = cast(Tensor, report_images.fakes.images.index_select(0, indices))
     return grid(signed_from_bytes(images), columns).permute(1, 2, 0).numpy()
@@ -74,7 +76,7 @@ def _neighbours(report_images: ReportImages) -> Any:
 def _plot_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence[str]) -> None:
     counts = torch.tensor(confusion, dtype=torch.float64)
     shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
-    axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # the root, since what matters is small
+    axes.imshow(shares.sqrt().numpy(), cmap="Blues", vmin=0, vmax=1)  # square root: shows small values
     few = len(class_names) <= 12
     for row, values in enumerate(shares.tolist() if few else []):
         for column, share in enumerate(values):

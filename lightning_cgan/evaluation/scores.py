@@ -1,4 +1,4 @@
-"""Scores of labelled images in the eyes of a judge."""
+"""Scores of labelled images in the feature space of a Judge, the reference classifier of a data set."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ QUICK_SCORES = ("gan_test", "judge_fid", "diversity")  # what quick_scores retur
 
 
 class Features(NamedTuple):
-    """Labelled images as a judge sees them.
+    """The outputs of a Judge for labelled images.
 
     Attributes:
         features: Shape (N, D).
-        predicted: The classes that the judge takes them for, shape (N,).
-        confidence: How sure the judge is of each image's own label, from 0 to 1, shape (N,).
-        labels: Their own labels, shape (N,).
+        predicted: The predicted classes, shape (N,).
+        confidence: The predicted probability of each image's own label, from 0 to 1, shape (N,).
+        labels: The images' own labels, shape (N,).
     """
 
     features: Tensor
@@ -37,7 +37,7 @@ class Features(NamedTuple):
 
 @torch.no_grad()
 def extract_features(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> Features:
-    """Shows images (N, C, H, W) in [-1, 1] with their labels (N,) to a judge; in float32, on its device."""
+    """Applies a Judge, in float32 on its device, to images (N, C, H, W) in [-1, 1] with labels (N,)."""
     device = next(judge.parameters()).device
     rows = []
     for images, labels in batches:
@@ -52,16 +52,16 @@ def extract_features(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> 
 
 
 def quick_scores(candidates: Features, references: Features) -> dict[str, float]:
-    """The scores that cost little more than a look at the images.
+    """The scores that cost little more than one pass of the Judge over the images.
 
     Args:
         candidates: The images to score.
         references: Real images.
 
     Returns:
-        `gan_test`, the share of candidates that the judge gives their own label (Shmelkov et al. 2018,
+        `gan_test`, the share of candidates to which the Judge gives their own label (Shmelkov et al. 2018,
         arXiv:1807.09499), from 0 to 1; `judge_fid`, the Fréchet distance of their features from those of real images;
-        `diversity`, the mean distance between the features of two candidates of a class, as a multiple of that between
+        `diversity`, the mean distance between the features of two candidates of a class, relative to that between two
         real images, averaged over the classes.
     """
     return _quick_scores(candidates, references, _diversities(candidates, references))
@@ -76,7 +76,7 @@ def _quick_scores(candidates: Features, references: Features, diversities: dict[
 
 
 def all_scores(candidates: Features, references: Features, num_classes: int) -> dict[str, Any]:
-    """Every score in a judge's features.
+    """Every score in a Judge's feature space.
 
     Args:
         candidates: The images to score.
@@ -84,9 +84,9 @@ def all_scores(candidates: Features, references: Features, num_classes: int) -> 
         num_classes: The number of classes.
 
     Returns:
-        Those of `quick_scores` and `support_scores`; `judge_kid`; and by class `gan_test_by_class`,
-        `judge_fid_by_class`, `diversity_by_class` and `confusion`, in which rows are labels and columns what the judge
-        takes the images for. A class with too few images has none.
+        The scores of `quick_scores` and `support_scores`; `judge_kid`; and by class `gan_test_by_class`,
+        `judge_fid_by_class`, `diversity_by_class` and `confusion`, whose rows are labels and whose columns are
+        predicted classes. A class with too few images has no score (None).
     """
     cells = candidates.labels * num_classes + candidates.predicted
     confusion = cells.bincount(minlength=num_classes**2).view(num_classes, num_classes)  # also of a single class
@@ -109,16 +109,16 @@ def all_scores(candidates: Features, references: Features, num_classes: int) -> 
 
 
 def frechet_distance(candidates: Tensor, references: Tensor) -> float:
-    """The Fréchet distance between features, each taken for normally distributed.
+    """The Fréchet distance between two sets of features, each modelled as a normal distribution.
 
-    Heusel et al. 2017 (arXiv:1706.08500), with a judge's features in the place of Inception's.
+    From Heusel et al. 2017 (arXiv:1706.08500), with a Judge's features instead of Inception's.
 
     Args:
         candidates: Shape (N, D).
         references: Shape (M, D).
 
     Returns:
-        The distance; not a number where there are fewer than two images of a kind.
+        The distance; NaN with fewer than two candidates or references.
     """
     if min(len(candidates), len(references)) < _FEWEST:
         return float("nan")
@@ -129,26 +129,26 @@ def frechet_distance(candidates: Tensor, references: Tensor) -> float:
 
 
 def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1000) -> float:
-    """The squared maximum mean discrepancy under a cubic kernel, averaged over random subsets.
+    """The squared maximum mean discrepancy with a cubic kernel, averaged over random subsets.
 
-    Bińkowski et al. 2018 (arXiv:1801.01401), with a judge's features in the place of Inception's. It has no bias, and
-    so may be a little below 0.
+    From Bińkowski et al. 2018 (arXiv:1801.01401), with a Judge's features instead of Inception's. The estimate is
+    unbiased, and so may be slightly below 0.
 
     Args:
         candidates: Shape (N, D).
         references: Shape (M, D).
-        subset_size: The number of images of each kind in a subset, as far as there are so many.
+        subset_size: The number of images of each kind in a subset; smaller sets are used whole.
     """
     subset_size = min(subset_size, len(candidates), len(references))
     if subset_size < _FEWEST:
         return float("nan")
-    with warnings.catch_warnings():  # of the memory, which these few numbers do not take
+    with warnings.catch_warnings():  # a warning about memory, which features take little of
         warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")
         metric = KernelInceptionDistance(_Features(references), subset_size=subset_size, sync_on_compute=False)
     metric.to(references.device)
     metric.update(references, real=True)
     metric.update(candidates, real=False)
-    with forked_rng(0), torch.no_grad():  # of the subsets
+    with forked_rng(0), torch.no_grad():  # samples the subsets
         return float(metric.compute()[0])
 
 
@@ -167,9 +167,9 @@ def _of_class(label: int, *looks: Features) -> tuple[Tensor, ...]:
 
 
 class _Features(nn.Identity):
-    """Stands where torchmetrics expects a network: the features are there already.
+    """Replaces the network of a torchmetrics metric, since its inputs are features already.
 
-    Its metrics are told not to sync: one process scores for all, while the others wait for it elsewhere.
+    The metrics must not sync: one process computes the scores, while the others wait elsewhere.
     """
 
     def __init__(self, features: Tensor) -> None:

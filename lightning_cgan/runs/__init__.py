@@ -1,1 +1,1 @@
-"""What a run keeps on disk: its folder, logs and checkpoint files."""
+"""The files of a run: its folder, logs and checkpoints."""

@@ -1,4 +1,4 @@
-"""Checkpoint files that are never torn, and never run code."""
+"""Checkpoint files that are written atomically, and loaded without running code."""
 
 from __future__ import annotations
 
@@ -20,21 +20,27 @@ from lightning_cgan.core.files import backup_path, remove_unfinished, write_atom
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, keeps the one before, and looks at them before they are used.
+    """Writes checkpoints atomically, keeps the previous one as a backup, and validates them before loading.
 
-    Lightning's own writes to the folder for temporary files first: where that is another disk, a killed process leaves
-    torn files. The command line uses this one; for a Trainer of your own, `Trainer(plugins=[AtomicCheckpointIO()])`.
+    Lightning's own plugin writes to the folder for temporary files first: if that is on another disk, a killed process
+    leaves truncated files. The command line uses this plugin; pass it to a custom Trainer as a plugin.
 
-    What cannot be written is a warning, and no end of a run: the disk is full, the folder has become read-only, or
-    weights are NaN. The last good file stays then, and nothing else is removed until a write succeeds.
-    Files of other places than local disks (`s3://…`) are left to Lightning.
+    If a checkpoint cannot be written, because the disk is full, the folder has become read-only or weights are NaN, a
+    warning is issued and the run continues. The last good file is kept, and nothing else is removed until a write
+    succeeds. Files that are not on local disks (`s3://…`) are left to Lightning.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False)
+        >>> isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
+        True
     """
 
     def __init__(self) -> None:
         self._last_write_failed = False
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Writes a checkpoint; a file that it replaces stays as `….previous`."""
+        """Writes a checkpoint; a file that it replaces is kept as `….previous`."""
         if _is_remote(path) or storage_options is not None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -43,7 +49,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if lost is not None:
             self._warn(file, f"{lost} holds NaN")
             return
-        buffer = BytesIO()  # in memory first: PyTorch's own writer hides why it failed
+        buffer = BytesIO()  # in memory first: PyTorch's file writer hides the cause of errors
         torch.save(checkpoint, buffer)
         try:
             remove_unfinished(file.parent)
@@ -63,16 +69,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Reads a checkpoint, or the one before where the file is damaged.
+        """Reads a checkpoint, or its backup if the file is damaged.
 
         Args:
             path: The file.
             map_location: Where its tensors go; see `torch.load`.
-            weights_only: Of no effect: a file that wants to run code is refused, always.
+            weights_only: Has no effect: files that would run code are always refused.
 
         Raises:
-            UsageError: There is no such file, it is none of PyTorch's or damaged, and none before it is whole, or it
-                wants to run code.
+            UsageError: The file is missing, damaged or not written by PyTorch, and so is its backup; or it would run
+                code.
         """
         if _is_remote(path):
             return dict(super().load_checkpoint(path, map_location, weights_only=True))
@@ -91,7 +97,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint, and the one before it; nothing, if what was to take its place could not be written."""
+        """Removes a checkpoint and its backup; nothing if the last write failed."""
         if self._last_write_failed:
             return
         super().remove_checkpoint(path)
@@ -100,7 +106,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def fails_to_restore(error: BaseException) -> bool:
-    """Whether an error was raised while Lightning took up a checkpoint, and so is most likely the file's fault."""
+    """Whether an error was raised while Lightning loaded a checkpoint, so that the file is probably the cause."""
     for frame in traceback.extract_tb(error.__traceback__):
         name = frame.name.lstrip("_")
         restores = "checkpoint_connector" in frame.filename and name.startswith(("resume", "restore"))
@@ -110,11 +116,11 @@ def fails_to_restore(error: BaseException) -> bool:
 
 
 class _DamageError(Exception):
-    """What is wrong with a file, as the end of a sentence that begins with its name."""
+    """The fault of a file, as the end of a sentence that begins with its name."""
 
 
 def _read(file: Path, map_location: Any) -> dict[str, Any]:
-    """Reads a file that PyTorch wrote as a zip archive, whose checksums PyTorch itself does not compare."""
+    """Reads a zip archive that PyTorch wrote, and verifies its checksums, which PyTorch does not."""
     try:
         with zipfile.ZipFile(file) as archive:
             torn = archive.testzip()
@@ -127,7 +133,7 @@ def _read(file: Path, map_location: Any) -> dict[str, Any]:
             f"--ckpt_path: expected a checkpoint of plain weights, got {file}, which would run code ({reason}); "
             "nothing of it was run: take a file whose origin you know"
         ) from error
-    except Exception as error:  # a broken file fails in many ways
+    except Exception as error:  # a damaged file can raise any exception
         reason = str(error).partition("\n")[0]
         raise _DamageError(f"is damaged, or no checkpoint ({reason})") from error
     if torn:

@@ -1,4 +1,4 @@
-"""The scalars of a run as a table, which goes on where the run goes on."""
+"""A logger that writes the scalars of a run to a CSV table, which resumed runs continue."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from lightning_cgan.core.files import write_atomic
 
 
 class MetricsFile(Logger):
-    """Writes `metrics.csv` into the folder of a run, a row at a time.
+    """Writes `metrics.csv` to the folder of a run, one row at a time.
 
-    Lightning's `CSVLogger` deletes the file of a run that goes on in its folder, and keeps rows back. Here a row is on
-    the disk before the next step, a checkpoint knows how many there were, and a run that goes on from it leaves
-    out those that came later: it will write them again. Where the disk is full, rows wait in memory.
+    Lightning's `CSVLogger` deletes the file of a run that resumes in its folder, and buffers rows. Here a row is on
+    disk before the next step. Checkpoints store the number of rows; a run that resumes from one drops later rows, since
+    it will write them again. If the disk is full, rows wait in memory.
 
     Args:
         folder: The folder of the run.
@@ -38,12 +38,12 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Nothing: the folder of the run is the logger's own."""
+        """Empty: the logger uses the folder of the run itself."""
         return ""
 
     @property
     def version(self) -> str:
-        """Nothing, as above."""
+        """Empty, for the same reason."""
         return ""
 
     @property
@@ -53,7 +53,7 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Leaves them to `config.yaml`."""
+        """Does nothing: `config.yaml` holds them."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -84,24 +84,24 @@ class MetricsFile(Logger):
                 with self.file.open("ab") as file:
                     file.write(text.getvalue().encode())
             except OSError:
-                os.truncate(self.file, size)  # half a row would be left
+                os.truncate(self.file, size)  # do not leave half a row
                 raise
         self._columns, self._on_disk = columns, len(self.rows)
 
     @rank_zero_only
     def truncate_to(self, count: int) -> None:
-        """Takes up the first rows of the file that is there, and drops the others.
+        """Loads the first rows of the existing file, and drops the others.
 
         Args:
-            count: The number of rows that stay, at most.
+            count: The most rows to keep.
         """
         if not self.file.exists():
             return
-        text = self.file.read_text(encoding="utf-8", errors="replace")  # somebody may have written to it
+        text = self.file.read_text(encoding="utf-8", errors="replace")  # the file may have been edited
         text = text.replace("\0", "")
-        reader = csv.DictReader(StringIO(text, newline=""), quoting=csv.QUOTE_NONE)  # as numbers and names need none
+        reader = csv.DictReader(StringIO(text, newline=""), quoting=csv.QUOTE_NONE)  # numbers and names need no quotes
         self.rows = []
-        with suppress(csv.Error):  # what comes behind is lost
+        with suppress(csv.Error):  # the rows after an error are lost
             for row in islice(reader, count):
                 self.rows.append({name: value for name, value in row.items() if name})
-        self._columns, self._on_disk = [], 0  # written anew with the next row
+        self._columns, self._on_disk = [], 0  # the next row rewrites the file

@@ -1,4 +1,4 @@
-"""The folder of a run, and the loggers that write there."""
+"""The folder of a run: its name, creation and reuse."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightning_cgan.core.output_paths import check_writable, unwritable
 
 
 def name_of(configs: Iterable[str]) -> str:
-    """The name of a run: that of the first of its configs that is not for laying over others."""
+    """The name of a run: that of its first config that is not an overlay from `with/`."""
     files = [Path(config) for config in configs]
     named = [file for file in files if file.parent.name != "with"] or files
     return named[0].stem if named else "run"
@@ -23,12 +23,12 @@ def name_of(configs: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, which is there.
+    """The folder of a run, which exists.
 
     Attributes:
         path: The folder.
-        is_resuming: Whether it is that of an earlier run, which goes on there.
-        made: What was made for it, from itself upwards.
+        is_resuming: Whether it belongs to an earlier run, which resumes there.
+        made: The folders created for it, from itself upwards.
     """
 
     path: Path
@@ -36,19 +36,19 @@ class RunFolder:
     made: tuple[Path, ...] = ()
 
     def discard(self) -> None:
-        """Removes a folder that was made for this run, and those above that were and hold nothing else."""
+        """Removes the folder if it was created for this run, and parents created with it if they are empty."""
         if self.made:
             shutil.rmtree(self.path, ignore_errors=True)
         for folder in self.made[1:]:
-            with suppress(OSError):  # what is not empty stays
+            with suppress(OSError):  # fails for folders with content, which are kept
                 folder.rmdir()
 
 
 def new_run_folder(runs_dir: str, name: str) -> RunFolder:
-    """Makes the folder of a new run, `<runs_dir>/<name>/<time>`, which no other run gets.
+    """Creates a unique folder for a new run, `<runs_dir>/<name>/<time>`.
 
     Raises:
-        UsageError: It cannot be made.
+        UsageError: It cannot be created.
     """
     folder = Path(runs_dir) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     missing = [above for above in folder.parents if not os.path.lexists(above)]
@@ -56,10 +56,10 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
         chosen = folder if attempt == 1 else folder.with_name(f"{folder.name}_{attempt}")
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
-            chosen.mkdir()  # of several runs that try at once, one succeeds
+            chosen.mkdir()  # succeeds for only one of several concurrent runs
         except OSError as error:
             is_taken = isinstance(error, FileExistsError) and folder.parent.is_dir()
-            # Another run that failed may have taken its folders away, since.
+            # Another run that failed may have removed its folders in the meantime.
             may_be_gone = isinstance(error, (FileExistsError, FileNotFoundError)) and attempt < 100
             if not (is_taken or may_be_gone):
                 raise unwritable(chosen, f"which cannot be made ({error.strerror})") from error
@@ -69,12 +69,12 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
 
 
 def resolve_run_dir(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder:
-    """The folder of a run: that of an earlier one, which goes on there, or a new one.
+    """The folder of a run: that of the earlier run that it resumes, or a new one.
 
-    Of several processes, only the first may ask; the others learn it from the Trainer (`callbacks/base.py`).
+    Only the first of several processes may call this; the others get the folder from the Trainer (`callbacks/base.py`).
 
     Raises:
-        UsageError: It could not be written to.
+        UsageError: The folder cannot be written to.
     """
     old = run_dir_of_checkpoint(checkpoint, runs_dir, name)
     check_writable(old or Path(runs_dir) / name)
@@ -82,13 +82,13 @@ def resolve_run_dir(checkpoint: str | None, runs_dir: str, name: str) -> RunFold
 
 
 def newest_checkpoint(runs_dir: str, name: str) -> Path | None:
-    """The `last.ckpt` that was written last of all runs of a name, if there is one."""
+    """The most recent `last.ckpt` of all runs with a name, if there is one."""
     checkpoints = Path(runs_dir, name).glob("*/checkpoints/last.ckpt")
     return max(checkpoints, key=lambda file: file.stat().st_mtime, default=None)
 
 
 def run_dir_of_checkpoint(checkpoint: str | None, runs_dir: str, name: str) -> Path | None:
-    """The folder of the run that a checkpoint is the end of; none if it is another's, or not the last of its run."""
+    """The folder of the run that a checkpoint is the last of; None for other runs or earlier checkpoints."""
     if checkpoint is None or Path(checkpoint).name != "last.ckpt":
         return None
     checkpoints = Path(checkpoint).resolve().parent
@@ -97,5 +97,5 @@ def run_dir_of_checkpoint(checkpoint: str | None, runs_dir: str, name: str) -> P
 
 
 def report_folder(checkpoint: Path) -> Path:
-    """Where `test` writes its report of a checkpoint unless told otherwise, and others look for it."""
+    """The default folder of the report that `test` writes for a checkpoint."""
     return checkpoint.with_name(f"{checkpoint.stem}-report")

@@ -26,14 +26,14 @@ WandbMode = Literal["auto", "online", "offline", "disabled"]
 def loggers(
     folder: Path, name: str, given: Logger | Iterable[Logger] | bool | None, wandb: Namespace, tensorboard: bool
 ) -> list[Logger]:
-    """The loggers of a run, that of its table before the others: it says where the folder is.
+    """The loggers of a run; the CSV table is first, since it determines the folder.
 
     Args:
         folder: The folder of the run.
         name: The name of the run.
-        given: The user's own, as the Trainer takes them.
-        wandb: The options of `wandb_logger`. A user's own logger for W&B takes its place: a process has one run there.
-        tensorboard: Whether TensorBoard's files go to `tensorboard/` in the folder.
+        given: The user's loggers, in any form that the Trainer takes.
+        wandb: The options of `wandb_logger`. A W&B logger among the user's replaces it: a process has one W&B run.
+        tensorboard: Whether to write TensorBoard files to `tensorboard/` in the folder.
 
     Raises:
         UsageError: TensorBoard is not installed.
@@ -63,21 +63,21 @@ def wandb_logger(
     group: str | None = None,
     tags: list[str] | None = None,
 ) -> Logger | None:
-    """Logs a run to Weights & Biases, and never asks a question.
+    """Logs a run to Weights & Biases, without interactive prompts.
 
     Args:
-        folder: The folder of the run, which W&B's files go to as well.
+        folder: The folder of the run, also for W&B's files.
         name: The name of the run.
-        mode: `auto` follows the environment variable WANDB_MODE if it is set; else it is online where an API key is
-            configured (WANDB_API_KEY, or a line in the netrc file that `wandb login` writes), and offline elsewhere.
-            An offline run can be uploaded later with `wandb sync`.
-        project: The project that the run belongs to.
+        mode: `auto` follows the environment variable WANDB_MODE if it is set; else it is online if an API key is
+            configured (WANDB_API_KEY, or a line in the netrc file that `wandb login` writes), and offline otherwise. An
+            offline run can be uploaded later with `wandb sync`.
+        project: The project of the run.
         entity: The user or team that owns the project.
-        group: Joins runs that belong together.
-        tags: Marks the run for searches.
+        group: The group of related runs.
+        tags: Tags of the run, for searches.
 
     Returns:
-        The logger; none where W&B is disabled.
+        The logger; None if W&B is disabled.
     """
     if mode == "auto":
         mode = _mode_of_environment()
@@ -93,8 +93,8 @@ def wandb_logger(
         mode=mode,
         log_model=False,
         id=_wandb_id(folder),
-        resume=None if mode == "offline" else "allow",  # which W&B would warn of
-        # Offline it would say again and again how to go online; else its links stay, but no tips and no summary.
+        resume=None if mode == "offline" else "allow",  # offline, W&B would warn about it
+        # Offline, W&B would repeat how to go online; online, its links are kept, but not its tips and summary.
         settings={"silent": True} if mode == "offline" else {"quiet": True},
     )
     forget_anonymous(logger)
@@ -103,9 +103,9 @@ def wandb_logger(
 
 @contextmanager
 def ended_wandb_run() -> Iterator[None]:
-    """Ends the run of Weights & Biases that begins within; the next one of the process would log into it.
+    """Ends a Weights & Biases run that begins within; else the next run of the process would log into it.
 
-    One that had begun before is its owner's.
+    A run that began before is left open, for its owner to end.
     """
     before, failed = _wandb_run(), True
     try:
@@ -116,7 +116,7 @@ def ended_wandb_run() -> Iterator[None]:
         if after is not None and after is not before:
             try:
                 after.finish(exit_code=int(failed))
-            except Exception as error:  # as without a network
+            except Exception as error:  # such as a missing network
                 rank_zero_warn(f"Weights & Biases did not end its run: {error}")
 
 
@@ -125,13 +125,13 @@ def _wandb_run() -> Any:
 
 
 def wandb_upload(folder: Path) -> str | None:
-    """The command that uploads what Weights & Biases has kept offline in the folder of a run, if there is something."""
-    pattern = "wandb/offline-run-*"  # one for each time that the run went on
+    """The command that uploads a run's offline Weights & Biases data, if there are any."""
+    pattern = "wandb/offline-run-*"  # one for each time that the run was resumed
     return f"wandb sync {shlex.quote(str(folder))}/{pattern}" if any(folder.glob(pattern)) else None
 
 
 def _wandb_id(folder: Path) -> str | None:
-    """The id of the run that W&B has kept in a folder named like `offline-run-20261124_200508-k3j2h1g0`."""
+    """The id of the W&B run stored in a folder named like `offline-run-20261124_200508-k3j2h1g0`."""
     return next((found.name.rpartition("-")[2] for found in folder.glob("wandb/*run-*-*")), None)
 
 
@@ -147,7 +147,7 @@ def _mode_of_environment() -> WandbMode:
 
 
 def _has_wandb_key() -> bool:
-    """Whether W&B would find an API key. W&B's own check for one changes from release to release, and may prompt."""
+    """Whether W&B would find an API key. W&B's own check changes between releases, and may prompt."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
@@ -155,6 +155,6 @@ def _has_wandb_key() -> bool:
         try:
             if file and netrc.netrc(os.path.expanduser(file)).authenticators(host):
                 return True
-        except (OSError, ValueError, netrc.NetrcParseError):  # ValueError: no text
+        except (OSError, ValueError, netrc.NetrcParseError):  # ValueError: not text
             continue
     return False
