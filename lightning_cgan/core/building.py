@@ -88,7 +88,7 @@ def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: s
     return _call(cls, arguments, location)
 
 
-# ---- values and what they are for ------------------------------------------------------------------------------------
+# ---- fitting values to type hints ------------------------------------------------------------------------------------
 
 
 def _check_plain(value: Any, location: _Location) -> None:
@@ -153,7 +153,7 @@ def _has_kind(value: Any, option: Any) -> bool:
 
 
 def _inner(value: Any, option: Any, location: _Location, plain: bool) -> Any:
-    """The same value with its contents fitted; lists become tuples where the hint says so."""
+    """The same value with its contents fitted; lists become tuples where the hint is a tuple."""
     origin, hints = get_origin(option) or option, get_args(option)
     if isinstance(value, Mapping):
         hint = hints[1] if origin in _MAPPINGS and len(hints) == 2 else Any

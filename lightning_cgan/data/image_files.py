@@ -25,8 +25,8 @@ _GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 class ImageFiles(Dataset[Tensor]):
     """Image files as square pixels of one size: the shorter side is resized, the longer side centre-cropped.
 
-    Photos are rotated as their EXIF data say. Transparency is ignored: transparent pixels show the colour stored for
-    them.
+    Photos are rotated according to their EXIF data. Transparency is ignored: transparent pixels show the colour stored
+    for them.
 
     Args:
         paths: The files, in any format that Pillow decodes.

@@ -45,7 +45,7 @@ class ImageFolderData(LabelledImages):
         image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
             centre-cropped. If not given, the size of the images, which must be square and of one size.
         image_channels: 1 for gray, 3 for colour; transparent pixels show the colour stored for them. If not given, gray
-            if the headers of all files say so.
+            if all files are gray by their headers.
         test_fraction: The share of each class held out for testing if there is no test split: at least one image, the
             same ones in every run.
         corrupt: Whether to refuse files that cannot be read, or to skip them with a warning; to skip them, all files
