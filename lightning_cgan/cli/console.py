@@ -207,7 +207,6 @@ def _last_checkpoint(trainer: Trainer, place: Path) -> str:
 def resume_words(trainer: Trainer, folder: RunFolder | None) -> None:
     """Prints how to resume a stopped run, if it has a checkpoint."""
     saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
-    saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     checkpoint = next(filter(None, saved), None)
     if checkpoint:
         files = folder.path.glob("config*.yaml") if folder else ()

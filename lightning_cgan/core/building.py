@@ -2,7 +2,7 @@
 
 Building an object runs the code of its class, so a file must not choose that code. Text from a file is never parsed: a
 description is a mapping with `class_path` and, optionally, `init_args`, as `to_config` writes it. Its path is only
-compared with the names of the classes that may be built (`core/buildable.py`); nothing is imported.
+compared with the names of the classes that may be built (`core/trusted_classes.py`); nothing is imported.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import torch
 from torch import nn
 
-from lightning_cgan.core.buildable import FACTORIES, find_class, is_of_torch, part_classes
 from lightning_cgan.core.errors import UsageError, did_you_mean, printable
+from lightning_cgan.core.trusted_classes import FACTORIES, find_class, is_of_torch, part_classes
 
 T = TypeVar("T")
 

@@ -143,7 +143,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         ),
         (
             {"loss": {"class_path": "lightning_cgan.objectives.losses.ConfigMixin"}},
-            f"{OTHERS}, got lightning_cgan.objectives.losses.Reb",
+            f"{OTHERS}, got lightning_cgan.objectives.losses.Con",
         ),
         ({"loss": {"class_path": "lightning_cgan.ConditionalGAN"}}, f"{OTHERS}, got lightning_cgan.ConditionalGAN"),
         ({"loss": {"class_path": "torch.nn.DataParallel"}}, f"{OTHERS}, got torch.nn.DataParallel"),
