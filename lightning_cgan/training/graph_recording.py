@@ -43,7 +43,7 @@ def record(
     devices = [inputs[0].device] if inputs[0].is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         with _without_a_trace(dependencies):
-            graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies, since recording also runs it
+            graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies: recording runs it
         with without_autocast(inputs[0].device.type):
             if compiles:
                 # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
