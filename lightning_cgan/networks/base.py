@@ -189,7 +189,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def check_agreement(name: str, network: Any, other_name: str, other: Any) -> None:
-    """Compares what two objects say about the data; an attribute that one of them lacks is not compared."""
+    """Compares the data attributes of two objects, except those that the other object lacks."""
     for attribute in ("num_classes", "image_channels", "image_size"):
         expected, got = getattr(other, attribute, None), getattr(network, attribute)
         if expected is not None and expected != got:

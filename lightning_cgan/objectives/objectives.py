@@ -107,7 +107,7 @@ def check_classifier(discriminator: Discriminator, auxiliary_classifier: Auxilia
     """Checks that the discriminator has a classifier exactly when there is a loss for it.
 
     Raises:
-        UsageError: Only one of the two is there.
+        UsageError: Only one of the two exists.
     """
     if discriminator.classifies and auxiliary_classifier is None:
         raise UsageError(

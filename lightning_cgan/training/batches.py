@@ -40,7 +40,7 @@ class TrainingBatches(BatchChecker):
         self.accumulation = accumulation
         has_statistics = uses_batch_statistics(generator) or uses_batch_statistics(discriminator)
         self._fewest = 2 if has_statistics else 1  # one image has no batch statistics
-        self._largest = 0  # batch so far
+        self._largest = 0  # batch trained on so far
         self._left_out_last = False
 
     def take(

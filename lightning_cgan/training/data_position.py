@@ -119,9 +119,9 @@ def _count_epochs(checkpoint: dict[str, Any]) -> None:
     finished, done = epochs["current"]["processed"], batches["current"]["processed"]
     is_complete = batches["is_last_batch"] and done == batches["current"]["ready"]
     is_open = epochs["current"]["started"] > finished
-    if epochs["current"]["ready"] > epochs["current"]["started"]:  # the batches are those of the epoch before
+    if epochs["current"]["ready"] > epochs["current"]["started"]:  # the batches are those of the previous epoch
         done = 0
-    if done and not is_open and not is_complete:  # cut short
+    if done and not is_open and not is_complete:  # ended early
         finished, is_open = max(0, finished - 1), True
     if not is_open:
         done = 0

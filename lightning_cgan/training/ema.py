@@ -1,7 +1,7 @@
 """The exponential moving average of a network's weights over the course of training.
 
 PyTorch's `AveragedModel` and Lightning's `WeightAveraging` read a tensor on the device at every update to see whether
-it is the first, which makes a GPU wait, and the latter averages the whole module; hence these two functions.
+it is the first, which makes a GPU wait, and the latter averages the whole module; hence the functions below.
 """
 
 from __future__ import annotations

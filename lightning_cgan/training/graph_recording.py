@@ -48,7 +48,7 @@ def record(
             if compiles:
                 # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
                 graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
-                graph(*(tensor.clone() for tensor in inputs))  # compiles
+                graph(*(tensor.clone() for tensor in inputs))  # triggers compilation
             return _CudaGraph(graph, inputs, persistent) if cuda_graph and inputs[0].is_cuda else graph
 
 

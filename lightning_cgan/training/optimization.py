@@ -117,7 +117,8 @@ class Optimization:
         Schedules that follow the run get its length.
 
         Raises:
-            UsageError: They cannot update the two networks in turn, or follow a run without an end.
+            UsageError: They cannot update the two networks in turn, a scheduler needs a metric, or a schedule follows a
+                run without an end.
         """
         networks: dict[str, nn.Module] = {role: getattr(self.module, role) for role in ROLES}
         trainer = self.module.trainer
@@ -238,7 +239,7 @@ def prepare_strategy(strategy: Strategy) -> None:
             "averages gradients itself, so leave the hook out"
         )
     if isinstance(strategy, DDPStrategy):
-        leave_out_static_graph(strategy)  # an option of the unused reducer, which would make Lightning fail
+        leave_out_static_graph(strategy)  # with it, Lightning would call the unused reducer
     if strategy.root_device.type == "cpu":
         replace_layer_sync(strategy, _SyncBatchNormOnCPU())
 

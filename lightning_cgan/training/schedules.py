@@ -133,7 +133,7 @@ def length_of_run(trainer: Trainer, interval: str) -> float:
 def _steps_to_go(trainer: Trainer, interval: str) -> float:
     """Returns the length of the fit ahead: another fit of the same Trainer starts its schedules again."""
     if trainer.limit_train_batches == 0:
-        return 0  # a fit of no step
+        return 0  # a fit without steps
     begun = trainer.global_step if interval == "step" else trainer.current_epoch
     return length_of_run(trainer, interval) - (begun if trainer.ckpt_path is None else 0)
 
