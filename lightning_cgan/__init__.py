@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import Any
 
-# Imported when they are first asked for: `import lightning_cgan` alone does not wait for PyTorch.
+# Imported on first access, so that `import lightning_cgan` alone does not import PyTorch.
 _HOMES = {
     "lightning_cgan.objectives.augmentations": ("Augmentation", "Color", "Cutout", "Translation"),
     "lightning_cgan.callbacks": (
@@ -84,7 +84,7 @@ _RENAMED = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _RENAMED:  # `from … import` would say nothing of what an AttributeError says
+    if name in _RENAMED:  # `from … import` discards the message of an AttributeError
         raise ImportError(f"{name} of {__name__!r} is called {_RENAMED[name]} now")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""`python -m lightning_cgan`, and the console script `lightning-cgan`."""
+"""Entry point of `python -m lightning_cgan` and the console script `lightning-cgan`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ example: python -m lightning_cgan fit --config digits
 
 
 def _versions() -> str:
-    """This version, and those that a report of a fault should name; nothing of them is imported."""
+    """Returns the versions that a bug report should name, without importing any of the packages."""
     found = [f"{name} {version(name)}" for name in ("torch", "torchvision", "lightning", "torchmetrics", "wandb")]
     torch = find_spec("torch")
     text = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8") if torch and torch.origin else ""
@@ -51,7 +51,7 @@ def _versions() -> str:
 
 
 def _have_a_backend() -> None:
-    """Lets matplotlib be imported where a notebook hands on the name of a backend that this environment lacks."""
+    """Imports matplotlib safely if a notebook passes on the name of a backend that this environment lacks."""
     if wanted := os.environ.pop("MPLBACKEND", None):
         import matplotlib
 
@@ -61,9 +61,9 @@ def _have_a_backend() -> None:
 
 
 def _have_a_home() -> None:
-    """Lets libraries keep their caches in a folder for temporary files where there is no home that can be written to.
+    """Moves the caches of libraries to a temporary folder if the home directory is missing or not writable.
 
-    Otherwise each of them complains, and some make a folder called `~`.
+    Otherwise each library would warn, and some would create a folder called `~`.
     """
     if os.name == "posix" and not all(map(_is_usable, ("~/.cache", "~/.config"))):
         folder = Path(tempfile.gettempdir()) / f"lightning_cgan-{os.getuid()}"
@@ -76,17 +76,17 @@ def _have_a_home() -> None:
 def _is_usable(folder: str) -> bool:
     place = os.path.expanduser(folder)
     with suppress(OSError):
-        if place != folder:  # somebody of no known name has no home
+        if place != folder:  # a user without a passwd entry has no home
             os.makedirs(place, exist_ok=True)
             return os.access(place, os.W_OK)
     return False
 
 
 def main() -> None:
-    """Runs the command line; who stops it, or what reads its output, gets no traceback.
+    """Runs the command line; no traceback is shown when it is interrupted, or when its output is no longer read.
 
     Raises:
-        SystemExit: As `cli.main.main`; with code 141 where nobody reads what is printed, as `| head` does.
+        SystemExit: As `cli.main.main`; with code 141 if the reader of its output has exited, such as `| head`.
     """
     try:
         _main()
@@ -94,14 +94,14 @@ def main() -> None:
     except KeyboardInterrupt:
         raise SystemExit(128 + signal.SIGINT) from None
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain as it ends
-        raise SystemExit(128 + 13) from None  # SIGPIPE, which Windows has not
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would report an error at exit
+        raise SystemExit(128 + 13) from None  # SIGPIPE, which Windows does not have
 
 
 def _main() -> None:
-    """Answers what needs no PyTorch at once, and hands everything else to the command line."""
+    """Answers `--help` and `--version` without importing PyTorch, and runs the command line for everything else."""
     arguments = sys.argv[1:]
-    if isinstance(sys.stdout, TextIOWrapper):  # an encoding that lacks a letter is no reason to end
+    if isinstance(sys.stdout, TextIOWrapper):  # do not fail where the encoding lacks a character
         sys.stdout.reconfigure(errors="backslashreplace")
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_HELP, end="")
@@ -109,7 +109,7 @@ def _main() -> None:
         print(_versions())
     else:
         with _ending_at_once():
-            with suppress(OSError):  # nor a folder for temporary files
+            with suppress(OSError):  # no temporary folder either
                 _have_a_home()
             _have_a_backend()
             from lightning_cgan.cli.main import main as command_line
@@ -118,9 +118,9 @@ def _main() -> None:
 
 @contextmanager
 def _ending_at_once() -> Iterator[None]:
-    """Ends the process at Ctrl-C, without a word: libraries that are being imported would make a traceback of it."""
+    """Exits silently at Ctrl-C; libraries being imported would otherwise turn it into a traceback."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield  # nohup, or a program of one's own
+        yield  # nohup, or a custom program
         return
     signal.signal(signal.SIGINT, lambda *_: exit_at_once(128 + signal.SIGINT))
     try:

@@ -1,4 +1,4 @@
-"""The conditional GAN: two networks, two optimizers, one training step, and every hook of Lightning's, in order."""
+"""`ConditionalGAN`: the training step and every Lightning hook, in the order in which they run."""
 
 from __future__ import annotations
 
@@ -41,63 +41,72 @@ from lightning_cgan.training.scalars import Scalars
 
 
 class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
-    """Trains a generator and a discriminator against each other, both of which see the labels.
+    """Trains a generator and a discriminator against each other, both conditioned on class labels.
 
-    One training step is one *alternation* of the two: `discriminator_steps` updates of the discriminator, then one of
-    the generator. The Trainer's `global_step`, `max_steps`, checkpoints and loggers all count these steps, since the
-    discriminator's updates go through Lightning's precision plugin but not through its counter.
+    One training step is one *alternation*: `discriminator_steps` updates of the discriminator, then one of the
+    generator. The Trainer's `global_step`, `max_steps`, checkpoints and loggers all count these steps: the
+    discriminator's updates go through Lightning's precision plugin but not through its step counter.
 
-    A training batch is what one step needs: images (N, C, H, W) in [-1, 1] and labels (N,). With more than one
-    discriminator step it is cut into as many equal parts, so that each update sees fresh images and fresh latents (as
-    in BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
-    custom loader must give `discriminator_steps` times the batch size. A short last batch is cut down to equal parts,
-    and one with too few images is skipped.
+    A training batch holds what one step needs: images (N, C, H, W) in [-1, 1] and labels (N,). With several
+    discriminator steps it is split into that many equal parts, so that each update sees fresh images and fresh latents
+    (as in BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches
+    accordingly; a custom loader must yield `discriminator_steps` times the batch size. A short last batch is trimmed to
+    equal parts, and skipped if it has too few images.
 
-    Latents, fake labels, augmentations and the points of penalties are a function of the seed and the step (see
-    `core/rng.py`). The seed is PyTorch's initial seed, which `seed_everything` sets, when a fit begins; a fit that
-    resumes by `ckpt_path` has that of its checkpoint. A module that was trained before derives another seed from it, by
-    the number of images that it has seen.
+    Latents, fake labels, augmentations and the interpolation points of penalties are a function of the seed and the
+    step (see `core/rng.py`). The seed is PyTorch's initial seed (set by `seed_everything`) at the start of a fit; a fit
+    resumed with `ckpt_path` uses the seed of its checkpoint. A module that was trained before derives a different seed
+    from the number of images it has seen.
+
+    Example:
+        >>> model = ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), NonSaturating())
+        >>> model.generate([3, 7, 7], seed=0).shape
+        torch.Size([3, 1, 8, 8])
 
     Args:
-        generator: Makes the images.
-        discriminator: Judges them.
-        loss: What the two minimise.
-        penalties: Gradient penalties that are added to the discriminator's loss, at the images that it sees.
-        augmentations: Change real and generated images alike before the discriminator sees them, one after the other.
-        auxiliary_classifier: What the two minimise beside the loss, with a discriminator that names classes too.
+        generator: Generates the images.
+        discriminator: Scores images as real or generated.
+        loss: The adversarial loss of both networks.
+        penalties: Gradient penalties added to the discriminator's loss.
+        augmentations: Differentiable augmentations, applied in order to real and generated images alike before the
+            discriminator sees them.
+        auxiliary_classifier: Classification loss added to both networks' losses; needs a discriminator with a
+            classifier.
         generator_optimizer: Takes the generator's parameters, returns their optimizer. For convolutional networks
-            Radford et al. 2016 (arXiv:1511.06434, section 4) found `partial(Adam, lr=2e-4, betas=(0.5, 0.999))`.
+            Radford et al. 2016 (arXiv:1511.06434, section 4) use `partial(Adam, lr=2e-4, betas=(0.5, 0.999))`.
         discriminator_optimizer: The same for the discriminator.
-        generator_scheduler: Takes the generator's optimizer, returns a learning-rate scheduler, stepped once in each
-            step.
+        generator_scheduler: Takes the generator's optimizer, returns a learning-rate scheduler, which is stepped once
+            per training step.
         discriminator_scheduler: The same for the discriminator.
         latents: The distribution of the latents: standard normal, or uniform in [-1, 1].
-        fake_labels: Where the labels of generated images come from in training: `real` takes those of the real batch,
-            `uniform` draws every class with equal chance, `empirical` shuffles those of the real batch, and so follows
-            their frequencies.
-        discriminator_steps: The number of discriminator updates in a step.
-        share_fakes: Whether the generator's update works on the images of the last discriminator update. It is exact,
-            since the generator did not move in between, and saves a pass unless an update is accumulated: then the
-            images are made again from the same latents.
-        generator_clip_norm: The largest norm of the generator's gradient, all parameters taken together; longer
-            gradients are scaled down to it.
+        fake_labels: The labels of generated images in training: `real` reuses those of the real batch, `uniform`
+            samples all classes with equal probability, `empirical` shuffles those of the real batch and so keeps their
+            frequencies.
+        discriminator_steps: The number of discriminator updates per step.
+        share_fakes: Whether the generator's update reuses the images of the last discriminator update. This is exact,
+            since the generator has not changed in between, and saves a forward pass, unless an update is accumulated:
+            then the images are generated again from the same latents.
+        generator_clip_norm: The maximum norm of the generator's gradient over all parameters; larger gradients are
+            scaled down to it.
         discriminator_clip_norm: The same for the discriminator.
-        generator_accumulation: The number of parts that the batch of a generator's update is cut into, to save memory:
-            their gradients add up to those of the whole batch.
+        generator_accumulation: The number of parts into which the generator's batch is split to save memory; their
+            gradients add up to those of the whole batch.
         discriminator_accumulation: The same for the discriminator.
-        ema_half_life: Keeps an exponential moving average of the generator's weights, in which a contribution counts
-            half after so many images (batch size times steps). Samples are made with it. It is kept in float32
-            where the networks are in half precision.
-        ema_ramp_up: The half-life is at most this share of the images so far (Karras et al. 2020, arXiv:2006.06676).
-        compile: What `torch.compile` fuses: both `networks`, in place, but for penalties, which need second
-            derivatives; or the whole `step`, penalties and steps of Adam included, as one graph for each set of
-            penalties that are due together. Where that is not possible, a line says why, and the networks are compiled.
-        cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, wherever that is possible. No GPU has
-            shown yet that it is right and faster.
+        ema_half_life: Half-life, in images (batch size times steps), of an exponential moving average of the
+            generator's weights, which is then used for sampling. The average is kept in float32 where the networks are
+            in half precision.
+        ema_ramp_up: Upper bound of the half-life as a fraction of the images seen so far (Karras et al. 2020,
+            arXiv:2006.06676).
+        compile: What `torch.compile` compiles: `networks` compiles both in place, except for penalties, which need
+            second derivatives; `step` compiles the whole step, with penalties and Adam updates, as one graph for each
+            set of penalties that are active together. Where that is not possible, the reason is logged and the networks
+            are compiled.
+        cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, where possible. No GPU run has yet
+            shown that this is correct and faster.
 
     Attributes:
-        latent_sampler: How `predict` draws the latents of numbered images.
-        objectives_class: What says what each update minimises; a subclass of this module may name one that adds terms.
+        latent_sampler: How `predict` samples the latents of numbered images.
+        objectives_class: Computes the objective of each update; a subclass of this module may set one that adds terms.
 
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
@@ -149,7 +158,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.loss = loss
         self.auxiliary_classifier = auxiliary_classifier
         self.penalties = penalties or []
-        # Batch statistics of real and fake must not mix: then the two go through the discriminator one after the other.
+        # Batch statistics of real and generated images must not mix, so a discriminator with them takes two passes.
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
         self.latents = latents
@@ -181,11 +190,11 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Makes one step: `discriminator_steps` updates of the discriminator, then one of the generator.
+        """Runs one step: `discriminator_steps` updates of the discriminator, then one of the generator.
 
         Raises:
-            UsageError: The batch is not of images (N, C, H, W), floats in [-1, 1], and class numbers (N,), or cannot be
-                cut into the parts that are asked for.
+            UsageError: The batch is not images (N, C, H, W), floats in [-1, 1], with class numbers (N,), or cannot be
+                split into the requested parts.
         """
         loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
         images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)
@@ -194,11 +203,11 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         assert self.seed is not None, "setup has fixed it"
         self.scalars.stopwatch.start()
         step = self.global_step
-        # For dropout, and whatever else a network draws.
+        # For dropout, and other random numbers inside networks.
         seed_global_rng(self.seed, NETWORKS, step, self.global_rank, device=self.device)
         inputs = self.input_sampler.sample(images, labels, self.seed, step)
         penalties = self.objectives.active_penalties(step)
-        if not self.compilation.run_step(inputs, penalties):  # the whole step as one graph, where it can be
+        if not self.compilation.run_step(inputs, penalties):  # the whole step as one graph, where possible
             fake = None
             for part in inputs.discriminator:
                 is_shared = inputs.shares_fakes and part is inputs.generator
@@ -215,7 +224,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.scalars.stopwatch.stop()
 
     def update_discriminator(self, inputs: UpdateInputs, penalties: Penalties, keep_graph: bool) -> Tensor | None:
-        """Returns the generated images, if the generator's update can go on from their graph."""
+        """Returns the generated images if their graph is kept for the generator's update."""
         self.optimization.zero_grad("discriminator")
         parts = inputs.split(self.accumulation["discriminator"])
         for part in parts:
@@ -228,7 +237,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         return fake if keep_graph else None
 
     def update_generator(self, inputs: UpdateInputs, fake: Tensor | None) -> None:
-        """Works on images whose graph is there, or makes them."""
+        """Backpropagates through `fake` if given, else generates images."""
         self.optimization.zero_grad("generator")
         parts = inputs.split(self.accumulation["generator"])
         with frozen(self.discriminator):
@@ -240,7 +249,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.optimization.step("generator")
 
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Computes gradients of this process's images; `Optimization.step` averages them over the processes."""
+        """Computes gradients of this process's images; `Optimization.step` averages them over processes."""
         strategy = self.trainer.strategy
         if isinstance(strategy, ParallelStrategy):
             with strategy.block_backward_sync():
@@ -249,7 +258,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             super().manual_backward(loss, *args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clips the gradient of the network that is about to move."""
+        """Clips the gradient of the network that is about to be updated."""
         self.optimization.clip(optimizer)
 
     def _accumulates(self) -> bool:
@@ -258,17 +267,17 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     # ---- before, around and after the steps of a fit -----------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Adds what lets a run resume at its place in the data."""
+        """Adds the callback that lets a run resume at its position in the data."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:
-        """Fixes the seed, makes strategy and networks ready, and compares the networks with the data module, if any.
+        """Sets the seed, prepares strategy and networks, and compares the networks with the data module, if any.
 
         Raises:
             UsageError: They disagree on classes, channels or image size, or the strategy is not supported.
         """
-        # A resumed run takes its seed from the checkpoint, next; a second fit of a Trainer goes on with its own.
+        # A resumed run loads its seed from the checkpoint later; a second fit of the same Trainer keeps its seed.
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
             self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
         self._prepare_batches()
@@ -281,7 +290,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             check_agreement(role, getattr(self, role), "data", data)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
+        """Builds an optimizer and, if configured, a scheduler for the generator and for the discriminator.
 
         Raises:
             UsageError: See `Optimization.configure`.
@@ -289,54 +298,54 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         return self.optimization.configure()
 
     def on_fit_start(self) -> None:
-        """Looks at the optimizers and schedulers, and at what a checkpoint is about to restore of them.
+        """Validates optimizers and schedulers, and what a checkpoint is about to restore of them.
 
         Raises:
-            UsageError: They cannot move the two networks in turn, or are others than those of the checkpoint.
+            UsageError: They cannot update the two networks in turn, or differ from those of the checkpoint.
         """
         self.optimization.check()
         self.checkpointing.begin()
 
     def on_train_start(self) -> None:
-        """Begins to count, and decides whether steps run as graphs."""
+        """Starts the counters, and decides whether steps run as graphs."""
         self.scalars.begin()
         self.optimization.begin()
         self.compilation.begin()
 
     def on_train_epoch_start(self) -> None:
-        """Starts the clock of `images_per_second`; Lightning calls this after the callbacks."""
+        """Starts the stopwatch of `images_per_second`; Lightning calls this after the callbacks."""
         self.scalars.stopwatch.start()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Lets Lightning's `ModelCheckpoint(train_time_interval=…)` save, and starts the clock after the callbacks."""
-        save_by_time(self.trainer)  # in manual optimization it would never
+        """Lets `ModelCheckpoint(train_time_interval=…)` save, and starts the stopwatch after the callbacks."""
+        save_by_time(self.trainer)  # in manual optimization it would never save
         if not self.trainer.is_last_batch:
             self.scalars.stopwatch.start()
 
     def on_validation_start(self) -> None:
-        """Stops the clock: scores, pictures and checkpoints of a validation are not training."""
+        """Stops the stopwatch: scores, images and checkpoints of a validation are not training."""
         self.scalars.stopwatch.stop()
 
     def on_validation_epoch_end(self) -> None:
-        """Hands losses and scores on held-out images to the loggers, before a checkpoint counts their rows."""
+        """Logs held-out losses and scores, before a checkpoint counts the rows of the log."""
         if self.is_fitting and not self.trainer.sanity_checking:
             self.scalars.report_validation()
 
     def on_validation_end(self) -> None:
-        """Starts the clock again, unless an epoch has ended."""
+        """Restarts the stopwatch, unless an epoch has ended."""
         if not self.trainer.sanity_checking and not self.trainer.is_last_batch:
             self.scalars.stopwatch.start()
 
     def on_train_epoch_end(self) -> None:
-        """Looks at what of the batches has not been looked at yet, since that makes a GPU wait."""
+        """Checks the batches whose check was deferred, since it makes a GPU wait."""
         self.batches.raise_faults()
 
     def on_train_end(self) -> None:
-        """Tells how many updates were skipped, and packs what belongs to the weights of a spawned process."""
+        """Logs how many updates were skipped, and packs what a spawned process returns with the weights."""
         self.optimization.tell_skipped()
         self.checkpointing.end()
 
-    # ---- beside training ---------------------------------------------------------------------------------------------
+    # ---- outside training --------------------------------------------------------------------------------------------
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Calls the averaged generator, or the only one: latents (N, latent_dim), labels (N,) -> images in [-1, 1]."""
@@ -345,13 +354,13 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs both losses on held-out images, `val_discriminator_loss` and `val_generator_loss`.
 
-        Of several loaders, each has losses of its own, whose names end in `/dataloader_idx_0`, and so on.
+        With several loaders, the losses of each are logged under names ending in `/dataloader_idx_0`, and so on.
         """
         pair = self.batches.check(batch, "validation", batch_idx)
         self._report_losses("val", *pair, VALIDATION, batch_idx, *_unless_first(dataloader_idx))
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Logs both losses on the test split, `test_discriminator_loss` and `test_generator_loss`; see the former."""
+        """Logs `test_discriminator_loss` and `test_generator_loss` on the test split; see `validation_step`."""
         pair = self.batches.check(batch, "test", batch_idx)
         self._report_losses("test", *pair, TEST, batch_idx, *_unless_first(dataloader_idx))
 
@@ -361,13 +370,13 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.scalars.report_losses(prefix, len(images), **losses)
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> tuple[Tensor, Tensor]:
-        """Makes an image of each label: images (N, C, H, W) in [-1, 1], and the labels again, int64.
+        """Generates one image per label: returns images (N, C, H, W) in [-1, 1], and the labels as int64.
 
         Args:
             batch: Labels with the numbers of the images within their classes, shape (N, 2), for the latents of
-                `latent_sampler`; or labels alone, shape (N,), for any latents. Also as the one part of a list.
+                `latent_sampler`; or labels alone, shape (N,), for arbitrary latents. May be the only element of a list.
             batch_idx: The number of the batch.
-            dataloader_idx: The number of the loader, where there are several.
+            dataloader_idx: The number of the loader, if there are several.
 
         Raises:
             UsageError: The batch is something else.
@@ -379,17 +388,17 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             latents = self.input_sampler.sample_latents(len(given), self._rng(*address))
         else:
             latents = self.latent_sampler.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
-        with torch.autocast(self.device.type, enabled=False):  # as precisely as `generate` alone makes them
+        with torch.autocast(self.device.type, enabled=False):  # with the precision of a direct call of `generate`
             return self.generate(labels, latents), labels
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the seed, the counts, the data, and the means that wait to be logged."""
+        """Adds the seed, the counters, the data, and the means not logged yet."""
         self.checkpointing.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the seed of the run, its counts and its means; Lightning loads the weights after that.
+        """Restores the seed, counters and means of the run; Lightning loads the weights afterwards.
 
         Raises:
             UsageError: See `Checkpointing.load`.
@@ -397,12 +406,12 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.checkpointing.load(checkpoint, self)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """The weights, as of any module, and what a spawned process brings back beside them."""
+        """Returns the weights and, in a spawned process, what it returns with them."""
         state: dict[str, Any] = super().state_dict(*args, **kwargs)
         return state if args or kwargs else self.checkpointing.pack(state)
 
     def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Takes up weights, as any module does."""
+        """Loads weights, and what a spawned process returned with them."""
         return super().load_state_dict(self.checkpointing.unpack(state_dict), *args, **kwargs)
 
     @classmethod
@@ -415,19 +424,20 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         weights_only: bool | None = None,
         **kwargs: Any,
     ) -> Self:
-        """Builds the module of a checkpoint, but imports nothing for a file's sake, and calls nothing that it names.
+        """Builds the module of a checkpoint, without importing modules or calling functions that the file names.
 
         Args:
-            checkpoint_path: A file, a URL, or a file that is open.
-            map_location: Where its tensors go; see `torch.load`. If not given, where they were, if that is there.
-            hparams_file: Not taken: a checkpoint says itself how its module is built.
-            strict: Whether the weights must be those of the module, no more and no less.
-            weights_only: Of no effect: a file that wants to run code is refused, always.
-            **kwargs: Arguments of the module, in the place of those of the checkpoint.
+            checkpoint_path: A file, a URL, or an open file.
+            map_location: Where to load its tensors; see `torch.load`. If not given, the device they were saved from, if
+                available.
+            hparams_file: Not supported: a checkpoint contains how its module is built.
+            strict: Whether the weights must match those of the module exactly.
+            weights_only: Has no effect: a file that would run code is always refused.
+            **kwargs: Arguments of the module that replace those of the checkpoint.
 
         Raises:
-            UsageError: The checkpoint names classes of modules that nobody has imported, or others than networks,
-                losses, optimizers and their like: whoever wrote it would choose what code runs.
+            UsageError: The checkpoint names classes from modules that are not imported, or classes other than networks,
+                losses, optimizers and the like: its author would choose what code runs.
         """
         if hparams_file is not None:
             expected = "hparams_file: expected none, since the checkpoint says how its module is built"
@@ -435,7 +445,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         return build_from(cls, read_checkpoint(checkpoint_path, map_location), strict, kwargs)
 
     def _save_config(self) -> None:
-        """Keeps what builds this module again as hyperparameters, in the format of Lightning's command line."""
+        """Saves what rebuilds this module as hyperparameters, in the format of Lightning's command line."""
         if self.unserializable:
             names = ", ".join(self.unserializable)
             rank_zero_warn(
@@ -445,21 +455,21 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             )
         self.save_hyperparameters({INSTANTIATOR_KEY: INSTANTIATOR, **self.init_args}, logger=False)
 
-    # ---- for the parts -----------------------------------------------------------------------------------------------
+    # ---- used by the parts -------------------------------------------------------------------------------------------
 
     @property
     def attached_trainer(self) -> Trainer | None:
-        """The Trainer, or nothing where none runs this module."""
+        """The Trainer that runs this module, if any."""
         return self._trainer
 
     @property
     def is_fitting(self) -> bool:
-        """Whether a Trainer fits this module now."""
+        """Whether a Trainer is fitting this module now."""
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
 
     @property
     def reported(self) -> dict[str, float]:
-        """The scalars that were last handed to the loggers."""
+        """The scalars most recently passed to the loggers."""
         return self.scalars.reported
 
     def _prepare_batches(self) -> None:
@@ -468,7 +478,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
 
     def _seed_of_fit(self) -> int:
-        """PyTorch's seed of the moment; another where images have been seen, so that no latents are met again."""
+        """Returns PyTorch's current seed; a different one if images have been seen, so that no latents repeat."""
         seed, images_seen = seed_of_process(), self.ema.images_seen
         return rng_at(seed, images_seen).initial_seed() if images_seen else seed
 
@@ -478,5 +488,5 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
 
 def _unless_first(dataloader_idx: int) -> tuple[int, ...]:
-    """The part of an address that says which of several loaders it is; most runs have one."""
+    """Returns the part of an rng address that identifies one of several loaders; most runs have one."""
     return (dataloader_idx,) if dataloader_idx else ()

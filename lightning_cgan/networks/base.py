@@ -1,4 +1,4 @@
-"""The contracts of the two networks."""
+"""Base classes of generators and discriminators, and helpers that work on any network."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lightning_cgan.core.serialization import ConfigMixin
 
 
 class Network(ConfigMixin, nn.Module):
-    """What both networks know of the data.
+    """What generators and discriminators know about the data.
 
     Args:
-        num_classes: The number of classes; labels are whole numbers from 0 to one less.
+        num_classes: The number of classes; labels run from 0 to `num_classes` - 1.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the square images, in pixels.
     """
@@ -32,13 +32,25 @@ class Network(ConfigMixin, nn.Module):
 
 
 class Generator(Network):
-    """Makes images: (latents (N, latent_dim), labels (N,) int64) -> images (N, C, H, W) in [-1, 1].
+    """Base class of generators: (latents (N, latent_dim), labels (N,) int64) -> images (N, C, H, W) in [-1, 1].
+
+    Example:
+        >>> class Linear(Generator):
+        ...     def __init__(self, num_classes, image_channels, image_size):
+        ...         super().__init__(num_classes, image_channels, image_size, latent_dim=16)
+        ...         self.pixels = torch.nn.Linear(16 + num_classes, image_channels * image_size**2)
+        ...     def forward(self, latents, labels):
+        ...         one_hot = torch.nn.functional.one_hot(labels, self.num_classes)
+        ...         pixels = self.pixels(torch.cat([latents, one_hot], dim=1)).tanh()
+        ...         return pixels.unflatten(1, (self.image_channels, self.image_size, self.image_size))
+        >>> Linear(10, 1, 8)(torch.randn(4, 16), torch.arange(4)).shape
+        torch.Size([4, 1, 8, 8])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents of an image.
+        latent_dim: The number of latents per image.
     """
 
     def __init__(self, num_classes: int, image_channels: int, image_size: int, latent_dim: int) -> None:
@@ -46,17 +58,22 @@ class Generator(Network):
         self.latent_dim = latent_dim
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Makes one image of each row of latents."""
+        """Generates one image per row of latents."""
         raise TypeError(f"{type(self).__name__} must define forward(latents, labels)")
 
 
 class DiscriminatorOutput(NamedTuple):
-    """What a discriminator says of images.
+    """The output of a discriminator that may have an auxiliary classifier.
+
+    Example:
+        >>> discriminator = MLPDiscriminator(10, 1, 8, conditioning="classifier")
+        >>> output = discriminate(discriminator, torch.zeros(4, 1, 8, 8), torch.arange(4))
+        >>> output.logits.shape, output.class_logits.shape
+        (torch.Size([4]), torch.Size([4, 10]))
 
     Attributes:
-        logits: How real each is as one of its label, shape (N,), without a sigmoid.
-        class_logits: Of which class it seems to be, shape (N, num_classes), without a softmax; none if the
-            discriminator does not say.
+        logits: How real each image is as one of its label, shape (N,), before the sigmoid.
+        class_logits: Scores of the classes, shape (N, num_classes), before the softmax; none without a classifier.
     """
 
     logits: Tensor
@@ -64,9 +81,20 @@ class DiscriminatorOutput(NamedTuple):
 
 
 class Discriminator(Network):
-    """Judges images: (images (N, C, H, W) in [-1, 1], labels (N,) int64) -> logits (N,), without a sigmoid.
+    """Base class of discriminators: (images (N, C, H, W) in [-1, 1], labels (N,) int64) -> logits (N,).
 
-    One with an auxiliary classifier returns a `DiscriminatorOutput` instead, and says so by `classifies`.
+    Logits are values before the sigmoid. A discriminator with an auxiliary classifier returns a `DiscriminatorOutput`
+    instead, and sets `classifies`.
+
+    Example:
+        >>> class Linear(Discriminator):
+        ...     def __init__(self, num_classes, image_channels, image_size):
+        ...         super().__init__(num_classes, image_channels, image_size)
+        ...         self.logits = torch.nn.Linear(image_channels * image_size**2, num_classes)
+        ...     def forward(self, images, labels):
+        ...         return self.logits(images.flatten(1))[torch.arange(len(labels)), labels]
+        >>> Linear(10, 1, 8)(torch.zeros(4, 1, 8, 8), torch.arange(4)).shape
+        torch.Size([4])
 
     Attributes:
         classifies: Whether it has an auxiliary classifier.
@@ -75,12 +103,12 @@ class Discriminator(Network):
     classifies: bool = False
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor | DiscriminatorOutput:
-        """Says how real each image is as one of its label."""
+        """Scores how real each image is as one of its label."""
         raise TypeError(f"{type(self).__name__} must define forward(images, labels)")
 
 
 def discriminate(discriminator: Discriminator, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
-    """Asks a discriminator, whichever of the two it returns; half precision becomes float32, for losses to add up."""
+    """Calls a discriminator and returns a `DiscriminatorOutput` in any case, in float32 or better for the losses."""
     said: Tensor | DiscriminatorOutput = discriminator(images, labels)
     if isinstance(said, Tensor):
         return DiscriminatorOutput(at_least_float32(said))
@@ -88,14 +116,14 @@ def discriminate(discriminator: Discriminator, images: Tensor, labels: Tensor) -
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Turns half precision to float32, and leaves higher ones as they are."""
+    """Converts half precision to float32, and leaves higher precisions unchanged."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def apply_spectral_norm(network: nn.Module) -> None:
     """Divides every weight by its largest singular value (Miyato et al. 2018, arXiv:1802.05957, section 2.1).
 
-    The value is estimated by one step of power iteration in each pass in training mode.
+    The value is estimated by one step of power iteration per forward pass in training mode.
     """
     for module in list(network.modules()):
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
@@ -103,10 +131,10 @@ def apply_spectral_norm(network: nn.Module) -> None:
 
 
 def to_channels_last(network: nn.Module) -> None:
-    """Lays convolutions out as a CPU, and a GPU in half precision, compute them fastest: `torch.channels_last`.
+    """Converts convolutions to `torch.channels_last`, the fastest layout on a CPU, and on a GPU in half precision.
 
-    The features follow the weights. Where there is one input channel both orders are the same to PyTorch, which then
-    takes the other one for what comes out; so these weights get the strides of the wanted order outright.
+    Feature maps take the layout of the weights. With one input channel both layouts look the same to PyTorch, which
+    then outputs the other one; so the strides of such weights are set explicitly.
     """
     network.to(memory_format=torch.channels_last)
     for parameter in network.parameters():
@@ -116,25 +144,25 @@ def to_channels_last(network: nn.Module) -> None:
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:
-    """Whether a network's output for one image depends on the others in the batch, through batch normalisation."""
+    """Whether a network's output for one image depends on the rest of the batch, through batch normalisation."""
     return any(map(is_batch_norm, network.modules()))
 
 
 def is_compiled(network: nn.Module) -> bool:
-    """Whether `torch.compile` has a part in a network: in place, around it, or as its own forward pass."""
+    """Whether `torch.compile` was applied to any part of a network: in place, as a wrapper, or to its forward."""
     return any(is_compiled_alone(module) or "forward" in vars(module) for module in network.modules())
 
 
 def base_resolution(image_size: int, factor: int, network: Network) -> int:
-    """The size of the smallest feature map of a generator that magnifies it to the image.
+    """Computes the size of the smallest feature map of a generator that upsamples it to the image.
 
     Args:
         image_size: The size of the image, in pixels.
-        factor: By how much the network magnifies.
+        factor: The upsampling factor of the network.
         network: The network, named in the error.
 
     Raises:
-        UsageError: No whole number of pixels leads to that size.
+        UsageError: The size is not a multiple of the factor.
     """
     size, rest = divmod(image_size, factor)
     if rest or size == 0:
@@ -149,7 +177,7 @@ def base_resolution(image_size: int, factor: int, network: Network) -> int:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Lets gradients flow through a network, but not into it."""
+    """Lets gradients flow through a network, but not into its parameters."""
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -161,7 +189,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def check_agreement(name: str, network: Any, other_name: str, other: Any) -> None:
-    """Compares what two parties know of the data; a party that does not say agrees with everyone."""
+    """Compares the data attributes of two objects, except those that the other object lacks."""
     for attribute in ("num_classes", "image_channels", "image_size"):
         expected, got = getattr(other, attribute, None), getattr(network, attribute)
         if expected is not None and expected != got:
@@ -172,12 +200,12 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
 
 
 def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor], strict: bool = True) -> None:
-    """Compares a module with weights that were saved of one.
+    """Compares a module with saved weights.
 
     Args:
         module: The module.
         saved: Weights by their names.
-        strict: Whether names that only one of them has are a difference.
+        strict: Whether a name that only one of them has counts as a difference.
 
     Raises:
         UsageError: They differ; the message names the first difference.

@@ -1,4 +1,4 @@
-"""How a label enters a network."""
+"""Layers through which the class label enters a network."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ WITH_CLASSIFIER: tuple[Conditioning, ...] = ("classifier", "projection_classifie
 
 
 def look_up(embedding: nn.Embedding, labels: Tensor) -> Tensor:
-    """The rows of an embedding for labels (N,), or their means for mixtures of classes (N, num_classes)."""
+    """Returns embedding rows for labels (N,), or their weighted means for mixtures of classes (N, num_classes)."""
     rows: Tensor = embedding(labels) if labels.ndim == 1 else labels.to(embedding.weight.dtype) @ embedding.weight
     return rows
 
 
 class LabelInput(nn.Module):
-    """Appends the label to features: its one-hot code (Mirza & Osindero 2014, arXiv:1411.1784), or an embedding.
+    """Appends the label to features, as a one-hot code (Mirza & Osindero 2014, arXiv:1411.1784) or a learned embedding.
 
     Args:
         num_classes: The number of classes.
-        embedding_dim: The width of a learned embedding; the one-hot code is appended if not given.
+        embedding_dim: The width of a learned embedding; if not given, the one-hot code is used.
 
     Attributes:
-        width: How much wider features become.
+        width: The number of features that the label adds.
     """
 
     def __init__(self, num_classes: int, embedding_dim: int | None = None) -> None:
@@ -40,9 +40,9 @@ class LabelInput(nn.Module):
         self.embedding = nn.Embedding(num_classes, embedding_dim) if embedding_dim else None
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Appends to vectors (N, F), or as constant maps to images (N, C, H, W), the labels (N,).
+        """Appends labels (N,) to vectors (N, F), or to images (N, C, H, W) as constant maps.
 
-        Here and in what follows, labels (N, num_classes) are mixtures of classes.
+        Here and below, labels may also be mixtures of classes (N, num_classes).
         """
         code = self._one_hot(labels) if self.embedding is None else look_up(self.embedding, labels)
         code = code.to(features.dtype)
@@ -53,7 +53,7 @@ class LabelInput(nn.Module):
     def _one_hot(self, labels: Tensor) -> Tensor:
         if labels.ndim == 2:
             return labels
-        # PyTorch's own looks for labels out of range, which waits for the device.
+        # Unlike `one_hot`, this does not check the range of labels, which would wait for the device.
         return labels[:, None] == torch.arange(self.num_classes, device=labels.device)
 
 
@@ -67,7 +67,7 @@ class ConditionalBatchNorm2d(nn.Module):
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
-        # A BatchNorm2d of its own, so that tools that look for one, such as SyncBatchNorm's conversion, find it.
+        # A separate BatchNorm2d, so that tools that search for one, such as SyncBatchNorm's conversion, find it.
         self.normalize = nn.BatchNorm2d(num_features, affine=False)
         self.scale = nn.Embedding(num_classes, num_features)
         self.shift = nn.Embedding(num_classes, num_features)
@@ -75,23 +75,25 @@ class ConditionalBatchNorm2d(nn.Module):
         nn.init.zeros_(self.shift.weight)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Normalises features, shape (N, C, H, W), and scales them as their labels, shape (N,), say."""
+        """Normalises features, shape (N, C, H, W), then scales and shifts them by their labels, shape (N,)."""
         normalized: Tensor = self.normalize(features)
-        # In the precision of the features, or half precision would turn to float32 here and back at the next layer.
+        # In the precision of the features: half precision would otherwise become float32 here, and half again in the
+        # next layer.
         scale = look_up(self.scale, labels).to(normalized.dtype)[:, :, None, None]
         shift = look_up(self.shift, labels).to(normalized.dtype)[:, :, None, None]
         return torch.addcmul(shift, normalized, scale)
 
 
 def batch_norm(num_features: int, num_classes: int, conditional: bool) -> nn.Module:
-    """Batch normalisation of one kind or the other; call it by `normalize`."""
+    """Builds conditional or ordinary batch normalisation; call it through `normalize`."""
     return ConditionalBatchNorm2d(num_features, num_classes) if conditional else nn.BatchNorm2d(num_features)
 
 
 def normalize(norm: nn.Module, features: Tensor, labels: Tensor) -> Tensor:
-    """Calls batch normalisation with the labels if it looks at them.
+    """Calls batch normalisation, with the labels if it is conditional.
 
-    A subclass that takes them and leaves them aside would be converted by `sync_batchnorm` to a class that does not.
+    A subclass of `BatchNorm2d` that ignores the labels would not do: `sync_batchnorm` would convert it to a class that
+    does not accept them.
     """
     normalized: Tensor = norm(features, labels) if isinstance(norm, ConditionalBatchNorm2d) else norm(features)
     return normalized
@@ -101,9 +103,8 @@ class LogitHead(nn.Module):
     """The last layer of a discriminator: features (N, F) and labels (N,) -> logits (N,).
 
     With projection, the logit is w · f + b + e(y) · f, where e embeds the label (Miyato & Koyama 2018,
-    arXiv:1802.05637, equation 4). With a classifier, it is w · f + b, and a second layer names the class (Odena et al.
-    2017, arXiv:1610.09585). With both, the projection and the second layer stand side by side. Otherwise the label must
-    have entered before.
+    arXiv:1802.05637, equation 4). With a classifier, it is w · f + b, and a second layer predicts the class (Odena et
+    al. 2017, arXiv:1610.09585). `projection_classifier` has both. Otherwise the label must enter in an earlier layer.
 
     Args:
         num_features: The number of features.
@@ -118,13 +119,13 @@ class LogitHead(nn.Module):
         self.classes: nn.Linear | None = None
         if conditioning in WITH_PROJECTION:
             self.embedding = nn.Embedding(num_classes, num_features)
-            # The scale of the linear layer's own weights, so that neither term drowns the other at the start.
+            # The scale of the linear layer's weights, so that neither term dominates at the start.
             nn.init.normal_(self.embedding.weight, std=(3 * num_features) ** -0.5)
         if conditioning in WITH_CLASSIFIER:
             self.classes = nn.Linear(num_features, num_classes)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor | DiscriminatorOutput:
-        """Turns features to logits, or to a `DiscriminatorOutput` with a classifier."""
+        """Turns features into logits, or into a `DiscriminatorOutput` with a classifier."""
         logits: Tensor = self.linear(features).squeeze(1)
         if self.embedding is not None:
             logits = logits + (look_up(self.embedding, labels) * features).sum(1)
@@ -132,25 +133,36 @@ class LogitHead(nn.Module):
 
 
 class ConditionalDiscriminator(Discriminator):
-    """Turns images to features, and these to a logit.
+    """Base class of the package's discriminators, which compute features and then a logit.
 
-    A subclass builds its layers for `label_channels` more channels than the images have, ends its `__init__` with
+    A subclass builds layers for `label_channels` more channels than the images have, ends its `__init__` with
     `add_head`, and defines `features`.
+
+    Example:
+        >>> class Small(ConditionalDiscriminator):
+        ...     def __init__(self, num_classes, image_channels, image_size):
+        ...         super().__init__(num_classes, image_channels, image_size, "projection", label_embedding=None)
+        ...         self.convolution = torch.nn.Conv2d(image_channels + self.label_channels, 16, 4, stride=2)
+        ...         self.add_head(16)
+        ...     def features(self, images):
+        ...         return self.convolution(images).relu().sum((2, 3))
+        >>> Small(10, 1, 8)(torch.zeros(4, 1, 8, 8), torch.arange(4)).shape
+        torch.Size([4])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        conditioning: How the label enters: beside the image (`concatenation`), by `projection` on the features at the
-            end, or not at all, while a `classifier` names it; `projection_classifier` does both (give the module an
-            `AuxiliaryClassifier` with a classifier).
-        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        conditioning: How the label enters: `concatenation` appends it to the image, `projection` multiplies the last
+            features by its embedding; with `classifier` it does not enter, but is predicted; `projection_classifier`
+            combines the last two. With a classifier, give the module an `AuxiliaryClassifier`.
+        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
 
     Attributes:
         label_channels: How many channels the label adds to the image.
 
     Raises:
-        UsageError: An embedding is asked for that the conditioning has no use for.
+        UsageError: An embedding is requested without concatenation.
     """
 
     def __init__(
@@ -173,19 +185,19 @@ class ConditionalDiscriminator(Discriminator):
         self.label_channels = self.label_input.width if self.label_input is not None else 0
 
     def add_head(self, num_features: int) -> None:
-        """Adds the last layer behind so many features."""
+        """Adds the last layer, after `num_features` features."""
         self.head = LogitHead(num_features, self.num_classes, self.conditioning)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Brings images in [-1, 1] into the form that the layers take."""
+        """Converts images in [-1, 1] to the input of the layers."""
         return images
 
     def features(self, images: Tensor) -> Tensor:
-        """Turns prepared images, with the label's channels if there are any, to features, shape (N, F)."""
+        """Turns prepared images, with the label's channels if there are any, into features, shape (N, F)."""
         raise TypeError(f"{type(self).__name__} must define features(images)")
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor | DiscriminatorOutput:
-        """Turns images in [-1, 1] to logits, shape (N,), or to a `DiscriminatorOutput` with a classifier."""
+        """Turns images in [-1, 1] into logits, shape (N,), or into a `DiscriminatorOutput` with a classifier."""
         x = self.prepare(images)
         if self.label_input is not None:
             x = self.label_input(x, labels)

@@ -1,4 +1,4 @@
-"""The pair of convolutional networks in the manner of DCGAN (Radford et al. 2016, arXiv:1511.06434), with labels."""
+"""A conditional DCGAN: convolutional generator and discriminator (after Radford et al. 2016, arXiv:1511.06434)."""
 
 from __future__ import annotations
 
@@ -21,22 +21,27 @@ from lightning_cgan.networks.conditioning import (
 
 
 class DCGANGenerator(Generator):
-    """Latents and one-hot label, a dense layer to a small map, transposed convolutions to the image, tanh.
+    """Latents and label through a dense layer to a small map, then transposed convolutions to the image, tanh.
 
     The image size must be a multiple of the product of the strides.
+
+    Example:
+        >>> generator = DCGANGenerator(num_classes=10, image_channels=1, image_size=28)
+        >>> generator(torch.randn(4, 100), torch.arange(4)).shape
+        torch.Size([4, 1, 28, 28])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents.
+        latent_dim: The number of latents per image.
         channels: The channels of the first map, and of the output of each transposed convolution but the last.
-        strides: By how much each transposed convolution magnifies: as many numbers as `channels`.
-        kernel_size: The kernel of each transposed convolution; one less where the kernel is even and the stride is 1.
+        strides: The upsampling factor of each transposed convolution: as many numbers as `channels`.
+        kernel_size: The kernel of each transposed convolution; an even kernel is reduced by one where the stride is 1.
         negative_slope: The slope of the leaky ReLU for negative inputs; 0 makes it a ReLU.
-        activate_first: Whether the first map, batch-normalised, goes through the activation too.
-        conditional_batch_norm: Whether batch normalisation scales and shifts each class in its own way.
-        label_embedding: The width of a learned embedding of the label in place of its one-hot code.
+        activate_first: Whether the activation is also applied to the first map, after batch normalisation.
+        conditional_batch_norm: Whether batch normalisation has a scale and a shift for each class.
+        label_embedding: The width of a learned embedding of the label that replaces its one-hot code.
     """
 
     def __init__(
@@ -72,19 +77,24 @@ class DCGANGenerator(Generator):
         to_channels_last(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        x = self.project(self.label_input(latents, labels))
-        x = x.unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)
+        """Generates images, shape (N, C, H, W), in [-1, 1]."""
+        x = self.project(self.label_input(latents, labels))  # (N, h · w · width)
+        x = x.unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)  # (N, width, h, w)
         x = normalize(self.norms[0], x, labels)
         if self.activate_first:
             x = self.activation(x)
         for convolution, norm in zip(self.convolutions[:-1], self.norms[1:], strict=True):
-            x = self.activation(normalize(norm, convolution(x), labels))
-        return torch.tanh(self.convolutions[-1](x))
+            x = self.activation(normalize(norm, convolution(x), labels))  # (N, width, stride · h, stride · w)
+        return torch.tanh(self.convolutions[-1](x))  # (N, C, H, W)
 
 
 class DCGANDiscriminator(ConditionalDiscriminator):
-    """Convolutions of stride 2 with leaky ReLU, then one logit; no normalisation. It takes images of any size.
+    """Convolutions of stride 2 with leaky ReLU, then one logit; no normalisation. Accepts images of any size.
+
+    Example:
+        >>> discriminator = DCGANDiscriminator(num_classes=10, image_channels=1, image_size=28)
+        >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
+        torch.Size([4])
 
     Args:
         num_classes: The number of classes.
@@ -93,10 +103,10 @@ class DCGANDiscriminator(ConditionalDiscriminator):
         channels: The channels of the output of each convolution.
         kernel_size: The kernel of each convolution.
         negative_slope: The slope of the leaky ReLU for negative inputs.
-        dropout: The share of each convolution's outputs that is set to zero in training.
+        dropout: The fraction of each convolution's outputs that is set to zero in training.
         hidden: The width of a dense layer between the convolutions and the logit, if there is one.
         conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
@@ -136,14 +146,14 @@ class DCGANDiscriminator(ConditionalDiscriminator):
         to_channels_last(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
-        maps = self.convolutions(images)
-        # With the channels innermost, as they lie in memory: any other order copies, here and in each gradient.
+        """Turns images, with the label's maps if there are any, into features, shape (N, F)."""
+        maps = self.convolutions(images)  # (N, width, h, w)
+        # Channels last, as in memory: any other order copies, here and in each gradient.
         return self.dense(maps.movedim(1, -1).flatten(1))  # type: ignore[no-any-return]
 
 
 def _magnify(fan_in: int, fan_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose2d:
-    """A transposed convolution with "same" padding: its output is exactly `stride` times as high and wide."""
+    """Builds a transposed convolution with "same" padding: it multiplies height and width by exactly `stride`."""
     if stride == 1 and kernel_size % 2 == 0:
         kernel_size -= 1  # an even kernel cannot keep the size
     padding = (kernel_size - stride + 1) // 2

@@ -1,4 +1,4 @@
-"""Latents: how they are drawn, and the way from one to another."""
+"""Sampling of latents, and interpolation between them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from lightning_cgan.core.rng import rng_at
 
 Distribution = Literal["normal", "uniform"]
 
-# As many numbered images share a random stream: to make one for each would take longer than to draw. Seeds have 32
-# bits, and blocks that happen to share one have the same latents: the fewer blocks, the less likely that is.
+# How many numbered images share a random stream: creating one for each image would take longer than sampling from it.
+# Seeds have 32 bits, and blocks whose seeds collide have the same latents: the fewer blocks, the less likely that is.
 _BLOCK = 1024
 
 
@@ -25,13 +25,13 @@ def sample_latents(
     rng: torch.Generator | None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Draws latents, standard normal or uniform in [-1, 1].
+    """Samples latents, standard normal or uniform in [-1, 1].
 
     Args:
         shape: The shape of the result, usually (N, latent_dim).
         distribution: The distribution of each number.
-        rng: Draws the numbers, on its own device. Without one, PyTorch's global generator of the CPU does.
-        dtype: Of the result; without it, PyTorch's default.
+        rng: The random number generator, whose device is used; if not given, PyTorch's global CPU generator.
+        dtype: The type of the result; if not given, PyTorch's default.
     """
     device = rng.device if rng is not None else torch.device("cpu")
     if distribution == "normal":
@@ -41,15 +41,15 @@ def sample_latents(
 
 @dataclass(frozen=True)
 class LatentSampler:
-    """How the latents of numbered images are drawn.
+    """Samples the latents of numbered images.
 
-    An image depends on the seed, its class and its number within the class alone: it is the same whatever else is made.
+    An image depends only on the seed, its class and its number within the class, and not on other images.
 
     Attributes:
-        seed: Chooses other images.
-        truncation: Draws no latent beyond this distance from 0, before they are scaled: more typical images, and less
-            varied ones (Brock et al. 2019, arXiv:1809.11096, section 3.1).
-        scale: What latents are multiplied by.
+        seed: Selects a different set of images.
+        truncation: The largest absolute value of a latent before scaling: images become more typical and less varied
+            (Brock et al. 2019, arXiv:1809.11096, section 3.1).
+        scale: A factor that multiplies the latents.
     """
 
     seed: int = 0
@@ -59,14 +59,14 @@ class LatentSampler:
     def latents(
         self, labels: Tensor, numbers: Tensor, latent_dim: int, distribution: Distribution, variant: int = 0
     ) -> Tensor:
-        """Draws the latents of images, shape (N, latent_dim), float32, on the CPU.
+        """Samples the latents of images, shape (N, latent_dim), float32, on the CPU.
 
         Args:
             labels: The classes of the images, shape (N,).
             numbers: Their numbers within the classes, from 0, shape (N,).
-            latent_dim: How many numbers a latent has.
-            distribution: The distribution of each before it is cut off.
-            variant: Gives other latents for the same numbers.
+            latent_dim: The number of latents per image.
+            distribution: The distribution of each latent before truncation.
+            variant: Selects other latents for the same numbers.
         """
         blocks: dict[tuple[int, int], Tensor] = {}
         rows = []
@@ -82,24 +82,24 @@ class LatentSampler:
     def first(
         self, classes: Sequence[int], count: int, latent_dim: int, distribution: Distribution, variant: int = 0
     ) -> Tensor:
-        """The latents of the first images of some classes, one class after the other; see `latents`."""
+        """Samples the latents of the first images of some classes, class by class; see `latents`."""
         labels, numbers = torch.tensor(classes).repeat_interleave(count), torch.arange(count).repeat(len(classes))
         return self.latents(labels, numbers, latent_dim, distribution, variant)
 
     def _shaped(self, uniform: Tensor, distribution: Distribution) -> Tensor:
-        """Turns numbers that are uniform in [0, 1) to latents."""
+        """Turns uniform numbers in [0, 1) into latents."""
         limit = math.inf if self.truncation is None else self.truncation
         if distribution == "uniform":
             return (uniform * 2 - 1) * min(limit, 1) * self.scale
         lowest = 0.5 * math.erfc(limit / math.sqrt(2))
         normal: Tensor = torch.special.ndtri(lowest + uniform * (1 - 2 * lowest))
-        return normal.clamp(-8, 8) * self.scale  # 0 would be at infinity
+        return normal.clamp(-8, 8) * self.scale  # a uniform number of 0 gives -infinity
 
 
 def slerp(first: Tensor, second: Tensor, part: float) -> Tensor:
-    """Latents on the way from the first (0) to the second (1), along a great circle (White 2016, arXiv:1609.04468).
+    """Interpolates from the first latents (0) to the second (1) along a great circle (White 2016, arXiv:1609.04468).
 
-    On a straight line they would come nearer to 0 than latents ever are in training, and images be less varied there.
+    A straight line would pass closer to 0 than latents do in training, where images are less varied.
     """
     cosine = torch.nn.functional.cosine_similarity(first, second, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)[:, None]
     angle = torch.acos(cosine)

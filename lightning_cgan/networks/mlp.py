@@ -1,4 +1,4 @@
-"""The pair of fully connected networks of the first conditional GANs."""
+"""Fully connected generator and discriminator, as in the first conditional GANs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Condi
 
 
 class MLPGenerator(Generator):
-    """Latents and one-hot label through hidden layers to pixels behind a sigmoid (after Mirza & Osindero 2014).
+    """Latents and label through hidden layers to pixels, with a sigmoid at the end (after Mirza & Osindero 2014).
 
-    It makes square images of any size. Weights are drawn after He et al. 2015 (arXiv:1502.01852), normal with variance
-    2 / fan-in; biases start at 0.
+    Generates square images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
+    variance 2 / fan-in; biases start at 0.
+
+    Example:
+        >>> generator = MLPGenerator(num_classes=10, image_channels=1, image_size=28)
+        >>> generator(torch.randn(4, 100), torch.arange(4)).shape
+        torch.Size([4, 1, 28, 28])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents.
+        latent_dim: The number of latents per image.
         hidden: The width of each hidden layer.
         batch_norm: Whether batch normalisation follows each hidden layer's ReLU.
-        label_embedding: The width of a learned embedding of the label in place of its one-hot code.
+        label_embedding: The width of a learned embedding of the label that replaces its one-hot code.
     """
 
     def __init__(
@@ -45,17 +50,22 @@ class MLPGenerator(Generator):
         self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm), last, nn.Sigmoid())
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        pixels: Tensor = self.layers(self.label_input(latents, labels))
-        images = signed_from_unit(pixels)  # inside, a sigmoid's [0, 1]
-        return images.view(-1, self.image_channels, self.image_size, self.image_size)
+        """Generates images, shape (N, C, H, W), in [-1, 1]."""
+        pixels: Tensor = self.layers(self.label_input(latents, labels))  # (N, C · H · W)
+        images = signed_from_unit(pixels)  # from the sigmoid's [0, 1]
+        return images.view(-1, self.image_channels, self.image_size, self.image_size)  # (N, C, H, W)
 
 
 class MLPDiscriminator(ConditionalDiscriminator):
-    """Pixels and one-hot label through hidden layers with ReLU to one logit (after Mirza & Osindero 2014).
+    """Pixels and label through hidden layers with ReLU to one logit (after Mirza & Osindero 2014).
 
-    It takes square images of any size. Weights are drawn after He et al. 2015 (arXiv:1502.01852), normal with variance
-    2 / fan-in; biases start at 0.
+    Accepts square images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
+    variance 2 / fan-in; biases start at 0.
+
+    Example:
+        >>> discriminator = MLPDiscriminator(num_classes=10, image_channels=1, image_size=28)
+        >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
+        torch.Size([4])
 
     Args:
         num_classes: The number of classes.
@@ -63,7 +73,7 @@ class MLPDiscriminator(ConditionalDiscriminator):
         image_size: Height and width of the images, in pixels.
         hidden: The width of each hidden layer.
         conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
@@ -86,16 +96,16 @@ class MLPDiscriminator(ConditionalDiscriminator):
             apply_spectral_norm(self)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Turns images to rows of pixels, inside in [0, 1]."""
-        return unit_from_signed(images).flatten(1)
+        """Flattens images to rows of pixels, rescaled to [0, 1]."""
+        return unit_from_signed(images).flatten(1)  # (N, C · H · W)
 
     def features(self, images: Tensor) -> Tensor:
-        """Turns rows of pixels, with the label's code if there is one, to features, shape (N, F)."""
+        """Turns rows of pixels, with the label's code if there is one, into features, shape (N, F)."""
         return self.layers(images)  # type: ignore[no-any-return]
 
 
 def _hidden_layers(widths: Sequence[int], batch_norm: bool) -> list[nn.Module]:
-    """Linear layers of these widths, each with ReLU, and batch normalisation behind it if wanted."""
+    """Builds linear layers of these widths, each followed by ReLU and, optionally, batch normalisation."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
         layers += [_linear(fan_in, fan_out), nn.ReLU(), *([nn.BatchNorm1d(fan_out)] if batch_norm else [])]

@@ -1,4 +1,4 @@
-"""A network in evaluation mode, beside others that go on with it in training mode."""
+"""Use a network in evaluation mode while it stays in training mode for other users."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
 def in_evaluation_mode(network: NetworkT) -> NetworkT:
-    """A network with the same weights in evaluation mode; the one that is given stays in its own.
+    """Returns a network in evaluation mode that shares its weights with the given one, whose mode does not change.
 
-    The mode of a network belongs to all who use it: to change it for a while, as for images in a thread beside a run,
-    would change the steps that the run makes meanwhile, and where two do so, it may stay changed. So modules are copied
-    here, and nothing else is: parameters, buffers and hooks are those of the network, also where they are replaced.
+    The mode of a network is shared by all its users: switching it for a while, as to generate images in a thread during
+    a run, would affect training steps made meanwhile, and two concurrent switches might leave it changed. So the module
+    objects are copied, and only they: parameters, buffers and hooks are those of the given network, even if they are
+    replaced later.
 
     Args:
-        network: In any mode, which may change at any time, and compiled or not; the result is not compiled.
+        network: In any mode, which may change at any time; compiled or not. The result is not compiled.
     """
     twin: NetworkT = _copied(network, {})
     return twin
 
 
 def _copied(value: Any, copies: dict[int, nn.Module]) -> Any:
-    """A copy of modules, and of containers and methods of such; all else is handed back as it is."""
+    """Copies modules, and containers and methods that refer to them; returns everything else unchanged."""
     if isinstance(value, nn.Module):
         return _copied_module(value, copies)
     if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):

@@ -1,7 +1,7 @@
-"""A small modern pair in the spirit of R3GAN (Huang et al. 2024, arXiv:2501.05441, section 3 and table 1).
+"""A small generator and discriminator after R3GAN (Huang et al. 2024, arXiv:2501.05441, section 3 and table 1).
 
-No normalisation anywhere: residual blocks with grouped convolutions, initialised so that each begins as the identity.
-Meant for `RelativisticPairing` with `R1` and `R2`.
+They have no normalisation: residual blocks with grouped convolutions, each initialised to the identity. Intended for
+`RelativisticPairing` with `R1` and `R2`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,26 @@ _SLOPE = 0.2
 class R3GANGenerator(Generator):
     """A learned map, scaled by latents and label, through stages of residual blocks that double its size.
 
-    The image size must be a multiple of 2 to the power of the number of `channels` less one. The original's pixels have
-    no bounds; here x / sqrt(1 + x²) keeps them in the range of the data. A tanh would do so too, but without
-    normalisation before it, the first discriminator, for which darker is better, drives it to where it has no slope.
+    The image size must be a multiple of 2 to the power of one less than the number of `channels`. The original's pixels
+    are unbounded; here x / sqrt(1 + x²) keeps them in the range of the data. Tanh would too, but without normalisation
+    before it, the first discriminator, which scores darker images higher, drives it into saturation, where it has no
+    gradient.
+
+    Example:
+        >>> generator = R3GANGenerator(num_classes=10, image_channels=1, image_size=28)
+        >>> generator(torch.randn(4, 64), torch.arange(4)).shape
+        torch.Size([4, 1, 28, 28])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents.
+        latent_dim: The number of latents per image.
         channels: The channels of each stage, from the smallest map to the image.
-        blocks: The number of residual blocks of a stage.
-        expansion: By how much the inside of a block is wider.
-        group_width: The channels of a group of the 3 x 3 convolution, at most.
-        label_embedding: The width of a learned embedding of the label in place of its one-hot code.
+        blocks: The number of residual blocks per stage.
+        expansion: The factor by which a block is wider inside.
+        group_width: The maximum number of channels per group of the 3 x 3 convolution.
+        label_embedding: The width of a learned embedding of the label that replaces its one-hot code.
     """
 
     def __init__(
@@ -62,32 +68,37 @@ class R3GANGenerator(Generator):
         to_channels_last(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Makes images, shape (N, C, H, W), in [-1, 1]."""
-        scales = self.modulate(self.label_input(latents, labels))
-        x = self.stages[0]((self.basis * scales[:, None, None]).movedim(-1, 1))
+        """Generates images, shape (N, C, H, W), in [-1, 1]."""
+        scales = self.modulate(self.label_input(latents, labels))  # (N, channels)
+        x = self.stages[0]((self.basis * scales[:, None, None]).movedim(-1, 1))  # (N, channels, h, w)
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            # A 1 x 1 convolution and magnification commute: the small map is the cheaper one to convolve.
-            x = stage(interpolate(transition(x), scale_factor=2, mode="bilinear"))
-        pixels = at_least_float32(self.to_image(x))  # whose square overflows float16
+            # A 1 x 1 convolution and upsampling commute, and convolving the small map is cheaper.
+            x = stage(interpolate(transition(x), scale_factor=2, mode="bilinear"))  # (N, channels, 2h, 2w)
+        pixels = at_least_float32(self.to_image(x))  # (N, C, H, W); the square below overflows float16
         return pixels * (1 + pixels.square()).rsqrt()
 
 
 class R3GANDiscriminator(ConditionalDiscriminator):
-    """The generator's mirror image: stages of residual blocks that halve the image, a depthwise convolution, one logit.
+    """Mirrors the generator: stages of residual blocks that halve the image, a depthwise convolution, one logit.
 
-    The image size must be a multiple of 2 to the power of the number of `channels` less one. There is no
-    spectral normalisation here: the convolutions that begin at zero have no norm to be divided by.
+    The image size must be a multiple of 2 to the power of one less than the number of `channels`. There is no spectral
+    normalisation: convolutions that start at zero have no norm to divide by.
+
+    Example:
+        >>> discriminator = R3GANDiscriminator(num_classes=10, image_channels=1, image_size=28)
+        >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
+        torch.Size([4])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
         channels: The channels of each stage, from the image to the smallest map.
-        blocks: The number of residual blocks of a stage.
-        expansion: By how much the inside of a block is wider.
-        group_width: The channels of a group of the 3 x 3 convolution, at most.
+        blocks: The number of residual blocks per stage.
+        expansion: The factor by which a block is wider inside.
+        group_width: The maximum number of channels per group of the 3 x 3 convolution.
         conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
     """
 
     def __init__(
@@ -112,17 +123,17 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         to_channels_last(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
-        x = self.stages[0](self.from_image(images))
+        """Turns images, with the label's maps if there are any, into features, shape (N, F)."""
+        x = self.stages[0](self.from_image(images))  # (N, channels, H, W)
         for transition, stage in zip(self.transitions, self.stages[1:], strict=True):
-            x = stage(transition(avg_pool2d(x, 2)))  # bilinear, at a factor of 2
+            x = stage(transition(avg_pool2d(x, 2)))  # (N, channels, h / 2, w / 2), as bilinear at a factor of 2
         return self.basis(x).flatten(1)  # type: ignore[no-any-return]
 
 
 class _Block(nn.Module):
-    """x + (1 x 1, leaky ReLU, grouped 3 x 3, leaky ReLU, 1 x 1), which begins as the identity.
+    """x + (1 x 1, leaky ReLU, grouped 3 x 3, leaky ReLU, 1 x 1), initialised to the identity.
 
-    Fix-up initialisation (Zhang et al. 2019, arXiv:1901.09321): the last convolution is zero, the m - 1 others are
+    Fix-up initialisation (Zhang et al. 2019, arXiv:1901.09321): the last convolution is zero, and the m - 1 others are
     scaled by L ** (-1 / (2m - 2)), where a network has L blocks of m = 3 convolutions.
     """
 
@@ -158,7 +169,7 @@ def _stages(channels: Sequence[int], blocks: int, expansion: int, group_width: i
 
 
 def _transitions(channels: Sequence[int]) -> nn.ModuleList:
-    """The change of width between two stages."""
+    """Builds 1 x 1 convolutions that change the width between stages, where it changes."""
     return nn.ModuleList(
         nn.Identity() if fan_in == fan_out else nn.Conv2d(fan_in, fan_out, 1, bias=False)
         for fan_in, fan_out in pairwise(channels)

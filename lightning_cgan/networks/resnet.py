@@ -1,7 +1,7 @@
-"""The pair of convolutional ResNets of the projection-discriminator papers, for small images.
+"""ResNet generator and discriminator of the projection-discriminator papers, for small images.
 
 After Miyato et al. 2018 (arXiv:1802.05957, table 4) and Miyato & Koyama 2018 (arXiv:1802.05637), with fewer channels
-and blocks, and spectral normalisation as an option.
+and blocks, and optional spectral normalisation.
 """
 
 from __future__ import annotations
@@ -22,13 +22,18 @@ class ResNetGenerator(Generator):
     """Latents to a small map, residual blocks with conditional batch normalisation that double its size, tanh.
 
     The image size must be a multiple of 2 to the power of the number of blocks, which is one less than the number of
-    `channels`. The label enters through the normalisation alone.
+    `channels`. The label enters only through the normalisation.
+
+    Example:
+        >>> generator = ResNetGenerator(num_classes=10, image_channels=1, image_size=28)
+        >>> generator(torch.randn(4, 128), torch.arange(4)).shape
+        torch.Size([4, 1, 28, 28])
 
     Args:
         num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
         image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents.
+        latent_dim: The number of latents per image.
         channels: The channels of the first map and of each block's output.
     """
 
@@ -50,17 +55,22 @@ class ResNetGenerator(Generator):
         to_channels_last(self)
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        """Makes images, shape (N, C, H, W), in [-1, 1]."""
+        """Generates images, shape (N, C, H, W), in [-1, 1]."""
         x = self.project(latents).unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)
         for block in self.blocks:
-            x = block(x, labels)
-        return torch.tanh(self.to_image(relu(self.norm(x))))
+            x = block(x, labels)  # (N, channels, 2h, 2w)
+        return torch.tanh(self.to_image(relu(self.norm(x))))  # (N, C, H, W)
 
 
 class ResNetDiscriminator(ConditionalDiscriminator):
-    """Residual blocks that halve the image, a sum over places, one logit; no normalisation.
+    """Residual blocks that halve the image, a sum over positions, one logit; no normalisation.
 
-    It takes images whose size survives the halvings: at least 2 to the power of the number of `channels` less one.
+    The image size must be at least 2 to the power of one less than the number of `channels`, so that it can be halved.
+
+    Example:
+        >>> discriminator = ResNetDiscriminator(num_classes=10, image_channels=1, image_size=28)
+        >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
+        torch.Size([4])
 
     Args:
         num_classes: The number of classes.
@@ -68,7 +78,7 @@ class ResNetDiscriminator(ConditionalDiscriminator):
         image_size: Height and width of the images, in pixels.
         channels: The channels of each block's output. All blocks but the last halve the size.
         conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding in place of the one-hot code.
+        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
@@ -102,7 +112,7 @@ class ResNetDiscriminator(ConditionalDiscriminator):
         to_channels_last(self)
 
     def features(self, images: Tensor) -> Tensor:
-        """Turns images, with the label's maps if there are any, to features, shape (N, F)."""
+        """Turns images, with the label's maps if there are any, into features, shape (N, F)."""
         return relu(self.blocks(images)).sum((2, 3))
 
 
@@ -120,16 +130,16 @@ class _UpBlock(nn.Module):
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         y: Tensor = self.conv1(interpolate(relu(self.norm1(x, labels)), scale_factor=2))
         y = self.conv2(relu(self.norm2(y, labels)))
-        # A 1 x 1 convolution and nearest magnification commute: the small map is the cheaper one to convolve.
+        # A 1 x 1 convolution and nearest upsampling commute, and convolving the small map is cheaper.
         return y + interpolate(self.shortcut(x), scale_factor=2)
 
 
 class _DownBlock(nn.Module):
-    """(N, fan_in, H, W) -> (N, fan_out, H / 2, W / 2), or the same size."""
+    """(N, fan_in, H, W) -> (N, fan_out, H / 2, W / 2), or (N, fan_out, H, W) without halving."""
 
     def __init__(self, fan_in: int, fan_out: int, activate: bool, halve: bool) -> None:
         super().__init__()
-        self.activate = activate  # the first block sees pixels, which no ReLU may cut
+        self.activate = activate  # false in the first block: a ReLU would discard negative pixels
         self.halve = halve
         self.conv1 = nn.Conv2d(fan_in, fan_out, 3, padding=1)
         self.conv2 = nn.Conv2d(fan_out, fan_out, 3, padding=1)

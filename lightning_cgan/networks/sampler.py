@@ -1,4 +1,4 @@
-"""What a trained generator is for: images of labels."""
+"""Class-conditional sampling from a trained generator."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from lightning_cgan.networks.latents import Distribution, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
 
 HALVES = (torch.bfloat16, torch.float16)
-_ROUNDING = 0.01  # of a sum of half precision
+_ROUNDING = 0.01  # the tolerance of a sum in half precision
 
 
 class Sampler(nn.Module):
-    """Makes images of labels with a generator.
+    """Generates images of given labels.
 
     Attributes:
-        generator: Makes the images.
+        generator: Generates the images.
         generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
     """
@@ -36,26 +36,26 @@ class Sampler(nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """The number of classes that images can be asked of."""
+        """The number of classes of the generator."""
         return self.generator.num_classes
 
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
-        """Draws latents as in training, shape (count, latent_dim), float32, on the CPU.
+        """Samples latents as in training, shape (count, latent_dim), float32, on the CPU.
 
         Args:
-            count: How many rows.
+            count: The number of rows.
             seed: Makes them reproducible. Without it they come from PyTorch's global generator.
 
         Raises:
-            UsageError: The seed is no whole number of 64 bits.
+            UsageError: The seed is not an integer of 64 bits.
         """
         check_seed("seed", seed)
         rng = None if seed is None else rng_at(seed)
-        # Of a fixed type: a run in half precision beside this changes the one that PyTorch would take.
+        # A fixed type: a run in half precision in another thread changes PyTorch's default type.
         return sample_latents((count, self.generator.latent_dim), self.latents, rng, torch.float32)
 
     def chosen_generator(self, ema: bool) -> Generator:
-        """The generator that makes images: with the moving average of the weights, if wanted and where there is one."""
+        """Returns the averaged generator if `ema` is set and it exists, else the trained one."""
         return self.generator_ema if ema and self.generator_ema is not None else self.generator
 
     def generate(
@@ -65,22 +65,22 @@ class Sampler(nn.Module):
         seed: int | None = None,
         ema: bool = True,
     ) -> Tensor:
-        """Makes an image of each label as the generator does in evaluation mode, in whichever mode it is.
+        """Generates one image per label, with the generator in evaluation mode; its own mode does not change.
 
         Args:
-            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), of floats
-                whose rows add up to 1, for what lies between classes.
-            latents: Shape (N, latent_dim). Without them `sample_latents` draws some.
-            seed: Makes the drawn latents reproducible.
-            ema: Whether to use the moving average of the generator's weights, where there is one.
+            labels: Class numbers, shape (N,), or one number; or mixtures of classes, shape (N, num_classes), floats
+                whose rows add up to 1, to interpolate between classes.
+            latents: Shape (N, latent_dim). If not given, `sample_latents` samples them.
+            seed: Makes the sampled latents reproducible.
+            ema: Whether to use the moving average of the generator's weights, if there is one.
 
         Returns:
             Images, shape (N, C, H, W), in [-1, 1], on the module's device, in the precision of the weights. A moving
-            average has float32 or better, also where a run trains in half precision.
+            average has float32 or better, even if a run trains in half precision.
 
         Raises:
             UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
-                seed is no whole number of 64 bits.
+                seed is not an integer of 64 bits.
         """
         return self._generate(self.chosen_generator(ema), labels, latents, seed)
 
@@ -93,12 +93,12 @@ class Sampler(nn.Module):
             latents = self.sample_latents(len(labels), seed)
         _check_latents(latents, len(labels), self.generator.latent_dim)
         weight = next(network.parameters(), torch.empty(0))
-        evaluated = in_evaluation_mode(network)  # whatever others do with it meanwhile
+        evaluated = in_evaluation_mode(network)  # unaffected by other users of the network
         images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
         return images
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Keeps the moving average in float32 where all else becomes half precision, as for `bf16-true`."""
+        """Keeps the moving average in float32 where everything else becomes half precision, as with `bf16-true`."""
         average = self._modules.get("generator_ema")
         if average is None or not recurse:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -113,7 +113,7 @@ class Sampler(nn.Module):
 
 
 def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Refuses labels that are no classes of a model.
+    """Checks that labels are class numbers of a model.
 
     Raises:
         UsageError: A label is not the number of a class.
@@ -126,7 +126,7 @@ def check_labels(labels: Tensor, num_classes: int) -> None:
 
 
 def _as_labels(labels: Any, num_classes: int) -> Tensor:
-    """Class numbers (N,), int64, or mixtures of classes (N, num_classes)."""
+    """Returns class numbers (N,) as int64, or mixtures of classes (N, num_classes)."""
     try:
         given = torch.as_tensor(labels)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -139,7 +139,7 @@ def _as_labels(labels: Any, num_classes: int) -> Tensor:
     elif given.shape[1:] != (num_classes,) or given.is_complex():
         raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
     else:
-        are_mixtures = (given >= 0).all(1) & ((given.float().sum(1) - 1).abs() < _ROUNDING)  # which NaN is not
+        are_mixtures = (given >= 0).all(1) & ((given.float().sum(1) - 1).abs() < _ROUNDING)  # false for NaN
         if not are_mixtures.all():
             raise _other_labels(reprlib.repr(given[~are_mixtures][0].tolist()), num_classes)
     return given
@@ -159,7 +159,7 @@ def _check_latents(latents: Any, count: int, latent_dim: int) -> None:
 
 
 def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A conversion of tensors, that moves them but leaves out half precision."""
+    """Wraps a conversion of tensors: it still moves them, but does not convert them to half precision."""
 
     def converted(tensor: Tensor) -> Tensor:
         result = convert(tensor)

@@ -1,1 +1,1 @@
-"""What the two networks minimise: losses, penalties, augmentations, and the inputs of one update."""
+"""Training objectives in plain PyTorch: losses, penalties, augmentations, and the inputs of one update."""

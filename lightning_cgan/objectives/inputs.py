@@ -1,7 +1,7 @@
-"""What one update of a network looks at, and how the random part of it is drawn.
+"""The inputs of each network update, and how their random part is sampled.
 
-Each process draws for all of them and keeps its share, so that the number of processes changes nothing; a batch of
-latents is small.
+Each process samples for all processes and keeps its share, so that results do not depend on the number of processes;
+a batch of latents is small.
 """
 
 from __future__ import annotations
@@ -24,7 +24,13 @@ LabelSource = Literal["real", "uniform", "empirical"]
 
 
 class UpdateInputs(NamedTuple):
-    """Real images, and all that is random about the generated ones beside them; every row belongs to one image.
+    """Real images, and everything random about the generated images of the same update; one row per image.
+
+    Example:
+        >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> inputs = UpdateInputs(images, labels, torch.zeros(4, 100), labels, torch.rand(4, 1), torch.rand(4, 0))
+        >>> [part.latents.shape for part in inputs.split(2)]
+        [torch.Size([2, 100]), torch.Size([2, 100])]
 
     Attributes:
         real: Real images, shape (N, C, H, W), augmented.
@@ -32,7 +38,7 @@ class UpdateInputs(NamedTuple):
         latents: The latents of the generated images, shape (N, latent_dim).
         fake_labels: The labels of the generated images, shape (N,).
         interpolation: Uniform random numbers in [0, 1) for penalties, shape (N, 1), or (N, 0) if none needs them.
-        uniforms: Such numbers for the augmentation of the generated images, shape (N, draws).
+        uniforms: Uniform random numbers in [0, 1) for augmenting the generated images, shape (N, num_uniforms).
     """
 
     real: Tensor
@@ -43,19 +49,19 @@ class UpdateInputs(NamedTuple):
     uniforms: Tensor
 
     def split(self, parts: int) -> list[UpdateInputs]:
-        """Cuts it into equal parts."""
+        """Splits the rows into equal parts."""
         if parts == 1:
             return [self]
         return [UpdateInputs(*columns) for columns in zip(*(column.chunk(parts) for column in self), strict=True)]
 
 
 class StepInputs(NamedTuple):
-    """What the updates of one training step look at.
+    """The inputs of all updates of one training step.
 
     Attributes:
-        discriminator: For each update of the discriminator.
-        generator: For that of the generator.
-        shares_fakes: Whether that works on the images of the discriminator's last update.
+        discriminator: The inputs of each discriminator update.
+        generator: The inputs of the generator update.
+        shares_fakes: Whether the generator update reuses the images of the last discriminator update.
     """
 
     discriminator: list[UpdateInputs]
@@ -64,17 +70,17 @@ class StepInputs(NamedTuple):
 
 
 class InputSampler:
-    """Deals the rounds of a run.
+    """Samples the inputs of each training step.
 
     Args:
-        latent_dim: The number of latents of an image.
+        latent_dim: The number of latents per image.
         num_classes: The number of classes.
         latents: The distribution of the latents.
-        fake_labels: Where the labels of generated images come from; see `ConditionalGAN`.
-        augmentations: What real and generated images go through.
+        fake_labels: The source of the labels of generated images; see `ConditionalGAN`.
+        augmentations: Augmentations of real and generated images.
         with_interpolation: Whether a penalty needs random numbers.
-        discriminator_steps: The number of the discriminator's updates in a step.
-        share_fakes: Whether the generator's update works on the images of the last of them.
+        discriminator_steps: The number of discriminator updates per step.
+        share_fakes: Whether the generator update reuses the images of the last discriminator update.
     """
 
     def __init__(
@@ -99,11 +105,11 @@ class InputSampler:
         self.rank, self.world_size = 0, 1
 
     def set_rank(self, rank: int, world_size: int) -> None:
-        """Tells which of how many processes this one is."""
+        """Sets the rank of this process and the number of processes."""
         self.rank, self.world_size = rank, world_size
 
     def sample(self, images: Tensor, labels: Tensor, seed: int, step: int) -> StepInputs:
-        """Cuts a batch into the parts of a step, and draws what belongs to each.
+        """Splits a batch into the parts of a step, and samples the random inputs of each.
 
         Args:
             images: Real images, shape (N, C, H, W).
@@ -118,12 +124,12 @@ class InputSampler:
         count = self.discriminator_steps
         parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
         updates = [sample_part(part, number) for number, part in enumerate(parts)]
-        # Else an address of its own: fresh latents, as if one more part of the batch had come.
+        # A separate rng address gives fresh latents, as if the batch had one more part.
         last = updates[-1] if self.share_fakes else sample_part(parts[-1], count)
         return StepInputs(updates, last, self.share_fakes)
 
     def sample_update(self, rng: torch.Generator, real: Tensor, labels: Tensor) -> UpdateInputs:
-        """Draws what belongs to these real images, and augments them."""
+        """Samples the random inputs that go with these real images, and augments the images."""
         latents, fake_labels = self.sample_fakes(rng, labels)
         num_uniforms = sum(augmentation.num_uniforms for augmentation in self.augmentations)
         widths = [int(self.with_interpolation), num_uniforms, num_uniforms]
@@ -133,13 +139,13 @@ class InputSampler:
         return UpdateInputs(self.augment(real, for_real), labels, latents, fake_labels, interpolation, for_fake)
 
     def sample_fakes(self, rng: torch.Generator, labels: Tensor, alone: bool = False) -> tuple[Tensor, Tensor]:
-        """Draws latents and labels of the generated images that stand beside real ones with these labels.
+        """Samples latents and labels of the generated images that go with real ones of these labels.
 
         Args:
-            rng: Draws the numbers, the same in every process.
+            rng: The random number generator, in the same state in every process.
             labels: The labels of this process's real images, shape (N,).
-            alone: Whether shares may differ in size, as those of a last batch do. Labels are not shuffled over the
-                processes then: they follow their frequencies as they are.
+            alone: Whether shares may differ in size, as in a last batch. `empirical` labels are then used as they are,
+                which keeps their frequencies, instead of being shuffled across processes.
         """
         latents = self.sample_latents(len(labels), rng)
         if self.fake_labels == "real" or (self.fake_labels == "empirical" and alone):
@@ -151,15 +157,15 @@ class InputSampler:
         return latents, everywhere[self._share(torch.randperm(whole, generator=rng, device=device))]
 
     def sample_latents(self, count: int, rng: torch.Generator) -> Tensor:
-        """Draws latents for so many images of this process, shape (count, latent_dim)."""
+        """Samples latents for `count` images of this process, shape (count, latent_dim)."""
         return self._share(sample_latents((count * self.world_size, self.latent_dim), self.latents, rng))
 
     def generate_fakes(self, generator: Generator, inputs: UpdateInputs) -> Tensor:
-        """Generates the images of a round, and augments them."""
+        """Generates the images of an update, and augments them."""
         return self.augment(generator(inputs.latents, inputs.fake_labels), inputs.uniforms)
 
     def augment(self, images: Tensor, uniforms: Tensor) -> Tensor:
-        """Augments images with random numbers of shape (N, draws)."""
+        """Augments images with random numbers of shape (N, num_uniforms)."""
         if not self.augmentations:
             return images
         columns = uniforms.split([augmentation.num_uniforms for augmentation in self.augmentations], dim=1)
@@ -172,14 +178,14 @@ class InputSampler:
 
 
 def check_divides(images: int, **parts: int) -> None:
-    """Refuses a batch that cannot be cut into equal parts: their means would not average to that of the batch.
+    """Checks that a batch can be split into equal parts, so that the mean over the parts is the mean over the batch.
 
     Args:
-        images: The number of images of the batch, in this process.
-        parts: The numbers of parts that it is cut into, one after the other, by the names of their options.
+        images: The number of images in the batch, in this process.
+        parts: The numbers of parts into which it is successively split, by the names of their options.
 
     Raises:
-        UsageError: There are images left over.
+        UsageError: The batch cannot be split evenly.
     """
     if images % prod(parts.values()):
         options = " times ".join(name for name, count in parts.items() if count > 1)

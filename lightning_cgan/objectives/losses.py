@@ -1,4 +1,4 @@
-"""What the discriminator and the generator minimise, as functions of logits.
+"""Adversarial losses and the auxiliary classifier's loss, as functions of logits.
 
 With D(x|y) = sigmoid(logit), the game of a conditional GAN (Mirza & Osindero 2014, arXiv:1411.1784, equation 2, with
 the label in both terms) is: minimum over G, maximum over D of E[log D(x|y)] + E[log(1 - D(G(z|y)|y))].
@@ -17,12 +17,21 @@ from lightning_cgan.core.serialization import ConfigMixin
 
 
 class AdversarialLoss(ConfigMixin, ABC):
-    """The contract of a loss: two scalars to minimise.
+    """Base class of adversarial losses: one scalar to minimise for each network.
+
+    Example:
+        >>> class Critic(AdversarialLoss):
+        ...     def discriminator(self, real_logits, fake_logits):
+        ...         return (fake_logits - real_logits).mean()
+        ...     def generator(self, fake_logits, real_logits=None):
+        ...         return -fake_logits.mean()
+        >>> Critic().discriminator(real_logits=torch.tensor([3.0]), fake_logits=torch.tensor([1.0]))
+        tensor(-2.)
 
     Attributes:
-        needs_real_logits: Whether the generator's loss looks at the logits of real images too. Relativistic losses
-            do; the others save the pass.
-        varying: The names of numbers that may change in every step: where a step is recorded as a graph they are
+        needs_real_logits: Whether the generator's loss uses the logits of real images too. Relativistic losses do; for
+            the others that forward pass is saved.
+        varying: The names of numeric attributes that may change in every step; in a step recorded as a graph they are
             tensors.
     """
 
@@ -41,8 +50,12 @@ class AdversarialLoss(ConfigMixin, ABC):
 class NonSaturating(AdversarialLoss):
     """Cross-entropy for the discriminator, -log D for the generator.
 
-    The generator's loss has the fixed point of the minimax game, and gradients also where the discriminator is sure
+    The generator's loss has the fixed point of the minimax game, and gradients even where the discriminator is certain
     (Goodfellow et al. 2014, arXiv:1406.2661, section 3).
+
+    Example:
+        >>> NonSaturating().generator(torch.zeros(4))  # D = 1/2, so log 2
+        tensor(0.6931)
     """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -55,7 +68,12 @@ class NonSaturating(AdversarialLoss):
 
 
 class Saturating(NonSaturating):
-    """The minimax game as written: what one network gains, the other loses (arXiv:1406.2661, equation 1)."""
+    """The minimax game as written: one network's gain is the other's loss (arXiv:1406.2661, equation 1).
+
+    Example:
+        >>> Saturating().generator(torch.zeros(4))  # D = 1/2, so -log 2
+        tensor(-0.6931)
+    """
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         """E[log(1 - D(G(z)))]."""
@@ -63,7 +81,12 @@ class Saturating(NonSaturating):
 
 
 class LeastSquares(AdversarialLoss):
-    """Least squares with the targets 1 for real and 0 for fake (Mao et al. 2017, arXiv:1611.04076, equation 9)."""
+    """Least squares with the targets 1 for real and 0 for fake (Mao et al. 2017, arXiv:1611.04076, equation 9).
+
+    Example:
+        >>> LeastSquares().discriminator(torch.tensor([1.0]), torch.tensor([2.0]))  # 0² / 2 + 2² / 2
+        tensor(2.)
+    """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """E[(D(x) - 1)²] / 2 + E[D(G(z))²] / 2, where D is the logit itself."""
@@ -75,7 +98,12 @@ class LeastSquares(AdversarialLoss):
 
 
 class Hinge(AdversarialLoss):
-    """The hinge loss (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17)."""
+    """The hinge loss (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17).
+
+    Example:
+        >>> Hinge().discriminator(torch.tensor([0.5]), torch.tensor([-2.0]))  # (1 - 0.5) + 0
+        tensor(0.5000)
+    """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))], where D is the logit itself."""
@@ -89,7 +117,11 @@ class Hinge(AdversarialLoss):
 class Wasserstein(AdversarialLoss):
     """The Wasserstein-1 distance, estimated by a critic (Arjovsky et al. 2017, arXiv:1701.07875, equation 2).
 
-    The critic must be Lipschitz: give the module a `WassersteinGradientPenalty` as well.
+    The critic must be Lipschitz: also give the module a `WassersteinGradientPenalty`.
+
+    Example:
+        >>> Wasserstein().discriminator(torch.tensor([3.0]), torch.tensor([1.0]))  # 1 - 3
+        tensor(-2.)
     """
 
     def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -102,9 +134,14 @@ class Wasserstein(AdversarialLoss):
 
 
 class RelativisticPairing(AdversarialLoss):
-    """RpGAN: each real image against one generated one (Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4).
+    """RpGAN: compares each real image with one generated image (Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4).
 
-    R3GAN is built on it, with R1 and R2 beside it (Huang et al. 2024, arXiv:2501.05441, equation 2).
+    R3GAN combines it with R1 and R2 (Huang et al. 2024, arXiv:2501.05441, equation 2).
+
+    Example:
+        >>> logits = torch.tensor([1.0, 2.0])
+        >>> RelativisticPairing().discriminator(logits, logits)  # no pair differs, so log 2
+        tensor(0.6931)
     """
 
     needs_real_logits = True
@@ -117,7 +154,7 @@ class RelativisticPairing(AdversarialLoss):
         """-E[log sigmoid(D(G(z)) - D(x))].
 
         Raises:
-            UsageError: There are no logits of real images.
+            UsageError: The logits of real images are missing.
         """
         if real_logits is None:
             raise UsageError("real_logits: expected those of the real images, got none; a relativistic loss needs both")
@@ -125,17 +162,22 @@ class RelativisticPairing(AdversarialLoss):
 
 
 class AuxiliaryClassifier(ConfigMixin):
-    """The class terms of an AC-GAN (Odena et al. 2017, arXiv:1610.09585, equation 3), beside any adversarial loss.
+    """The class terms of an AC-GAN (Odena et al. 2017, arXiv:1610.09585, equation 3), added to any adversarial loss.
 
-    The discriminator learns to name the class of an image, the generator to make images whose class it names.
+    The discriminator learns to classify images, the generator to make images that are classified correctly.
+
+    Example:
+        >>> class_logits = torch.zeros(2, 10)  # P = 1/10 for each class
+        >>> AuxiliaryClassifier(weight=2.0).generator(class_logits, torch.tensor([3, 7]))  # 2 · log 10
+        tensor(4.6052)
 
     Args:
         weight: The weight of each term.
-        classify_fakes: Whether the discriminator learns from generated images too, as in the paper, where a generator
-            that makes the wrong class teaches it something wrong.
+        classify_fakes: Whether the discriminator also learns from generated images, as in the paper; a generator that
+            makes images of the wrong class then gives it wrong targets.
 
     Attributes:
-        varying: The names of numbers that may change in every step; see `AdversarialLoss`.
+        varying: The names of numeric attributes that may change in every step; see `AdversarialLoss`.
     """
 
     varying: tuple[str, ...] = ("weight",)

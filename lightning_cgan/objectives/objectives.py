@@ -1,4 +1,4 @@
-"""What one update of each network minimises: the loss, the auxiliary classifier's term, the penalties that are due."""
+"""The objective of each network's update: adversarial loss, auxiliary classifier and active penalties."""
 
 from __future__ import annotations
 
@@ -19,16 +19,22 @@ Penalties = tuple[GradientPenalty, ...]
 
 
 class Objectives:
-    """The two objectives of a run, as functions of the networks and of a round.
+    """The objectives of both networks, as functions of the networks and the inputs of an update.
 
-    Each returns what to minimise, and the scalars to log, by name.
+    Each method returns the value to minimise and the scalars to log, by name.
+
+    Example:
+        >>> objectives = Objectives(Hinge(), [R1(gamma=1.0, interval=16)], None, joint_pass=True)
+        >>> len(objectives.active_penalties(step=32)), len(objectives.active_penalties(step=33))
+        (1, 0)
 
     Args:
-        loss: What the two minimise.
-        penalties: What is added for the discriminator.
-        auxiliary_classifier: What is added for both, with a discriminator that names classes.
-        joint_pass: Whether real and generated images go through the discriminator in one pass. It must not have batch
-            statistics then: those of the two must not mix.
+        loss: The adversarial loss.
+        penalties: Penalties added to the discriminator's loss.
+        auxiliary_classifier: Classification loss added to both networks' losses; needs a discriminator with a
+            classifier.
+        joint_pass: Whether real and generated images go through the discriminator in one pass. Requires a discriminator
+            without batch statistics: those of real and generated images must not mix.
     """
 
     def __init__(
@@ -44,13 +50,13 @@ class Objectives:
         self.joint_pass = joint_pass
 
     def active_penalties(self, step: int) -> Penalties:
-        """The penalties that are computed in a step."""
+        """Returns the penalties that are computed in a step."""
         return tuple(penalty for penalty in self.penalties if step % penalty.interval == 0)
 
     def of_discriminator(
         self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor, penalties: Penalties
     ) -> tuple[Tensor, Means]:
-        """The discriminator's objective on a round, given its generated images, detached from the generator."""
+        """Computes the discriminator's objective, given generated images detached from the generator."""
         real, labels, fake_labels = inputs.real, inputs.labels, inputs.fake_labels
         real_output, fake_output = self._discriminate_both(discriminator, real, labels, fake, fake_labels)
         objective = loss = self.loss.discriminator(real_output.logits, fake_output.logits)
@@ -69,7 +75,7 @@ class Objectives:
         return objective, means
 
     def of_generator(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> tuple[Tensor, Means]:
-        """The generator's objective on a round, given its generated images."""
+        """Computes the generator's objective, given its generated images."""
         real_logits = None
         if self.loss.needs_real_logits:
             with torch.no_grad():
@@ -86,10 +92,11 @@ class Objectives:
     def _discriminate_both(
         self, discriminator: Discriminator, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
     ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
-        """What the discriminator says of real and of generated images."""
+        """Returns the discriminator's outputs for real and for generated images."""
         if not self.joint_pass:
             return discriminate(discriminator, real, labels), discriminate(discriminator, fake, fake_labels)
-        # In the precision of the generated images: the discriminator's first layer would round the real ones likewise.
+        # In the precision of the generated images, to which the discriminator's first layer would round the real ones
+        # anyway.
         both = torch.cat([real.to(fake.dtype), fake]), torch.cat([labels, fake_labels])
         logits, class_logits = discriminate(discriminator, *both)
         halves = (None, None) if class_logits is None else class_logits.split(len(real))
@@ -97,10 +104,10 @@ class Objectives:
 
 
 def check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:
-    """Refuses a discriminator that names classes which no loss looks at, and the reverse.
+    """Checks that the discriminator has a classifier exactly when there is a loss for it.
 
     Raises:
-        UsageError: The two do not fit together.
+        UsageError: Only one of the two exists.
     """
     if discriminator.classifies and auxiliary_classifier is None:
         raise UsageError(

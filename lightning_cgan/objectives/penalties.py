@@ -1,4 +1,4 @@
-"""Gradient penalties for the discriminator, in the precision of its weights: float32 also under autocast.
+"""Gradient penalties for the discriminator, computed in the precision of its weights: float32 even under autocast.
 
 The weights have no defaults: they must be chosen for the data and the networks.
 """
@@ -18,15 +18,24 @@ from lightning_cgan.objectives.inputs import UpdateInputs
 
 
 class GradientPenalty(ConfigMixin, ABC):
-    """The contract of a penalty: a scalar that is added to the discriminator's loss.
+    """Base class of penalties: a scalar added to the discriminator's loss.
+
+    Example:
+        >>> class Drift(GradientPenalty):
+        ...     def __call__(self, discriminator, inputs, fake):
+        ...         return discriminate(discriminator, inputs.real, inputs.labels).logits.square().mean()
+        >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> inputs = UpdateInputs(images, labels, torch.zeros(4, 100), labels, torch.rand(4, 1), torch.rand(4, 0))
+        >>> Drift(interval=16).lazy(lambda images, labels: torch.full((4,), 2.0), inputs, images)  # 16 · 2²
+        tensor(64.)
 
     Args:
-        interval: The penalty is computed in every so many steps, and then counts so many times as much (lazy
-            regularisation: Karras et al. 2020, arXiv:1912.04958, appendix B).
+        interval: The penalty is computed every `interval` steps and then multiplied by `interval` (lazy regularisation:
+            Karras et al. 2020, arXiv:1912.04958, appendix B).
 
     Attributes:
-        needs_interpolation: Whether it looks at points between the images, and so needs random numbers.
-        varying: The names of numbers that may change in every step, as an annealed weight does: where a step is
+        needs_interpolation: Whether it evaluates points between images, and so needs random numbers.
+        varying: The names of numeric attributes that may change in every step, such as an annealed weight; in a step
             recorded as a graph they are tensors.
     """
 
@@ -39,22 +48,30 @@ class GradientPenalty(ConfigMixin, ABC):
 
     @abstractmethod
     def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
-        """Computes the penalty, its weight included.
+        """Computes the penalty, including its weight.
 
         Args:
             discriminator: The network to penalise.
             inputs: Real images, shape (N, C, H, W), in [-1, 1], their labels, the labels of the generated images, and
-                random numbers: these are handed in so that n processes draw what one does.
+                random numbers, passed in so that n processes sample the same ones as a single process.
             fake: Generated images, of the shape of the real ones, detached from the generator.
         """
 
     def lazy(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
-        """The penalty as it counts in a step that computes it: `interval` times as much."""
+        """Multiplies the penalty by `interval`, its weight in a step that computes it."""
         return self.interval * self(discriminator, inputs, fake)
 
 
 class R1(GradientPenalty):
     """gamma / 2 · E[‖∇D(x)‖²] at real images (Mescheder et al. 2018, arXiv:1801.04406, equation 9).
+
+    Example:
+        >>> discriminator = MLPDiscriminator(10, 1, 8, hidden=())  # linear
+        >>> _ = torch.nn.init.constant_(discriminator.head.linear.weight, 2.0)  # a gradient of 1 at each of 64 pixels
+        >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> inputs = UpdateInputs(images, labels, torch.zeros(4, 100), labels, torch.rand(4, 1), torch.rand(4, 0))
+        >>> R1(gamma=2.0)(discriminator, inputs, fake=images).item()  # 2 / 2 · 64
+        64.0
 
     Args:
         gamma: The weight.
@@ -76,7 +93,16 @@ class R1(GradientPenalty):
 
 
 class R2(R1):
-    """gamma / 2 · E[‖∇D(x)‖²] at generated images (Mescheder et al. 2018, arXiv:1801.04406, equation 10)."""
+    """gamma / 2 · E[‖∇D(x)‖²] at generated images (Mescheder et al. 2018, arXiv:1801.04406, equation 10).
+
+    Example:
+        >>> discriminator = MLPDiscriminator(10, 1, 8, hidden=())  # linear
+        >>> _ = torch.nn.init.constant_(discriminator.head.linear.weight, 2.0)  # a gradient of 1 at each of 64 pixels
+        >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> inputs = UpdateInputs(images, labels, torch.zeros(4, 100), labels, torch.rand(4, 1), torch.rand(4, 0))
+        >>> R2(gamma=1.0)(discriminator, inputs, fake=torch.ones(4, 1, 8, 8)).item()  # 1 / 2 · 64
+        32.0
+    """
 
     def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
         """Computes the penalty at the generated images."""
@@ -86,8 +112,16 @@ class R2(R1):
 class WassersteinGradientPenalty(GradientPenalty):
     """weight · E[(‖∇D(x)‖ - 1)²] between real and fake images (Gulrajani et al. 2017, arXiv:1704.00028, equation 3).
 
-    Each point lies on the line from a real image to a generated one and is judged under the label of the real one: with
-    the module's `fake_labels: real` the two carry the same label.
+    Each point lies on the line from a real image to a generated one and is scored under the label of the real one; with
+    the module's `fake_labels: real` both have the same label.
+
+    Example:
+        >>> discriminator = MLPDiscriminator(10, 1, 8, hidden=())  # linear
+        >>> _ = torch.nn.init.constant_(discriminator.head.linear.weight, 2.0)  # a gradient of 1 at each of 64 pixels
+        >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
+        >>> inputs = UpdateInputs(images, labels, torch.zeros(4, 100), labels, torch.rand(4, 1), torch.rand(4, 0))
+        >>> WassersteinGradientPenalty(weight=10.0)(discriminator, inputs, fake=-images).item()  # 10 · (8 - 1)²
+        490.0
 
     Args:
         weight: The weight, called lambda in the paper, which uses 10.
@@ -105,20 +139,20 @@ class WassersteinGradientPenalty(GradientPenalty):
         """Computes the penalty at one point of each line: 0 is the real image, 1 the generated one.
 
         Raises:
-            UsageError: There are no interpolation numbers.
+            UsageError: The interpolation numbers are missing.
         """
         real = inputs.real
         if not inputs.interpolation.numel():
             raise UsageError("interpolation: expected a number for each image, got none; give torch.rand(len(real), 1)")
         points = real + inputs.interpolation.to(real.dtype).view(-1, 1, 1, 1) * (fake - real)
         gradients = image_gradients(discriminator, points, inputs.labels)
-        norms = torch.linalg.vector_norm(gradients, dim=1)  # whose own gradient at zero is zero
+        norms = torch.linalg.vector_norm(gradients, dim=1)  # the gradient of this norm at zero is zero
         penalty: Tensor = self.weight * (norms - 1).square().mean()
         return penalty
 
 
 def image_gradients(discriminator: Discriminator, images: Tensor, labels: Tensor) -> Tensor:
-    """∇D(x) of each image, shape (N, C · H · W), differentiable once more; without autocast and uncompiled."""
+    """Computes ∇D(x) of each image, shape (N, C · H · W), differentiable once more; without autocast and uncompiled."""
     weights = next(discriminator.parameters())
     with (
         torch.autocast(images.device.type, enabled=False),

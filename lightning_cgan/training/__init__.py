@@ -1,1 +1,1 @@
-"""What a module does while it is trained: optimizers, gradients, compiled steps, the moving average, checkpoints."""
+"""Training components of `ConditionalGAN`: optimizers, gradients, compiled steps, moving average, checkpoints."""

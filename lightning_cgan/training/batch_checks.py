@@ -1,4 +1,4 @@
-"""Whether batches are what networks are trained with: a loader of one's own may give anything."""
+"""Validate batches, since a custom loader may yield anything."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Generator
 
-_SLACK = 0.05  # by how much resizing and noise may leave [-1, 1]
-_IMPOSSIBLE = 16  # no way of scaling leads so far: pixels of 8 or 16 bits
+_SLACK = 0.05  # how far resizing and noise may leave [-1, 1]
+_IMPOSSIBLE = 16  # larger than any scaled image: pixels of 8 or 16 bits
 _MOST_WAITING = 256
-_FRACTION = -(2**63)  # stands for a label that is no whole number
+_FRACTION = -(2**63)  # stands for a label with a fraction
 _TO_PAIRS = "; give pairs (images, labels), as by a collate_fn"
 
 
 class BatchChecker:
-    """Looks at batches before a network does.
+    """Validates batches before a network sees them.
 
-    Kinds and shapes are looked at always. So are values where that costs next to nothing; but a GPU would have to be
-    waited for, so from the second batch on its values wait until `raise_faults` looks at them.
+    Types and shapes are always checked, and values too where that costs next to nothing. On a GPU, reading values would
+    make it wait; so from the second batch on they are stored until `raise_faults` checks them.
 
     Args:
-        generator: Knows the number of classes, and the shape of an image.
-        discriminator: Sees the images.
+        generator: Defines the number of classes, and the shape of an image.
+        discriminator: Defines the precision of the images.
         warn: Shows a warning.
     """
 
@@ -39,14 +39,14 @@ class BatchChecker:
         self._waiting: list[tuple[str, list[Tensor]]] = []
 
     def check(self, batch: Any, stage: str, batch_idx: int, at_once: bool = True) -> tuple[Tensor, Tensor]:
-        """Looks at a batch of images and labels.
+        """Validates a batch of images and labels.
 
         Args:
-            batch: Images (N, C, H, W), floats in [-1, 1], and labels (N,), whole numbers of any type.
-            stage: What is done with it, such as `training`.
+            batch: Images (N, C, H, W), floats in [-1, 1], and labels (N,), integers of any type.
+            stage: The stage named in messages, such as `training`.
             batch_idx: The number of the batch, from 0.
-            at_once: Whether values are looked at now. Otherwise labels that are no classes become such, since to look
-                them up would be the end of a GPU, and `raise_faults` tells of them.
+            at_once: Whether values are checked immediately. Otherwise labels out of range are clamped, since looking
+                them up would crash a GPU, and `raise_faults` reports them.
 
         Returns:
             The images, in the precision of the networks, and the labels as int64.
@@ -68,7 +68,7 @@ class BatchChecker:
         return images, labels.clamp(0, self.num_classes - 1)
 
     def raise_faults(self) -> None:
-        """Looks at the values that have waited.
+        """Checks the values whose check was deferred.
 
         Raises:
             UsageError: One is impossible.
@@ -82,10 +82,10 @@ class BatchChecker:
             self._check_values(list(row), where)
 
     def pair(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Images in the precision of the networks and labels as int64, of the right shapes; see `check`.
+        """Returns images in the precision of the networks and labels as int64, with checked shapes; see `check`.
 
         Raises:
-            UsageError: They are of others.
+            UsageError: Their types or shapes are wrong.
         """
         if not isinstance(batch, (tuple, list)):
             raise UsageError(f"batches: expected (images, labels), got {_described(batch)}{_TO_PAIRS}")
@@ -128,7 +128,7 @@ class BatchChecker:
             raise UsageError(f"images: {expected}, got {_batched(got)}; {remedy}")
 
     def _check_values(self, values: list[Any], where: str, is_first: bool = False) -> None:
-        """Refuses impossible values: of the lowest and the highest label, and the lowest and the highest pixel."""
+        """Checks the lowest and the highest label, and the lowest and the highest pixel."""
         lowest_label, highest_label, lowest, highest = values
         if lowest_label == _FRACTION:
             raise UsageError(
@@ -155,17 +155,17 @@ class BatchChecker:
             self.warn_once(f"{found}{remedy}", where.split()[0])
 
     def warn_once(self, message: str, kind: str) -> None:
-        """Shows the first warning of a kind."""
+        """Shows only the first warning of each kind."""
         if kind not in self._warned_of:
             self._warned_of.add(kind)
             self._warn(message)
 
     def check_prediction(self, batch: Any, batch_idx: int) -> Tensor:
-        """Looks at a batch of labels to make images of.
+        """Validates a batch of labels to generate images for.
 
         Args:
-            batch: Labels, shape (N,), or with the numbers of images within their classes, (N, 2); also as the one part
-                of a list, as a `TensorDataset` gives them.
+            batch: Labels, shape (N,), or labels with the numbers of images within their classes, (N, 2); also as the
+                only element of a list, as from a `TensorDataset`.
             batch_idx: The number of the batch, from 0.
 
         Returns:
@@ -204,7 +204,7 @@ def _check_shape_of_labels(labels: Tensor) -> None:
 
 
 def _as_whole(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels as int64; what was no whole number is `_FRACTION`."""
+    """Returns labels as int64; a label with a fraction becomes `_FRACTION`."""
     if labels.dtype == torch.int64:
         return labels
     is_half = labels.is_floating_point() and 2 / torch.finfo(labels.dtype).eps < num_classes
@@ -220,7 +220,7 @@ def _batched(shape: tuple[int, ...]) -> str:
 
 
 def _described(value: Any) -> str:
-    """A value that is no tensor, in a few words."""
+    """Describes an invalid value in a few words."""
     if isinstance(value, Tensor):
         return f"one tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Batches to train on: the same share in every process, cut into equal parts."""
+"""Training batches: shares of equal size in every process, which can be split into equal parts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lightning_cgan.training.batch_checks import BatchChecker
 
 
 class TrainingBatches(BatchChecker):
-    """Takes of each batch what can be trained on.
+    """Selects the images of each batch that can be trained on.
 
     Args:
-        generator: Knows the number of classes, and the shape of an image.
-        discriminator: Sees the images.
-        discriminator_steps: The number of parts that a batch is cut into.
-        accumulation: The number of parts that each of those is cut into, by the names of networks.
+        generator: Defines the number of classes, and the shape of an image.
+        discriminator: Defines the precision of the images.
+        discriminator_steps: The number of parts into which a batch is split.
+        accumulation: The number of parts into which each of those is split, by the names of networks.
         warn: Shows a warning.
     """
 
@@ -39,24 +39,24 @@ class TrainingBatches(BatchChecker):
         self.discriminator_steps = discriminator_steps
         self.accumulation = accumulation
         has_statistics = uses_batch_statistics(generator) or uses_batch_statistics(discriminator)
-        self._fewest = 2 if has_statistics else 1  # of one image there are no statistics
-        self._largest = 0  # of the batches that were trained on
+        self._fewest = 2 if has_statistics else 1  # one image has no batch statistics
+        self._largest = 0  # batch trained on so far
         self._left_out_last = False
 
     def take(
         self, batch: Any, batch_idx: int, loader: Any, device: torch.device, world_size: int
     ) -> tuple[Tensor, ...]:
-        """What of a batch is trained on: images (N, C, H, W) and labels (N,); nothing, where it is too short.
+        """Returns the part of a batch to train on: images (N, C, H, W) and labels (N,); empty if it is too short.
 
         Args:
-            batch: What the loader gave; see `check`.
+            batch: What the loader yields; see `check`.
             batch_idx: The number of the batch, from 0.
-            loader: Says by `is_checked` that its batches are shared out equally, and need not be looked at.
-            device: What processes tell one another lies there.
+            loader: Its attribute `is_checked` indicates equal shares and valid values.
+            device: The device of messages between processes.
             world_size: The number of processes.
 
         Raises:
-            UsageError: A batch of one of the processes is something else, or one that cannot be cut.
+            UsageError: The batch of any process is invalid, or cannot be split.
         """
         is_checked = getattr(loader, "is_checked", False)
         if is_checked and self._largest:
@@ -71,7 +71,7 @@ class TrainingBatches(BatchChecker):
         return images[:used], labels[:used]
 
     def _equal_share(self, batch: Any, batch_idx: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Makes all shares as long as the shortest; what one process finds is raised in all, so that none waits."""
+        """Trims all shares to the shortest; an error in one process is raised in all, so that none waits."""
         fault, images, labels = "", torch.empty(0), torch.empty(0)
         try:
             images, labels = self.check(batch, "training", batch_idx)
@@ -88,14 +88,13 @@ class TrainingBatches(BatchChecker):
         return images[:fewest], labels[:fewest]
 
     def _usable(self, images: int, full: int) -> int:
-        """How many images of a batch can be cut into equal parts.
+        """Returns how many images of a batch can be split into equal parts.
 
-        The first batch must be such that none is left over. What a short one has too many, as it comes at the end of
-        an epoch, is left out.
+        The first batch must split evenly. The surplus of a later, short one, as at the end of an epoch, is skipped.
 
         Args:
             images: The number of images of the batch, in each process.
-            full: The number of images of a full batch, 0 if it is not known.
+            full: The number of images of a full batch, 0 if unknown.
         """
         parts = self.discriminator_steps * lcm(*self.accumulation.values())
         used = images // parts * parts

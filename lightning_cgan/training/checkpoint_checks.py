@@ -1,4 +1,4 @@
-"""Whether what a checkpoint holds may be taken up; what is damaged, or of another run, is told in one line."""
+"""Validate the checkpoint entries that Lightning and PyTorch load unchecked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lightning_cgan.training.numerics import check_numerics
 
 
 def entry_of(checkpoint: Any) -> dict[str, Any]:
-    """The module's own entry in a checkpoint.
+    """Returns the module's own entry in a checkpoint.
 
     Raises:
         UsageError: There is none.
@@ -30,7 +30,7 @@ def entry_of(checkpoint: Any) -> dict[str, Any]:
 
 
 def check_progress(checkpoint: dict[str, Any]) -> None:
-    """Refuses a checkpoint that no fit can go on from."""
+    """Rejects a checkpoint from which no fit can resume."""
     if "optimizer_states" not in checkpoint and "lr_schedulers" not in checkpoint:
         raise UsageError(
             "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); "
@@ -40,7 +40,7 @@ def check_progress(checkpoint: dict[str, Any]) -> None:
 
 
 def check_form(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: int, remedy: str) -> None:
-    """Looks whether there are as many optimizers, parameter groups and schedulers as are expected."""
+    """Checks the numbers of optimizers, parameter groups and schedulers."""
     groups = [{"param_groups": [{"params": of["params"]} for of in state["param_groups"]]} for state in expected]
     check_schema(groups, checkpoint.get("optimizer_states"), "optimizer_states", exact=False, remedy=remedy)
     check_schema([{}] * schedulers, checkpoint.get("lr_schedulers"), "lr_schedulers", remedy=remedy)
@@ -49,7 +49,7 @@ def check_form(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], s
 
 
 def check_states(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: Any, remedy: str) -> None:
-    """Looks at what PyTorch takes up without a look."""
+    """Validates the states of optimizers and schedulers, which PyTorch loads unchecked."""
     check_schema(schedulers, checkpoint["lr_schedulers"], "lr_schedulers", exact=False, remedy=remedy)
     for number, state in enumerate(expected):
         saved, name = checkpoint["optimizer_states"][number], f"optimizer_states.{number}"
@@ -57,12 +57,12 @@ def check_states(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]],
         if state["state"] is None:
             continue
         check_schema(state["param_groups"], saved["param_groups"], f"{name}.param_groups", False, remedy)
-        for index, values in saved["state"].items():  # a parameter that never had a gradient has none
+        for index, values in saved["state"].items():  # a parameter without gradients has no state
             check_schema(state["state"].get(index, "nothing"), values, f"{name}.state.{index}", False, remedy)
 
 
 def check_loops(trainer: Trainer, saved: Any) -> None:
-    """Looks at the counts that Lightning takes up for whatever it does next."""
+    """Validates the counters of Lightning's loops, which it loads unchecked."""
     check_schema({"fit_loop": {}}, saved, "loops")
     for name in saved.keys() & {"fit_loop", "validate_loop", "test_loop", "predict_loop"}:
         expected, found = getattr(trainer, name).state_dict(), saved[name]
@@ -73,9 +73,9 @@ def check_loops(trainer: Trainer, saved: Any) -> None:
 
 
 def check_entry(state: dict[str, Any]) -> None:
-    """Looks at what the module's own entry holds; see `entry_of`."""
+    """Validates the module's own entry; see `entry_of`."""
     counts = dict.fromkeys(ROLES, 1)
-    has_no_seed = "seed" in state and state["seed"] is None  # of a module that was never in a run
+    has_no_seed = "seed" in state and state["seed"] is None  # a module that was never trained
     expected: dict[str, Any] = {
         "seed": None if has_no_seed else 1,
         "images_seen": 1,
@@ -94,7 +94,7 @@ def check_entry(state: dict[str, Any]) -> None:
 
 
 def check_classes(saved: Any, now: Sequence[str] | None) -> None:
-    """Refuses data whose labels mean other classes than the model's; older checkpoints do not name theirs."""
+    """Checks that the data has the classes of the model; older checkpoints do not name theirs."""
     if not isinstance(saved, list) or not all(isinstance(name, str) for name in saved) or now is None:
         return
     if saved != list(now):
@@ -105,7 +105,7 @@ def check_classes(saved: Any, now: Sequence[str] | None) -> None:
 
 
 def compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """Warns of a run that goes on with other data: no mistake where somebody wants that, and hard to see elsewhere."""
+    """Warns if a run resumes with different data: possibly intended, but hard to notice otherwise."""
     differing = [f"{name} {saved[name]}, got {now[name]}" for name in saved if name in now and saved[name] != now[name]]
     if differing:
         found = printable("; ".join(differing), 500)

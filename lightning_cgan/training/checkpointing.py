@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside weights and optimizers, and whether it may be taken up."""
+"""Save, validate and restore what a checkpoint holds in addition to weights and optimizers."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ from lightning_cgan.training.scalars import Scalars
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
 
-# Raised where older checkpoints can no longer be read; what is only new has a default below.
+# Incremented when older checkpoints can no longer be read; new entries have a default below.
 _FORMAT = 3
 _RENAMED = {
     ("compile", "alternation"): "step",
     ("graph", "alternation"): "step",
     ("graph", "alternation, compiled"): "step, compiled",
 }
-_BROUGHT = "lightning_cgan"  # the name of what travels with the weights of spawned processes
+_BROUGHT = "lightning_cgan"  # the key of what spawned processes return with their weights
 
 
 class Checkpointing:
-    """Lets a module go on from a checkpoint as if it had never stopped.
+    """Lets a module resume from a checkpoint as if it had never stopped.
 
     Args:
-        module: Is trained.
-        optimization: Has the counts of skipped updates.
-        compilation: Knows what of a step is a graph.
-        ema: Has the count of images.
-        scalars: Have the means that wait to be logged.
+        module: The trained module.
+        optimization: Provides the counts of skipped updates.
+        compilation: Reports how steps are compiled.
+        ema: Provides the count of images.
+        scalars: Provide the means not logged yet.
 
     Attributes:
-        configured: What optimizers and schedulers of a fit have been configured with; see `option_changes`.
-        position: Where the run stands in its data.
-        numerics: What decides the last bits of the run; known after its first step.
+        configured: The configuration of the optimizers and schedulers of a fit; see `option_changes`.
+        position: The run's position in its data.
+        numerics: What determines the last bits of the run; known after its first step.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Checkpointing:
         self.position = DataPosition()
         self.configured: dict[str, Any] | None = None
         self.numerics: Numerics | None = None
-        self._saved_numerics: Numerics | None = None  # of the checkpoint, until they have been compared
+        self._saved_numerics: Numerics | None = None  # those of the checkpoint, until compared
         self._resumed_from: dict[str, Any] | None = None
         self._is_first_step = True  # of a fit
         self._to_bring_back: dict[str, Any] | None = None
@@ -86,7 +86,7 @@ class Checkpointing:
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the seed, the counts, the data, and the means that wait to be logged."""
+        """Adds the seed, the counters, the data, and the means not logged yet."""
         checkpoint["state_dict"].pop(_BROUGHT, None)
         checkpoint["lightning_cgan"] = {
             "format": _FORMAT,
@@ -106,7 +106,7 @@ class Checkpointing:
         }
 
     def _about_data(self) -> dict[str, Any] | None:
-        """The training data of a fit by one of the package's data modules, else nothing."""
+        """Describes the training data if one of the package's data modules provides it."""
         if not self.module.is_fitting:
             return None
         about = getattr(getattr(self.module.trainer, "datamodule", None), "about_training", None)
@@ -115,15 +115,15 @@ class Checkpointing:
     # ---- reading -----------------------------------------------------------------------------------------------------
 
     def load(self, checkpoint: dict[str, Any], module: LightningModule) -> None:
-        """Takes up the seed of the run, its counts and its means; Lightning loads the weights after that.
+        """Restores the seed, counters and means of the run; Lightning loads the weights afterwards.
 
         Args:
-            checkpoint: What the file holds.
-            module: The module, whole.
+            checkpoint: The content of the file.
+            module: The module that loads it.
 
         Raises:
-            UsageError: The checkpoint is of another kind of model, of other networks, of another version of the
-                package, or, but for a fit, of other classes than the data.
+            UsageError: The checkpoint has another kind of model, other networks, another version of the package's
+                format or, except for a fit, other classes than the data.
         """
         state = entry_of(checkpoint)
         if state.get("format") != _FORMAT:
@@ -141,7 +141,7 @@ class Checkpointing:
         if self.module.is_fitting:
             check_progress(checkpoint)
             self._resumed_from = checkpoint
-            if checkpoint["global_step"]:  # of a search for a batch size, it has seen none
+            if checkpoint["global_step"]:  # 0 after a search for a batch size
                 compare_data(state.get("data") or {}, self._about_data() or {})
             self.position.load(checkpoint)
             self.numerics = self._saved_numerics = _renamed(state.get("numerics"))
@@ -157,10 +157,10 @@ class Checkpointing:
         self.scalars.load_state_dict(state["running_means"], rank, world_size)
 
     def begin(self) -> None:
-        """Looks at what is about to be restored of optimizers and schedulers, and takes up what is configured anew.
+        """Validates the states of optimizers and schedulers before they are restored, and applies changed options.
 
         Raises:
-            UsageError: The optimizers or schedulers are others than those of the checkpoint.
+            UsageError: The optimizers or schedulers differ from those of the checkpoint.
         """
         trainer = self.module.trainer
         optimizers, configs = trainer.optimizers, trainer.lr_scheduler_configs
@@ -179,40 +179,40 @@ class Checkpointing:
         check_form(checkpoint, expected, len(configs), others)
         changes = take_up(checkpoint, before, optimizers, configs, self._option_of_number)
         check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
-        for change in changes if checkpoint["global_step"] else ():  # of a search for a batch size, it has no step
+        for change in changes if checkpoint["global_step"] else ():  # 0 after a search for a batch size
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")
 
     def _option_of_number(self, number: int, part: Part) -> str:
         return self.optimization.option(ROLES[number], part)
 
     def note_step(self) -> None:
-        """Notes what a checkpoint will say of the run after a step."""
+        """Records the data position after a step and, after the first one, the numerics."""
         self.position.note(self.module.trainer)
-        if self._is_first_step:  # by now, all is chosen
+        if self._is_first_step:  # everything is configured now
             self._is_first_step = False
             self.numerics = numerics_of(self.module.trainer, self.compilation.in_use())
             if self._saved_numerics is not None:
                 warn_of_differences(self._saved_numerics, self.numerics)
                 self._saved_numerics = None
 
-    # ---- back from spawned processes ---------------------------------------------------------------------------------
+    # ---- results of spawned processes --------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Gets ready to bring back what the run has been through, where its process ends with it, as in notebooks.
+        """Prepares what the run's process returns if it ends with the run, as in notebooks.
 
-        After `ddp_spawn`, `ddp_fork` and `ddp_notebook` Lightning hands back the weights alone, by `state_dict` and
-        `load_state_dict`. So the seed and the counts travel with them, on that way only: neither a checkpoint nor
-        anybody else's `state_dict` has them.
+        After `ddp_spawn`, `ddp_fork` and `ddp_notebook` Lightning returns only the weights, through `state_dict` and
+        `load_state_dict`. So the seed and the counters travel with them, in that case alone: neither a checkpoint nor
+        any other `state_dict` contains them.
         """
         if spawns_processes(self.module.trainer.strategy):
             self._to_bring_back = self._counts()
 
     def pack(self, weights: dict[str, Any]) -> dict[str, Any]:
-        """Adds what is to be brought back to the weights, if there is anything."""
+        """Adds what a spawned process returns to the weights, if there is anything."""
         return weights if self._to_bring_back is None else {**weights, _BROUGHT: self._to_bring_back}
 
     def unpack(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Takes up what was brought back with weights, and returns these alone."""
+        """Loads what a spawned process returned with the weights, and returns the weights alone."""
         if _BROUGHT not in weights:
             return weights
         self._take_counts(weights[_BROUGHT])
@@ -220,11 +220,12 @@ class Checkpointing:
 
 
 def read_checkpoint(path: Any, map_location: Any = None) -> Any:
-    """Reads a checkpoint; nothing is imported for its sake, and nothing called that it names.
+    """Reads a checkpoint without importing modules or calling functions that it names.
 
     Args:
-        path: A file, a URL, or a file that is open.
-        map_location: Where its tensors go; see `torch.load`. If not given, where they were, if that is there.
+        path: A file, a URL, or an open file.
+        map_location: Where to load its tensors; see `torch.load`. If not given, the device they were saved from, if
+            available.
     """
     return load_plain(path, map_location)
 
@@ -232,16 +233,16 @@ def read_checkpoint(path: Any, map_location: Any = None) -> Any:
 def build_from(
     cls: type[ModuleT], checkpoint: Any, strict: bool | None = None, given: Mapping[str, Any] | None = None
 ) -> ModuleT:
-    """Builds the module of a checkpoint that has been read already.
+    """Builds the module of a checkpoint that has been read.
 
     Args:
-        cls: Its class.
-        checkpoint: What the file holds.
-        strict: Whether the weights must be those of the module, no more and no less.
-        given: Arguments of the module, in the place of those of the checkpoint.
+        cls: The class of the module.
+        checkpoint: The content of the file.
+        strict: Whether the weights must match those of the module exactly.
+        given: Arguments of the module that replace those of the checkpoint.
 
     Raises:
-        UsageError: It is another file's, or names what must not be built.
+        UsageError: The file is no checkpoint of this package, or names what must not be built.
     """
     entry_of(checkpoint)  # before anything is built
     module = build_module(cls, _renamed(checkpoint.get("hyper_parameters", {})), given or {}, "the checkpoint")
@@ -262,7 +263,7 @@ def build_from(
 
 
 def _renamed(entries: Any) -> Any:
-    """Entries of a checkpoint with the present names of values that an earlier version of the package wrote."""
+    """Replaces values written by an earlier version of the package by their current names."""
     if not isinstance(entries, Mapping):
         return entries
     renamed = {name: _RENAMED[name, value] for name, value in entries.items() if (name, str(value)) in _RENAMED}
@@ -270,7 +271,7 @@ def _renamed(entries: Any) -> Any:
 
 
 def _begin_average(module: LightningModule, saved: dict[str, Tensor]) -> None:
-    """Lets a moving average that was not saved begin at the weights that were."""
+    """Starts a moving average that was not saved from the saved weights."""
     average, begins = "generator_ema.", "generator."
     for name in [name for name in module.state_dict() if name.startswith(average) and name not in saved]:
         if (weight := saved.get(begins + name.removeprefix(average))) is not None:
@@ -278,9 +279,9 @@ def _begin_average(module: LightningModule, saved: dict[str, Tensor]) -> None:
 
 
 def _state_after_a_step(optimizer: Optimizer) -> dict[str, Any]:
-    """What an optimizer keeps once it has moved all parameters: a copy of it, and of parameters of zeros.
+    """Returns the state of an optimizer after its first step, made on a copy whose parameters are zeros.
 
-    Only the options, where it cannot be tried out.
+    If that step fails, only the options are returned.
     """
     trial = copy.deepcopy(optimizer)
     try:
@@ -290,6 +291,6 @@ def _state_after_a_step(optimizer: Optimizer) -> dict[str, Any]:
                     parameter.zero_()
                     parameter.grad = torch.zeros_like(parameter)
         trial.step()
-    except Exception:  # such as one that keeps more than PyTorch copies
+    except Exception:  # such as an optimizer whose state cannot be copied
         return {**optimizer.state_dict(), "state": None}
     return trial.state_dict()

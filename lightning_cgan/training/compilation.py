@@ -1,4 +1,4 @@
-"""When and how steps run compiled, or as one graph."""
+"""Decide whether steps run compiled or as graphs, and run them so."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from lightning_cgan.training.scalars import Scalars
 Compiled = Literal["none", "networks", "step"]
 COMPILED: tuple[Compiled, ...] = get_args(Compiled)
 
-# What is not called where a step is a graph: hooks of callbacks, and methods of the module.
+# Not called in a step that is a graph: hooks of callbacks, and methods of the module.
 _HOOKS = ("on_before_zero_grad", "on_before_backward", "on_after_backward", "on_before_optimizer_step")
 _METHODS = (*_HOOKS, "update_discriminator", "update_generator", "manual_backward", "backward")
 
 
 class Compilation:
-    """Runs steps compiled, or as graphs, where it can, and says why where it cannot.
+    """Runs steps compiled or as graphs where possible, and logs the reason where not.
 
     Args:
-        module: Has the networks.
-        optimization: Moves them in other steps.
-        scalars: Are told what a graph has measured.
-        mode: What `torch.compile` fuses.
+        module: Holds the networks.
+        optimization: Updates the networks in all other steps.
+        scalars: Receive the scalars that a graph computes.
+        mode: What `torch.compile` compiles.
         cuda_graph: Whether a GPU runs steps as CUDA graphs.
 
     Attributes:
@@ -53,16 +53,16 @@ class Compilation:
         self.mode = mode
         self.cuda_graph = cuda_graph
         self.fused_step: FusedStep | None = None
-        self._looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and who watches
+        self._looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and which class overrides a part of a step
 
     def prepare(self, module: LightningModule) -> None:
-        """Compiles the networks, if they are to be compiled one by one.
+        """Compiles the networks, if they are to be compiled separately.
 
         Args:
-            module: The module, whole.
+            module: The module that is trained.
 
         Raises:
-            UsageError: There is nothing that compiles.
+            UsageError: There is no C++ compiler for a CPU.
         """
         if _uncompile(module):
             self.mode = "networks" if self.mode == "none" else self.mode
@@ -88,10 +88,10 @@ class Compilation:
             self._do_not_fuse(str(error))
 
     def _fuse(self) -> FusedStep:
-        """Gets ready to record steps as graphs.
+        """Prepares to record steps as graphs.
 
         Raises:
-            FusionError: A step cannot be one.
+            FusionError: A step cannot be a graph.
         """
         reason = self.why_not_fused()
         if reason is not None:
@@ -103,13 +103,13 @@ class Compilation:
         return FusedStep(self._parts(), self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
     def _parts(self) -> StepParts:
-        """What graphs are recorded of."""
+        """Returns the objects that graphs are recorded from."""
         module = self.module
         networks = module.generator, module.discriminator
         return StepParts(*networks, module.objectives, module.input_sampler, *module.trainer.optimizers)
 
     def why_not_fused(self) -> str | None:
-        """Why a step cannot be one graph, if it cannot."""
+        """Returns why a step cannot be one graph, or nothing if it can."""
         if self.module.trainer.world_size > 1:
             return "processes average their gradients within it"
         if self.optimization.scaler() is not None:
@@ -117,7 +117,7 @@ class Compilation:
         return self._why_not_now()
 
     def _why_not_now(self) -> str | None:
-        """The same, as far as it may change between steps."""
+        """Checks the reasons that may change between steps."""
         if any(self.optimization.clip_norms.values()):
             return "clip_norm looks at gradients before each step"
         if set(self.module.accumulation.values()) != {1}:
@@ -134,7 +134,7 @@ class Compilation:
         return self._looked_at[1]
 
     def _who_watches(self) -> str | None:
-        """Which class has code of its own for a part of a step, if one has."""
+        """Returns which class overrides a part of a step, if any."""
         package, trainer = __name__.partition(".")[0], self.module.trainer
         own = type(self.module)
         ours = next(kind for kind in own.__mro__ if kind.__module__.partition(".")[0] == package)
@@ -157,7 +157,7 @@ class Compilation:
             self.compile_networks()
 
     def run_step(self, inputs: StepInputs, penalties: Penalties) -> bool:
-        """Makes a step as a graph, if there can be one for such inputs; see `FusedStep`."""
+        """Runs a step as a graph if possible for such inputs; see `FusedStep`."""
         if self.fused_step is None:
             return False
         seconds = self.fused_step.seconds
@@ -175,10 +175,10 @@ class Compilation:
         return True
 
     def _look_again(self) -> None:
-        """Begins anew where networks, objectives or optimizers have been replaced.
+        """Starts new graphs where networks, objectives or optimizers have been replaced.
 
         Raises:
-            FusionError: A step cannot be a graph any more.
+            FusionError: A step can no longer be a graph.
         """
         assert self.fused_step is not None
         if reason := self._why_not_now():
@@ -188,14 +188,14 @@ class Compilation:
             self.fused_step.rebuild(parts)
 
     def _count_step(self) -> None:
-        """Moves the Trainer's clock after a step that no optimizer of Lightning's has made."""
+        """Advances the Trainer's step counter, since a graph bypasses Lightning's optimizers."""
         count_step(self.optimization.optimizer_of("generator"), self.module.trainer.optimizers)
 
     def compile_networks(self) -> None:
-        """Compiles the networks in place, which keeps the names of their weights, unless they are already.
+        """Compiles the networks in place, which keeps the names of their weights, unless they are compiled already.
 
-        One with spectral normalisation is left as it is: each pass changes in place what the backward pass of another,
-        compiled one, such as that of a penalty, would look at.
+        A network with spectral normalisation is not compiled: each forward pass changes in place what the backward pass
+        of another compiled pass, such as that of a penalty, still needs.
         """
         for role in ROLES:
             network = getattr(self.module, role)
@@ -203,26 +203,26 @@ class Compilation:
                 network.compile()
 
     def has_compiler(self) -> bool:
-        """Whether `torch.compile` finds what it needs: on a CPU, something that compiles C++."""
+        """Whether `torch.compile` finds what it needs: on a CPU, a C++ compiler."""
         compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
         return self.module.trainer.strategy.root_device.type != "cpu" or any(map(shutil.which, compilers))
 
     def in_use(self) -> str:
-        """What of a step is compiled or a graph, in the words of a checkpoint."""
+        """Names what is compiled or a graph, as stored in checkpoints."""
         if self.fused_step is not None:
             return "step, compiled" if self.fused_step.compiles else "step"
         networks = [getattr(self.module, role) for role in ROLES]
         return "networks" if any(map(is_compiled_in_place, networks)) else "none"
 
     def __getstate__(self) -> dict[str, Any]:
-        """A copy makes its own graphs: these belong to the places of this module's weights in memory."""
+        """Omits the graphs, which are tied to the memory addresses of this module's weights; a copy makes its own."""
         return {**vars(self), "fused_step": None, "_looked_at": (None, None)}
 
 
 def _uncompile(module: LightningModule) -> bool:
-    """Takes back a `torch.compile` of a module as a whole, and says whether there was one."""
+    """Undoes `torch.compile` of a whole module, and returns whether it was compiled."""
     try:
         to_uncompiled(module)
-    except ValueError:  # there was none, which Lightning says in no other way
+    except ValueError:  # Lightning's only sign that it was not compiled
         return False
     return True

@@ -1,4 +1,4 @@
-"""What the parts of training ask of the module that holds them."""
+"""The interface that training components require of the module that holds them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class TrainedModule(Protocol):
     """A `LightningModule` with two networks, such as `ConditionalGAN`.
 
     Attributes:
-        generator: Makes the images.
-        discriminator: Judges them.
-        objectives: What the two minimise.
-        input_sampler: Draws what is random about a step.
-        accumulation: The number of parts that the batch of each network's update is cut into.
-        seed: Decides all random numbers of a run; known once it begins.
+        generator: Generates the images.
+        discriminator: Scores images as real or generated.
+        objectives: The objectives of both networks.
+        input_sampler: Samples the random inputs of a step.
+        accumulation: The number of parts into which the batch of each network's update is split.
+        seed: Determines all random numbers of a run; set when it begins.
     """
 
     generator: Generator
@@ -41,22 +41,22 @@ class TrainedModule(Protocol):
 
     @property
     def attached_trainer(self) -> Trainer | None:
-        """The same, or nothing where none runs it."""
+        """The Trainer that runs the module, if any."""
 
     @property
     def is_fitting(self) -> bool:
-        """Whether a Trainer fits it now."""
+        """Whether a Trainer is fitting it now."""
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """The device of its weights."""
 
     @property
     def global_step(self) -> int:
         """The number of training steps so far."""
 
     def optimizers(self) -> Any:
-        """Lightning's wrappers of the two optimizers, that of the generator first."""
+        """Returns Lightning's wrappers of the two optimizers, the generator's first."""
 
     @property
     def log_dict(self) -> Callable[..., None]:

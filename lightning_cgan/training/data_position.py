@@ -1,4 +1,4 @@
-"""Where a run stands: in the order of its training images, and in Lightning's count of epochs."""
+"""The position of a run in its training data and in Lightning's epoch count, saved and restored."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightning_cgan.core.schema import check_schema
 
 
 class DataPosition:
-    """The place of a run in the order of its training images, at one of its steps.
+    """The position of a run in the order of its training images, at one of its steps.
 
-    Lightning gives a loader its state back in the middle of an epoch alone: at the end of one it would begin anew, and
-    so would a loader that `reload_dataloaders_every_n_epochs` asks for, and that of a further `fit` of the same
-    Trainer. Of loaders other than the package's nothing is known: they stay Lightning's business.
+    Lightning restores the state of a loader only in the middle of an epoch. At the end of an epoch, the loader would
+    restart from its beginning, as would a loader recreated by `reload_dataloaders_every_n_epochs` and that of another
+    `fit` of the same Trainer. This class handles only the package's loaders; all others are left to Lightning.
 
     Attributes:
         order: The state of the loader.
-        step: The step that it belongs to: at others, as at the first one of another Trainer, it means nothing.
+        step: The step that it belongs to; at any other step, such as the first of another Trainer, it is ignored.
     """
 
     def __init__(self) -> None:
@@ -27,21 +27,21 @@ class DataPosition:
         self.step = 0
 
     def at(self, step: int | None) -> dict[str, Any] | None:
-        """The state of the loader at a step, if that is the one which the place belongs to."""
+        """Returns the state of the loader if it belongs to this step."""
         return self.order if self.step == step else None
 
     def note(self, trainer: Trainer) -> None:
-        """Looks where the loader stands after a step."""
+        """Records the state of the loader after a step."""
         loader = _loader_of(trainer)
         self.order, self.step = None if loader is None else loader.state_dict(), trainer.global_step
 
     def load(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the place of the run from a checkpoint, which older ones have among the states of Lightning's loops.
+        """Loads the position of the run from a checkpoint; older ones store it among the states of Lightning's loops.
 
-        Counts of Lightning's that would resume elsewhere are set right.
+        Counters of Lightning's that would resume elsewhere are corrected.
 
         Raises:
-            UsageError: The place is none.
+            UsageError: The entry is not a position.
         """
         order = checkpoint["lightning_cgan"].get("order") or _order_in_loops(checkpoint)
         if order is not None:
@@ -50,10 +50,10 @@ class DataPosition:
         self.order, self.step = order, checkpoint["global_step"]
 
     def enter(self, trainer: Trainer) -> None:
-        """Brings the loader to the place, before it is asked for a batch.
+        """Moves the loader to the position, before its first batch is requested.
 
         Raises:
-            UsageError: The place is none.
+            UsageError: The entry is not a position.
         """
         loader, order = _loader_of(trainer), self.at(trainer.global_step)
         if loader is not None and order is not None:
@@ -62,31 +62,31 @@ class DataPosition:
 
 
 class KeepsDataPosition(Callback):
-    """Lets a run resume at its `DataPosition`, which the module has.
+    """Lets a run resume at the `DataPosition` held by the module.
 
-    It is a callback of the module's own, since who writes a subclass with such hooks may not call those of the module.
+    A callback rather than hooks of the module, because a subclass that overrides such hooks may not call `super()`.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings the loader to its place, and lets Lightning finish an epoch that has no more batches."""
+        """Moves the loader to its position, and lets Lightning finish an epoch that has no batches left."""
         cast(Any, pl_module).checkpointing.position.enter(trainer)
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
-            # Else Lightning would train on a batch more, unless a validation is due.
+            # Otherwise Lightning would train on one more batch, unless a validation follows.
             pass_over_batches(loop)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Brings a loader to its place that was made anew for this epoch; there is nothing to restart in that."""
+        """Moves a loader recreated for this epoch to its position; the epoch is then not a restarted one."""
         cast(Any, pl_module).checkpointing.position.enter(trainer)
         _end_restart(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ends the restart of an epoch that had no more batches."""
+        """Ends the restart of an epoch that had no batches left."""
         _end_restart(trainer)
 
 
 def _loader_of(trainer: Trainer) -> Any:
-    """The training loader, if it is one of the package's: they alone know the size of their epochs."""
+    """Returns the training loader if it is one of the package's: only they know the size of their epochs."""
     loader = trainer.train_dataloader
     return loader if hasattr(loader, "epoch_size") and hasattr(loader, "load_state_dict") else None
 
@@ -105,12 +105,12 @@ def _order_in_loops(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _count_epochs(checkpoint: dict[str, Any]) -> None:
-    """Sets the counts of Lightning's loops so that a run resumes with the next batch of the epoch that it is in.
+    """Corrects the counters of Lightning's loops so that a run resumes with the next batch of its current epoch.
 
-    Lightning counts an epoch as complete that `max_steps` or a callback ended early, trains on one batch more in one
-    that was saved at its very end, and is one off in the axis of its loggers after that, all depending on the hook in
-    which a checkpoint was written. Three states are left here, which it resumes from as it should: before an epoch, in
-    an epoch, as if saved behind a batch, and behind its last batch, but before what is done at its end.
+    Depending on the hook in which a checkpoint was written, Lightning counts an epoch as complete that `max_steps` or a
+    callback ended early, trains on one extra batch of an epoch that was saved at its very end, and is then off by one
+    in the step axis of its loggers. This function leaves three states, from which Lightning resumes correctly: before
+    an epoch; within an epoch, as if saved after a batch; and after its last batch, before its end-of-epoch work.
     """
     loops = (checkpoint.get("loops") or {}).get("fit_loop")
     if not loops:
@@ -119,9 +119,9 @@ def _count_epochs(checkpoint: dict[str, Any]) -> None:
     finished, done = epochs["current"]["processed"], batches["current"]["processed"]
     is_complete = batches["is_last_batch"] and done == batches["current"]["ready"]
     is_open = epochs["current"]["started"] > finished
-    if epochs["current"]["ready"] > epochs["current"]["started"]:  # the batches are those of the epoch before
+    if epochs["current"]["ready"] > epochs["current"]["started"]:  # the batches are those of the previous epoch
         done = 0
-    if done and not is_open and not is_complete:  # cut short
+    if done and not is_open and not is_complete:  # ended early
         finished, is_open = max(0, finished - 1), True
     if not is_open:
         done = 0
@@ -134,14 +134,14 @@ def _count_epochs(checkpoint: dict[str, Any]) -> None:
 
 
 def _set(progress: dict[str, Any], earlier: int, ready: int, processed: int, waiting: int = 0) -> None:
-    """Sets a count of Lightning's.
+    """Sets one of Lightning's counters.
 
     Args:
-        progress: The count, of all since a run began, and of those of the epoch.
-        earlier: How many came before the epoch.
-        ready: How many have begun.
-        processed: How many have ended.
-        waiting: For how many of those the hooks of their end have not been called.
+        progress: The counter: `total` since the run began, `current` for this epoch.
+        earlier: The count before this epoch.
+        ready: How many have started.
+        processed: How many have finished.
+        waiting: How many of the finished ones have not had their end hooks called.
     """
     counts = {"ready": ready, "started": ready, "processed": processed, "completed": processed - waiting}
     progress["current"].update(counts)

@@ -1,7 +1,7 @@
 """The exponential moving average of a network's weights over the course of training.
 
-PyTorch's `AveragedModel` and Lightning's `WeightAveraging` ask a tensor on the device in every update whether it is the
-first one, which makes a GPU wait, and the latter averages the whole module; hence these two functions.
+PyTorch's `AveragedModel` and Lightning's `WeightAveraging` read a tensor on the device at every update to see whether
+it is the first, which makes a GPU wait, and the latter averages the whole module; hence the functions below.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _lerp_each_ = foreach("lerp_")
 
 
 def averaged_copy(network: NetworkT) -> NetworkT:
-    """The average of a network that has not moved yet: a copy that is not trained, in float32 or better.
+    """Returns the initial average of a network: a copy without gradients, in float32 or better.
 
-    In half precision it would stand still: what an update adds to a weight is less than the last digit.
+    In half precision the average would not move: the change per update is smaller than the last digit of a weight.
     """
     average = copy.deepcopy(network).requires_grad_(False)
     convert_tensors(average, lambda tensor: tensor.float() if tensor.dtype in HALVES else tensor)
@@ -31,14 +31,14 @@ def averaged_copy(network: NetworkT) -> NetworkT:
 
 
 def ema_decay(images: int, images_seen: int, half_life: float, ramp_up: float | None) -> float:
-    """How much of the average stays when the network has been trained on some more images.
+    """Returns the fraction of the average that remains after training on `images` more images.
 
     Args:
         images: The number of images since the last update of the average.
         images_seen: The number of images before those.
-        half_life: The number of images after which a contribution counts half.
-        ramp_up: The half-life is at most this share of the images seen, so that the first weights, which are worth
-            little, are soon forgotten (Karras et al. 2020, arXiv:2006.06676, appendix; 0.05 in their code).
+        half_life: The number of images after which the weight of a contribution has halved.
+        ramp_up: Upper bound of the half-life as a fraction of the images seen, so that the first weights, which are of
+            little use, are forgotten soon (Karras et al. 2020, arXiv:2006.06676, appendix; 0.05 in their code).
 
     Returns:
         0.5 ** (images / half-life), from 0 to 1.
@@ -50,10 +50,10 @@ def ema_decay(images: int, images_seen: int, half_life: float, ramp_up: float | 
 
 @torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Moves an average towards a network of the same architecture: decay · average + (1 - decay) · network.
+    """Updates an average of a network of the same architecture: decay · average + (1 - decay) · network.
 
-    Buffers, such as batch statistics, are averaged too; whole numbers, such as counters, are copied. The average may be
-    in a higher precision.
+    Floating-point buffers, such as batch statistics, are averaged too; integers, such as counters, are copied. The
+    average may have a higher precision.
     """
     averages, values = [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()]
     pairs = list(zip(averages, values, strict=True))
@@ -65,10 +65,10 @@ def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 class MovingAverage:
-    """How a moving average of the generator's weights follows them.
+    """Updates a moving average of the generator's weights.
 
     Args:
-        half_life: The number of images after which a contribution counts half; none, for no average.
+        half_life: The number of images after which the weight of a contribution has halved; none, for no average.
         ramp_up: See `ema_decay`.
 
     Attributes:
@@ -81,7 +81,7 @@ class MovingAverage:
         self.images_seen = 0
 
     def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
-        """Moves the average, if there is one, towards a network that has been trained on some more images."""
+        """Updates the average, if there is one, after training on `images` more images."""
         if average is not None and self.half_life is not None:
             update_ema(average, network, ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
         self.images_seen += images

@@ -1,4 +1,4 @@
-"""Adam on tensors, for graphs; the state is that of PyTorch's optimizer, which can go on from it at any time."""
+"""Adam as tensor operations, for graphs; PyTorch's optimizer shares its state and can take over at any time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from lightning_cgan.core.compat import HOOKS_OF_OPTIMIZERS, MARK_OF_SCHEDULE, hooks_of_all_optimizers
 from lightning_cgan.training.gradients import are_finite
 
-# The numbers of a group of parameters, which may change in every step, in the order of `_numbers`.
+# The numbers of a parameter group, which may change in every step, in the order of `_numbers`.
 _NUMBERS = ("rate", "beta1", "beta2", "eps", "decay")
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 _Decay = Literal["none", "coupled", "decoupled"]
@@ -21,17 +21,17 @@ _HOOKS_OF_ALL_OPTIMIZERS = hooks_of_all_optimizers()
 
 
 class GraphAdam:
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) on tensors that are handed in.
+    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) on tensors that are passed in.
 
-    PyTorch's own asks its state for numbers, which a graph cannot.
+    PyTorch's own implementation reads Python numbers from its state, which a graph cannot do.
 
     Args:
         optimizer: See `why_not_in_a_graph`.
-        names: The names of the parameters; others are left to themselves, since they get no gradients.
-        skipped: Counts the steps that are left out, because a gradient is not finite.
+        names: The names of the parameters; others are ignored, since they get no gradients.
+        skipped: Counts the steps skipped because a gradient is not finite.
 
     Attributes:
-        tensors: All that the steps read and write, but weights: numbers and moments by group, and the count.
+        tensors: All that the steps read and write, except weights: numbers and moments by group, and the count.
     """
 
     def __init__(self, optimizer: Optimizer, names: Mapping[nn.Parameter, str], skipped: Tensor) -> None:
@@ -48,11 +48,11 @@ class GraphAdam:
         self.find_moments()
 
     def has_its_structure(self) -> bool:
-        """Whether the groups hold the same parameters, with the same options, but for numbers."""
+        """Whether the groups hold the same parameters with the same options, apart from numbers."""
         return _structure(self.optimizer) == self._structure
 
     def has_its_moments(self) -> bool:
-        """Whether the optimizer's state is where it was."""
+        """Whether the optimizer's state still consists of the same tensors."""
         if self.optimizer.state is not self._state:
             return False
         try:
@@ -61,11 +61,11 @@ class GraphAdam:
             return False
 
     def trains(self) -> bool:
-        """Whether any of the named parameters is moved."""
+        """Whether any of the named parameters is updated."""
         return any(group["moments"] for group in self._groups)
 
     def find_moments(self) -> None:
-        """Looks up the optimizer's state, and begins it where there is none."""
+        """Finds the optimizer's state, and initialises it where it is missing."""
         self._state = self.optimizer.state
         self._holders: list[Any] = []
         self._keys: list[Any] = []
@@ -75,7 +75,7 @@ class GraphAdam:
             tensors["moments"] = {self.names[weight]: self._moments(weight) for weight in trained}
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """The state of a parameter, begun as PyTorch's Adam begins it; the count must be where the graph runs."""
+        """Returns the state of a parameter, initialised as in PyTorch's Adam; the count moves to its device."""
         state = self._state[parameter]
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
@@ -88,7 +88,7 @@ class GraphAdam:
         return {name: state[name] for name in _MOMENTS}
 
     def take_up_numbers(self) -> None:
-        """Looks at rates and other numbers, which a schedule or a callback may have changed."""
+        """Loads learning rates and other numbers, which a schedule or a callback may have changed."""
         for group, tensors, seen in zip(self.optimizer.param_groups, self._groups, self._seen, strict=True):
             for index, (name, number) in enumerate(zip(_NUMBERS, _numbers(group), strict=True)):
                 if isinstance(number, Tensor):
@@ -100,7 +100,7 @@ class GraphAdam:
     def step(
         self, tensors: Mapping[str, Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor
     ) -> None:
-        """Moves the weights, which share their memory with the leaves that the objective was computed from."""
+        """Updates the weights, which share their memory with the leaves from which the objective was computed."""
         names = [name for group in tensors["groups"] for name in group["moments"]]
         found = torch.autograd.grad(objective, [leaves[name] for name in names], allow_unused=True)
         gradients = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
@@ -110,7 +110,7 @@ class GraphAdam:
             for group, state in zip(self.optimizer.param_groups, tensors["groups"], strict=True):
                 for name, moments in state["moments"].items():
                     if name in gradients:
-                        # Nothing moves where no part of a step is taken, and nothing times infinity would be NaN.
+                        # In a skipped step gradients are 0 too, since a share of 0 times infinity is NaN.
                         moved = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
                         decays = _kind_of_decay(self.optimizer, group)
                         _move(decays, share=is_good.double(), **moved, **state["numbers"], **moments)
@@ -130,7 +130,7 @@ def _move(
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
 ) -> None:
-    """Takes a share of a step, all of it or nothing."""
+    """Applies the whole of an Adam step (share 1) or nothing of it (share 0)."""
     if decays == "decoupled":
         weight.mul_(1 - share * rate * decay)
     elif decays == "coupled":  # an L2 penalty
@@ -138,18 +138,18 @@ def _move(
     step.add_(share)
     exp_avg.lerp_(gradient, (share * (1 - beta1)).to(gradient.dtype))
     exp_avg_sq.lerp_(gradient * gradient, (share * (1 - beta2)).to(gradient.dtype))
-    at = step.double().clamp(min=1)  # single numbers, as PyTorch's are Python's
+    at = step.double().clamp(min=1)  # scalars in double precision, like the Python numbers in PyTorch's Adam
     deviation = exp_avg_sq.sqrt() / (1 - beta2**at).sqrt() + eps
     weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
 
 
 def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
-    """Why a graph cannot hold the steps of an optimizer, if it cannot: it must be PyTorch's Adam or AdamW."""
+    """Returns why a graph cannot hold an optimizer's steps, if so: it must be PyTorch's Adam or AdamW."""
     unlike = ("amsgrad", "maximize", "differentiable")
     is_unlike = any(group.get(option) for group in optimizer.param_groups for option in unlike)
     if type(optimizer) not in (Adam, AdamW) or is_unlike:
         return "only Adam and AdamW without amsgrad, maximize and differentiable can be"
-    own_step = vars(optimizer).get("step")  # a schedule puts one there, to count
+    own_step = vars(optimizer).get("step")  # a scheduler adds one to count steps
     is_changed = own_step is not None and not hasattr(own_step, MARK_OF_SCHEDULE)
     has_hooks = any(getattr(optimizer, hooks) for hooks in HOOKS_OF_OPTIMIZERS) or any(_HOOKS_OF_ALL_OPTIMIZERS)
     if is_changed or has_hooks:
@@ -158,7 +158,7 @@ def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
 
 
 def _structure(optimizer: Optimizer) -> list[tuple[Any, ...]]:
-    """What a recorded step holds for good: kinds of weight decay and parameters, by group."""
+    """Returns what is fixed in a recorded step: kinds of weight decay and parameters, by group."""
     groups = optimizer.param_groups
     return [(_kind_of_decay(optimizer, group), *map(id, group["params"])) for group in groups]
 
@@ -166,7 +166,7 @@ def _structure(optimizer: Optimizer) -> list[tuple[Any, ...]]:
 def _kind_of_decay(optimizer: Optimizer, group: Mapping[str, Any]) -> _Decay:
     if not group["weight_decay"]:
         return "none"
-    # Older releases of PyTorch have no such option, but an AdamW of its own.
+    # Older releases of PyTorch have no such option, but a separate AdamW.
     return "decoupled" if group.get("decoupled_weight_decay", isinstance(optimizer, AdamW)) else "coupled"
 
 

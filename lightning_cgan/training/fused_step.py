@@ -1,7 +1,7 @@
-"""A whole step as one graph of tensor operations, both backward passes and both steps of Adam included.
+"""A whole training step as one graph of tensor operations, including backward passes and Adam updates.
 
-Networks for small images are so small that most of a step goes into launching its operations one by one. Here
-they are recorded once and then run as a whole: fused by `torch.compile`, as a CUDA graph, or both.
+Networks for small images are so small that most of a step is spent launching its operations one by one. Here the
+operations are recorded once and then run as a whole: compiled by `torch.compile`, as a CUDA graph, or both.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from lightning_cgan.training.graph_recording import Run, as_tensors, record, wit
 
 Tell = Callable[[str], None]
 
-# How often graphs are recorded anew for a change of the same thing, and how many situations keep theirs.
+# How often graphs are recorded again for changes of the same thing, and how many sets of graphs are kept.
 _MOST_CHANGES, _MOST_CACHED = 3, 4
-_MOST_SIZES = 2  # of batches: that of a loader's last one, too
+_MOST_SIZES = 2  # of batches, including the last one of a loader
 
 
 class StepParts(NamedTuple):
-    """What a step is made with.
+    """The objects that make up a step.
 
     Attributes:
-        generator: Makes the images.
-        discriminator: Judges them.
-        objectives: What the two minimise.
+        generator: Generates the images.
+        discriminator: Scores images as real or generated.
+        objectives: The objectives of both networks.
         input_sampler: Augments the generated images.
         generator_optimizer: See `fused_adam.why_not_in_a_graph`.
         discriminator_optimizer: The same.
@@ -53,20 +53,20 @@ class StepParts(NamedTuple):
 
 
 class FusedStep:
-    """Runs steps from graphs, of which it records one for each set of penalties that are due together.
+    """Runs steps from graphs, recording one for each set of penalties that are active together.
 
-    What changes between steps enters a graph as a tensor: weights, buffers, the optimizers' state and numbers,
-    and the numbers that a class names in `varying`. For any other change graphs are recorded anew, a few times at most.
+    What changes between steps enters a graph as a tensor: weights, buffers, the optimizers' state and numbers, and the
+    numbers that a class names in `varying`. After any other change graphs are recorded again, but only a few times.
 
     Args:
-        parts: What a step is made with.
-        skipped_steps: Count the updates of each network that are left out, because a gradient is not finite.
-        compiles: Whether `torch.compile` fuses each graph.
+        parts: The objects that make up a step.
+        skipped_steps: Count the updates of each network skipped because a gradient is not finite.
+        compiles: Whether `torch.compile` compiles each graph.
         cuda_graph: Whether a GPU runs each as one CUDA graph.
-        tell: Is told in one line when graphs are recorded anew.
+        tell: Logs a line when graphs are recorded again.
 
     Attributes:
-        seconds: How long recording and compiling has taken.
+        seconds: The time spent on recording and compiling.
     """
 
     def __init__(
@@ -91,10 +91,10 @@ class FusedStep:
         self.parts = parts
         self.pair = _Pair(parts.generator, parts.discriminator)
         self.optimizers = {"generator": parts.generator_optimizer, "discriminator": parts.discriminator_optimizer}
-        self._cached: list[_GuardedGraphs] = []  # the present one first
+        self._cached: list[_GuardedGraphs] = []  # the latest first
 
     def rebuild(self, parts: StepParts) -> None:
-        """Goes on with other networks, objectives or optimizers.
+        """Switches to other networks, objectives or optimizers.
 
         Raises:
             FusionError: That has happened too often.
@@ -103,7 +103,7 @@ class FusedStep:
         self._take(parts)
 
     def accepts(self, inputs: StepInputs) -> bool:
-        """Whether there are graphs for batches of this size, or may be: only for the first two."""
+        """Whether graphs exist for batches of this size, or may be recorded: only for the first two sizes."""
         accepts = len(self.sizes) < _MOST_SIZES or _size(inputs) in self.sizes
         if not accepts and not self._has_told:
             self._has_told = True
@@ -111,14 +111,14 @@ class FusedStep:
         return accepts
 
     def run(self, inputs: StepInputs, penalties: Penalties) -> Means:
-        """Makes a step, and returns the scalars to log.
+        """Runs a step, and returns the scalars to log.
 
         Args:
-            inputs: What its updates look at.
+            inputs: The inputs of its updates.
             penalties: The penalties to compute.
 
         Raises:
-            FusionError: There is no graph for this step yet, and none can be made.
+            FusionError: There is no graph for this step yet, and none can be recorded.
         """
         graphs_now = self._graphs_for_now()
         graphs_now.take_up()
@@ -133,7 +133,7 @@ class FusedStep:
             return dict(zip(names, graph(*graphs_now.persistent_tensors, *columns), strict=True))
 
     def _graphs_for_now(self) -> _GuardedGraphs:
-        """The present situation, an earlier one that is back, or a new one."""
+        """Returns the graphs that are valid now: the latest, earlier ones, or a new set."""
         present = self._cached[0] if self._cached else None
         for index, graphs_now in enumerate(self._cached):
             if graphs_now.holds():
@@ -146,14 +146,14 @@ class FusedStep:
         return new
 
     def count(self, changed: str) -> None:
-        """Tells that graphs are recorded anew, unless that has become too much."""
+        """Logs that graphs are recorded again, or raises if that has happened too often."""
         self._changes[changed] += 1
         if self._changes[changed] > _MOST_CHANGES:
             raise FusionError(f"{changed} has changed {self._changes[changed]} times, each of which takes graphs anew")
         self.tell(f"{changed} has changed: steps are recorded anew as graphs")
 
     def _record(self, graphs_now: _GuardedGraphs, inputs: StepInputs, penalties: Penalties) -> _GuardedGraphs:
-        """Records a graph; with numbers that may vary as tensors, if what computes with them takes tensors."""
+        """Records a graph; numbers that may vary enter as tensors, if the code that uses them accepts tensors."""
         started = time.monotonic()
         try:
             try:
@@ -167,17 +167,17 @@ class FusedStep:
                 graphs_now.record(inputs, penalties)
         except FusionError:
             raise
-        except Exception as error:  # networks can do anything, and so fail in many ways
+        except Exception as error:  # custom networks can fail in any way
             raise FusionError(" ".join(str(error).split())[:200]) from error
         self.seconds += time.monotonic() - started
         return graphs_now
 
 
 class _GuardedGraphs:
-    """Graphs, which are right as long as nothing changes but the tensors that enter them.
+    """Graphs that are valid as long as only the tensors that enter them change.
 
     Args:
-        whole: What is recorded.
+        whole: The step that is recorded.
         with_varying: Whether numbers that may vary enter as tensors.
     """
 
@@ -203,16 +203,16 @@ class _GuardedGraphs:
         self._places = self._find()
 
     def holds(self) -> bool:
-        """Whether its graphs are right for what is there now."""
+        """Whether its graphs are valid for the present objects."""
         return self.dependencies.hold() and all(adam.has_its_structure() for adam in self.adams)
 
     def difference(self) -> str:
-        """What is no longer as it was."""
+        """Names what has changed."""
         is_adam = self.dependencies.hold()
         return "a group of an optimizer" if is_adam else self.dependencies.difference()
 
     def take_up(self) -> None:
-        """Looks at what enters: numbers, and where the tensors are that do."""
+        """Updates what enters the graphs: the numbers, and the addresses of the tensors."""
         for adam in self.adams:
             adam.take_up_numbers()
         for (attributes, name), number in zip(self.dependencies.varying, self.numbers, strict=True):
@@ -223,13 +223,13 @@ class _GuardedGraphs:
         if self._places != self._where() or not all(adam.has_its_moments() for adam in self.adams):
             before = self.persistent_tensors
             self._places = self._find()
-            # The places in memory are a part of a CUDA graph, as the layouts are of any.
+            # A CUDA graph contains memory addresses, and any graph contains layouts.
             if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.persistent_tensors)):
                 self.whole.count("the place of weights in memory")
                 self.graphs.clear()
 
     def _find(self) -> list[Any]:
-        """Finds what lasts from one step to the next; graphs write to it."""
+        """Collects the tensors that persist between steps; graphs write to them."""
         for adam in self.adams:
             adam.find_moments()
         detached = {name: tensor.detach() for name, tensor in self.tensors.items()}
@@ -242,10 +242,10 @@ class _GuardedGraphs:
         return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
 
     def record(self, inputs: StepInputs, penalties: Penalties) -> None:
-        """Records the graph of a step, which is not made by that.
+        """Records the graph of a step without performing the step.
 
         Raises:
-            FusionError: Something else than tensors has been changed by it.
+            FusionError: The step changes something other than tensors.
         """
         names: list[str] = []
         entering, put_back = flatten((self.persistent, *_parts(inputs)))
@@ -264,7 +264,7 @@ class _GuardedGraphs:
     def _run_updates(
         self, persistent: Any, updates: Sequence[UpdateInputs], last: UpdateInputs | None, penalties: Penalties
     ) -> Means:
-        """The step itself, on tensors that stand for those of networks and optimizers."""
+        """Performs the step on tensors that replace those of networks and optimizers."""
         tensors, generator_moments, discriminator_moments, numbers = persistent
         generator_adam, discriminator_adam = self.adams
         leaves = {name: tensor.detach() for name, tensor in tensors.items()}
@@ -283,7 +283,7 @@ class _GuardedGraphs:
             generator_adam.step(generator_moments, tensors, leaves, objective)
             return {**means, **generator_means}
 
-        used = dict(leaves)  # in which PyTorch puts what a network has in their place afterwards
+        used = dict(leaves)  # `functional_call` stores tensors here that a network replaces
         with as_tensors(self.dependencies.varying, numbers):
             means: Means = functional_call(self.pair, used, (alternate,))
         for name, tensor in used.items():
@@ -293,7 +293,7 @@ class _GuardedGraphs:
 
 
 class _Pair(nn.Module):
-    """Both networks as one module, so that the tensors of both can be replaced for a while."""
+    """Both networks as one module, so that the tensors of both can be replaced temporarily."""
 
     def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
         super().__init__()
@@ -316,7 +316,7 @@ def _size(inputs: StepInputs) -> Any:
 
 
 def _parts(inputs: StepInputs) -> tuple[list[UpdateInputs], list[UpdateInputs]]:
-    """What enters a graph of a step's inputs: that of the generator too, unless it is that of the discriminator."""
+    """Returns the inputs of a graph; the generator's are omitted if it shares those of the discriminator."""
     return inputs.discriminator, [] if inputs.shares_fakes else [inputs.generator]
 
 

@@ -1,4 +1,4 @@
-"""Updates that would do harm are left out."""
+"""Skip optimizer steps whose gradients contain inf or NaN."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lightning_cgan.core.compat import takes_found_inf
 
 
 def are_finite(gradients: Sequence[Tensor]) -> Tensor:
-    """Whether gradients hold neither infinities nor NaN: one truth value, on their device.
+    """Whether gradients contain neither inf nor NaN: one boolean, on their device.
 
-    Their sum is finite only then, and is the cheapest thing to look at.
+    Only then is their sum finite, which is the cheapest value to check.
     """
     return torch.stack([gradient.sum() for gradient in gradients]).sum().isfinite()
 
@@ -22,21 +22,21 @@ def are_finite(gradients: Sequence[Tensor]) -> Tensor:
 def leave_out_unless_finite(optimizer: Optimizer) -> Tensor:
     """Makes the next step of an optimizer do nothing if a gradient is not finite; `take_back` must follow that step.
 
-    Fused optimizers decide on their device, as they do for scaled float16 gradients. Others have their gradients taken
-    away, which they pass over, moments and all; a GPU waits for that.
+    Fused optimizers decide on their device, as they do for scaled float16 gradients. Other optimizers have their
+    gradients removed, so that they leave weights and moments unchanged; a GPU waits for that.
 
     Args:
-        optimizer: An optimizer whose gradients are there.
+        optimizer: An optimizer whose gradients have been computed.
 
     Returns:
-        Whether the step is left out: one truth value, on the device of the gradients.
+        Whether the step is skipped: one boolean, on the device of the gradients.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:
         return torch.zeros((), dtype=torch.bool)
     is_left_out = ~are_finite(gradients)
-    # A checkpoint of a run that was not fused makes the optimizer of one that was to be so an ordinary one.
+    # Loading the checkpoint of a run without a fused optimizer turns a fused one into an ordinary one.
     is_fused = all(group.get("fused", True) for group in optimizer.param_groups)
     if is_fused and takes_found_inf(optimizer):
         optimizer.found_inf = is_left_out.float()  # type: ignore[attr-defined]
@@ -46,5 +46,5 @@ def leave_out_unless_finite(optimizer: Optimizer) -> Tensor:
 
 
 def take_back(optimizer: Optimizer) -> None:
-    """Lets an optimizer step as ever."""
+    """Lets an optimizer step normally again."""
     vars(optimizer).pop("found_inf", None)

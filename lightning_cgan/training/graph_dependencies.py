@@ -1,7 +1,7 @@
-"""What a graph depends on besides the tensors that enter it: attributes, hooks and settings, and whether they changed.
+"""Detect changes in what a graph depends on other than its input tensors: attributes, hooks and settings.
 
-A recorded graph holds whatever Python decided while it was recorded. All of that is remembered here and compared in
-each step, which must cost little: dictionaries are compared as wholes, and by identity wherever nothing has changed.
+A recorded graph contains whatever Python decided while it was recorded. All of that is stored here and compared in
+each step, which must be cheap: dictionaries are compared as wholes, and by identity where nothing has changed.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lightning_cgan.core.compat import PARTS_OF_MODULE, is_compiled_alone, versi
 from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_hooks import Hooks, settings
 
-# What never changes in place.
+# Types that never change in place.
 _PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, Enum, slice, range, PurePath, np.generic)
 _PLAIN += (torch.dtype, torch.device, torch.layout, torch.memory_format, BuiltinFunctionType, ModuleType)
 _CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-# The attributes of every module that hold no part of it, and what an object was built with.
+# The attributes of every module other than its parts, and the arguments with which an object was built.
 _NOT_FOLLOWED = frozenset(vars(nn.Module())) - {*PARTS_OF_MODULE} | {"init_args", "unserializable"}
 _LIBRARIES = {*sys.stdlib_module_names, "torch", "numpy", "typing_extensions"}
 _LIGHTNING = {"lightning", "lightning_fabric", "pytorch_lightning"}
@@ -42,31 +42,31 @@ _requires_grad = attrgetter("requires_grad")
 
 
 class Dependencies:
-    """All that can be reached from some objects, as it was when this was made.
+    """Everything reachable from some objects, as it was when this object was created.
 
     Args:
-        roots: The objects, with the names that messages give them.
+        roots: The objects, with their names in messages.
         parameters: Their parameters, by name.
-        with_varying: Whether numbers that a class names in `varying` are left out, since they enter as tensors.
+        with_varying: Whether numbers that a class names in `varying` are omitted, since they enter as tensors.
 
     Attributes:
-        varying: Where these numbers are: dictionaries of attributes, and keys.
+        varying: The locations of these numbers: dictionaries of attributes, and keys.
 
     Raises:
-        FusionError: There are hooks, or objects whose changes cannot be seen.
+        FusionError: There are hooks, or objects whose changes cannot be detected.
     """
 
     def __init__(self, roots: Sequence[tuple[str, Any]], parameters: Mapping[str, Tensor], with_varying: bool) -> None:
         self.parameters = parameters
         self.varying: list[tuple[dict[str, Any], str]] = []
         self._with_varying = with_varying
-        self._alive: dict[int, Any] = {}  # an identity is worth nothing once its object is gone
+        self._alive: dict[int, Any] = {}  # an id may be reused once its object is deleted
         self._paths: list[str] = []
         self._live: list[Any] = []
         self._kept: list[Any] = []
-        self._owners: list[tuple[str, dict[str, Any], dict[str, Any], Collection[str]]] = []  # of what is left out
+        self._owners: list[tuple[str, dict[str, Any], dict[str, Any], Collection[str]]] = []  # of omitted attributes
         self._classes: set[type] = set()
-        self._items = _Items()  # values that are compared alone
+        self._items = _Items()  # values compared one by one
         self._tensors = _Items()
         self._modules: dict[str, nn.Module] = {}
         for name, root in roots:
@@ -94,11 +94,11 @@ class Dependencies:
                 and settings(self._device) == self._settings
                 and not self._hooks.are_there()
             )
-        except Exception:  # something is gone, or a tensor or an object of others cannot be compared
+        except Exception:  # something was deleted, or a tensor or a foreign object cannot be compared
             return False
 
     def difference(self) -> str:
-        """The first thing that has changed, in words."""
+        """Describes the first change that is found."""
         owners = [(path, _without(live, left_out), kept) for path, live, kept, left_out in self._owners]
         for path, live, kept in [*owners, *zip(self._paths, self._live, self._kept, strict=True)]:
             if not _same(live, kept):
@@ -116,7 +116,7 @@ class Dependencies:
         return "autocast, or another setting of PyTorch," if settings(self._device) != self._settings else "a hook"
 
     def restore(self) -> None:
-        """Takes back what has changed, but for hooks, settings and the values of tensors."""
+        """Undoes changes, except to hooks, settings and the values of tensors."""
         for live, kept in zip(self._live, self._kept, strict=True):
             if isinstance(live, (dict, set)) and not _same(live, kept):
                 live.clear()
@@ -128,10 +128,10 @@ class Dependencies:
             live.update(kept)
 
     def loose_values(self) -> list[tuple[Tensor, Tensor]]:
-        """The tensors that do not enter, with copies of them."""
+        """Returns the tensors that do not enter the graph, with copies of them."""
         return [(tensor, tensor.detach().clone()) for tensor in self._loose]
 
-    # ---- looking around ----------------------------------------------------------------------------------------------
+    # ---- traversal ---------------------------------------------------------------------------------------------------
 
     def _follow(self, path: str, value: Any) -> None:
         if isinstance(value, (*_PLAIN, Tensor)) or id(value) in self._alive:
@@ -153,7 +153,7 @@ class Dependencies:
             self._follow_object(path, value)
 
     def _watch(self, path: str, value: Any, left_out: Collection[str] = ()) -> None:
-        """Remembers a container, and follows what is in it."""
+        """Stores a copy of a container, and follows its items."""
         if left_out:
             self._owners.append((path, value, _without(value, left_out), left_out))
             self.varying.extend((value, name) for name in left_out)
@@ -181,7 +181,7 @@ class Dependencies:
         self._watch(path, vars(value), [name for name in names if is_number(vars(value).get(name))])
 
     def _follow_class(self, kind: type) -> None:
-        """Remembers what a class and its parents define; those of libraries stay as they are."""
+        """Stores what a class and its parents define; library classes are assumed not to change."""
         for parent in kind.__mro__:
             if parent.__module__.partition(".")[0] in _LIBRARIES or parent in self._classes:
                 continue
@@ -195,13 +195,13 @@ class Dependencies:
                     self._follow(f"{parent.__name__}.{name}", function)
 
     def _follow_function(self, path: str, function: FunctionType) -> None:
-        """Follows what a function was given by the function around it, and the variables of its file that it reads."""
+        """Follows a function's closure and the global variables that it reads."""
         if (function.__module__ or "").partition(".")[0] in _LIBRARIES:
             return
         for cell in function.__closure__ or ():
             try:
                 self._follow(path, cell.cell_contents)
-            except ValueError:  # still empty
+            except ValueError:  # not assigned yet
                 continue
         for name in _names(function.__code__) & function.__globals__.keys():
             value = function.__globals__[name]
@@ -213,7 +213,7 @@ class Dependencies:
 
 
 class _Items:
-    """Values by where they are found."""
+    """Values with the locations where they are found."""
 
     def __init__(self) -> None:
         self.paths: list[str] = []
@@ -232,12 +232,12 @@ class _Items:
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a single number of Python's."""
+    """Whether it is a Python int or float."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _names(code: CodeType) -> set[str]:
-    """The names that code looks up beyond its own variables, with those of functions that are made in it."""
+    """Returns the non-local names that code looks up, including those of nested functions."""
     inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return set(chain(code.co_names, *inner))
 
@@ -257,7 +257,7 @@ def _join(path: str, key: Any) -> str:
 def _same(one: Any, other: Any) -> bool:
     try:
         return one is other or bool(one == other)
-    except Exception:  # as of tensors, or of objects of others
+    except Exception:  # such as tensors, or foreign objects
         return False
 
 

@@ -1,4 +1,4 @@
-"""What PyTorch calls in a step besides its operations, and the settings that these follow."""
+"""Hooks that PyTorch would call in a step, and the settings that its operations depend on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lightning_cgan.core.compat import (
 )
 from lightning_cgan.core.errors import FusionError
 
-# Bound here, since they are looked at in each step.
+# Looked up once here, since they are checked in each step.
 _HOOKS_OF_ALL_MODULES = hooks_of_all_modules()
 _count_function_modes, _count_dispatch_modes = mode_counters()
 
@@ -42,7 +42,7 @@ class Hooks:
         return of_modules or any(any(map(kind, weights)) for kind in HOOKS_OF_TENSORS)
 
     def refuse(self) -> None:
-        """Refuses hooks, and whatever else looks at each operation.
+        """Rejects hooks, and anything else that intercepts operations.
 
         Raises:
             FusionError: There is such a thing.
@@ -63,7 +63,7 @@ class Hooks:
 
 
 def settings(device: str) -> tuple[Any, ...]:
-    """The settings of PyTorch that decide which operations are recorded, and how they run."""
+    """Returns the settings of PyTorch that determine which operations are recorded, and how they run."""
     return (
         torch.is_autocast_enabled(device),
         torch.get_autocast_dtype(device),

@@ -1,4 +1,4 @@
-"""Recording a function of tensors as a graph, compiled or not, and on a GPU as one launch of all its kernels."""
+"""Record a function of tensors as a graph, optionally compiled or as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -26,39 +26,40 @@ def record(
     compiles: bool,
     cuda_graph: bool,
 ) -> Run:
-    """Records a function, which leaves no trace but the graph.
+    """Records a function without side effects.
 
     Args:
-        function: Of tensors alone.
-        inputs: What to record it with.
-        persistent: How many of them, from the first on, are always the same tensors, which the function may write to.
-        dependencies: What the function computes with besides.
-        compiles: Whether `torch.compile` fuses the graph.
+        function: Takes only tensors.
+        inputs: The tensors to record it with.
+        persistent: How many of them, from the first on, are the same tensors in every call; the function may write to
+            them.
+        dependencies: What else the function depends on.
+        compiles: Whether `torch.compile` compiles the graph.
         cuda_graph: Whether a GPU runs it as one CUDA graph.
 
     Raises:
-        FusionError: Python's part of the function changes something.
+        FusionError: The Python code of the function changes something.
     """
     devices = [inputs[0].device] if inputs[0].is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
         with _without_a_trace(dependencies):
-            graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies, since it is done as well
+            graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies: recording runs it
         with without_autocast(inputs[0].device.type):
             if compiles:
                 # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
                 graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
-                graph(*(tensor.clone() for tensor in inputs))  # compiles
+                graph(*(tensor.clone() for tensor in inputs))  # triggers compilation
             return _CudaGraph(graph, inputs, persistent) if cuda_graph and inputs[0].is_cuda else graph
 
 
 class _CudaGraph:
-    """A function of tensors as a CUDA graph: its kernels are launched together."""
+    """A function of tensors as a CUDA graph, whose kernels are launched together."""
 
     def __init__(self, run: Run, inputs: Sequence[Tensor], persistent: int) -> None:
         self.per_step = [tensor.clone() for tensor in inputs[persistent:]]
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):  # once on copies, for libraries to make their choices and `compile` to compile
+        with torch.cuda.stream(stream):  # warm-up on copies: libraries choose kernels, and `compile` compiles
             run(*(tensor.clone() for tensor in inputs))
         torch.cuda.current_stream().wait_stream(stream)
         self.graph = torch.cuda.CUDAGraph()
@@ -66,7 +67,7 @@ class _CudaGraph:
             self.results = run(*inputs[:persistent], *self.per_step)
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
-        """Runs it; the results are overwritten by the next call."""
+        """Runs the graph; the next call overwrites the results."""
         for place, tensor in zip(self.per_step, tensors[-len(self.per_step) :], strict=True):
             place.copy_(tensor)
         self.graph.replay()
@@ -74,13 +75,13 @@ class _CudaGraph:
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:
-    """Leaves out autocast, if there is any: the casts of a recorded graph are a part of it."""
+    """Disables autocast if it is enabled: the casts of a recorded graph are part of it."""
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
 @contextmanager
 def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Puts tensors in the place of numbers."""
+    """Replaces numbers by tensors temporarily."""
     numbers = [attributes[name] for attributes, name in varying]
     try:
         for (attributes, name), tensor in zip(varying, tensors, strict=True):
@@ -93,10 +94,10 @@ def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[
 
 @contextmanager
 def _without_a_trace(dependencies: Dependencies) -> Iterator[None]:
-    """Takes back what Python changes: a graph would not change it.
+    """Undoes changes made by Python code, which a graph would not repeat.
 
     Raises:
-        FusionError: There is something to take back.
+        FusionError: There was something to undo.
     """
     values, rng_state, numpy_rng_state = dependencies.loose_values(), random.getstate(), np.random.get_state()
     try:

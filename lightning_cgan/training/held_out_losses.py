@@ -1,4 +1,4 @@
-"""The losses on held-out images."""
+"""Adversarial losses on held-out images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def held_out_losses(
     labels: Tensor,
     rng: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Both losses on held-out images: zeros for a process that has no share of the last, short batch.
+    """Computes both losses on held-out images; zeros for a process without a share of the last, short batch.
 
     Args:
-        loss: What the networks minimise.
+        loss: The adversarial loss.
         networks: The generator and the discriminator.
-        input_sampler: Draws latents and labels.
+        input_sampler: Samples latents and labels.
         images: Real images, shape (N, C, H, W).
         labels: Their labels, shape (N,).
-        rng: Draws the numbers.
+        rng: The random number generator.
     """
     if not len(images):
         zero = torch.zeros((), device=images.device)

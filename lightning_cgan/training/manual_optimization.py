@@ -1,7 +1,4 @@
-"""What Lightning leaves to a module in manual optimization: optimizers and schedules, however they were configured.
-
-It looks at neither, and steps no scheduler.
-"""
+"""Duties that manual optimization leaves to the module: checking optimizers and schedulers, and stepping schedulers."""
 
 from __future__ import annotations
 
@@ -24,15 +21,15 @@ from lightning_cgan.training.schedules import NameOfScheduler, length_of_run
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.Module], names: Sequence[str]) -> None:
-    """Refuses optimizers that cannot move the networks in turn.
+    """Rejects optimizers that cannot update the networks in turn.
 
     Args:
-        optimizers: What the Trainer was given.
+        optimizers: The Trainer's optimizers.
         networks: The generator and the discriminator, by these names.
-        names: The options that give their optimizers.
+        names: The options that configure their optimizers.
 
     Raises:
-        UsageError: They are not two, the generator's first, or want more than gradients that are there.
+        UsageError: They are not two, the generator's first, or need more than one dense gradient.
     """
     if len(optimizers) != len(networks):
         raise UsageError(
@@ -59,7 +56,7 @@ def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.
 
 
 def check_scheduler(scheduler: Any, name: str) -> None:
-    """Refuses a scheduler that cannot be stepped without a score.
+    """Rejects a scheduler that cannot be stepped without a metric.
 
     Raises:
         UsageError: It is ReduceLROnPlateau.
@@ -72,7 +69,7 @@ def check_scheduler(scheduler: Any, name: str) -> None:
 
 
 def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Refuses schedules that would end before the run does, and be an error then.
+    """Rejects schedules that would end, with an error, before the run does.
 
     Raises:
         UsageError: A OneCycleLR has fewer steps than the run.
@@ -90,7 +87,7 @@ def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
 
 
 def _side_by_side(scheduler: Any) -> Iterator[Any]:
-    """A scheduler, or those that are stepped together as one."""
+    """Yields a scheduler, or those that are stepped together as one."""
     if isinstance(scheduler, ChainedScheduler):
         for part in getattr(scheduler, PARTS_OF_SCHEDULE):
             yield from _side_by_side(part)
@@ -99,19 +96,19 @@ def _side_by_side(scheduler: Any) -> Iterator[Any]:
 
 
 def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Steps the schedulers whose turn it is behind a step: by its number, or in the last one of an epoch.
+    """Steps the schedulers that are scheduled after this step: by its number, or in the last one of an epoch.
 
     Raises:
-        UsageError: One cannot be stepped any more.
+        UsageError: One cannot be stepped any further.
     """
     for config in trainer.lr_scheduler_configs:
         if config.interval == "step":
             is_due = trainer.global_step % config.frequency == 0
-        else:  # before anything is saved, so that it is in every checkpoint of the epoch's end
+        else:  # before saving, so that each checkpoint at the epoch's end includes it
             is_due = trainer.is_last_batch and (trainer.current_epoch + 1) % config.frequency == 0
         if is_due:
             try:
-                config.scheduler.step()  # type: ignore[call-arg] # none waits for a score
+                config.scheduler.step()  # type: ignore[call-arg] # none needs a metric
             except (ArithmeticError, TypeError, ValueError) as error:
                 reason = " ".join(str(error).split())
                 raise UsageError(
@@ -121,7 +118,7 @@ def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
 
 
 def warn_of_ended_schedules(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Tells of a run that goes on where its schedule has ended, at a rate of nothing."""
+    """Warns if a run resumes after the end of its schedule, with a learning rate of 0."""
     for config in trainer.lr_scheduler_configs:
         optimizer = config.scheduler.optimizer
         if trainer.global_step and all(float(group["lr"]) == 0 for group in optimizer.param_groups):
@@ -132,11 +129,11 @@ def warn_of_ended_schedules(trainer: Trainer, name: NameOfScheduler) -> None:
 
 
 def name_learning_rates(trainer: Trainer, roles: Sequence[str]) -> None:
-    """Lets Lightning's `LearningRateMonitor` say whose rates it logs, unless they have names of the user's.
+    """Makes Lightning's `LearningRateMonitor` log rates under the names of the networks, unless the user named them.
 
     Args:
-        trainer: With an optimizer for each role.
-        roles: Whose the optimizers are.
+        trainer: Has one optimizer per role.
+        roles: The networks, in the order of the optimizers.
     """
     names = {id(optimizer): f"lr-{role}" for optimizer, role in zip(trainer.optimizers, roles, strict=True)}
     for config in trainer.lr_scheduler_configs:
@@ -147,7 +144,7 @@ def name_learning_rates(trainer: Trainer, roles: Sequence[str]) -> None:
 
 
 def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[int, str]) -> None:
-    """Lightning calls these by the class of the optimizer, and has no option for it."""
+    """Renames rates that Lightning names by the class of the optimizer, without an option to change that."""
 
     def rename(optimizer: Optimizer, name: str, found: list[str]) -> list[str]:
         begins = f"lr-{type(optimizer).__name__}"
@@ -161,7 +158,7 @@ def _name_rates_without_schedule(monitor: LearningRateMonitor, names: Mapping[in
 
 
 def save_by_time(trainer: Trainer) -> None:
-    """Lets each `ModelCheckpoint(train_time_interval=…)` look at its clock, as in automatic optimization."""
+    """Lets each `ModelCheckpoint(train_time_interval=…)` check its clock, as in automatic optimization."""
     automatic = cast(LightningModule, SimpleNamespace(automatic_optimization=True))
     for callback in trainer.checkpoint_callbacks:
         if isinstance(callback, ModelCheckpoint) and saves_by_time(callback):

@@ -1,4 +1,4 @@
-"""What decides the last bits of a run beside its options: it chooses some of that by itself, by the machine."""
+"""Record what determines the last bits of a run besides its options, such as the number of CPU threads."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _EXPECTED = {"threads": [], "precision": "", "device": "", "graph": ""}
 
 
 def numerics_of(trainer: Trainer, graph: str) -> Numerics:
-    """What decides the last bits of a run, as plain values for its checkpoint; all processes must ask.
+    """Returns what determines the last bits of a run, as plain values for its checkpoint; all processes must call it.
 
     Args:
-        trainer: Runs it.
-        graph: What of a step is a graph, compiled or not.
+        trainer: The Trainer of the run.
+        graph: How steps are compiled; see `Compilation.in_use`.
     """
     device = trainer.strategy.root_device
     own = torch.tensor([torch.get_num_threads()], device=device)
@@ -30,17 +30,17 @@ def numerics_of(trainer: Trainer, graph: str) -> Numerics:
 
 
 def check_numerics(numerics: Any) -> None:
-    """Refuses what is none.
+    """Validates the entry of a checkpoint.
 
     Raises:
-        UsageError: A value is of another kind than the program would write.
+        UsageError: A value has a type that `numerics_of` does not return.
     """
     check_schema(_EXPECTED, numerics, "lightning_cgan.numerics")
     check_schema([1] * len(numerics["threads"]), numerics["threads"], "lightning_cgan.numerics.threads")
 
 
 def warn_of_differences(saved: Numerics, now: Numerics) -> None:
-    """Says in one line that the last bits of a resumed run will not be those of an uninterrupted one, and why."""
+    """Warns, with the reasons, that the last bits of a resumed run will differ from those of an uninterrupted one."""
     shown = [_shown(numerics) for numerics in (saved, now)]
     names = list(shown[0])
     if saved["device"] != now["device"] or now["device"] != "cpu" or len(saved["threads"]) != len(now["threads"]):

@@ -1,8 +1,8 @@
-"""How two networks move: two optimizers under every strategy and precision of Lightning.
+"""The updates of two networks by two optimizers, under each supported strategy and precision of Lightning.
 
-The order is always backward, average over processes, un-scale, clip, step, for one network after the other: with
-float16 the loss scale may change in each step, so gradients of both must never wait together. A step whose gradient is
-not finite is left out.
+The order is always backward, average over processes, unscale, clip, step, for one network after the other: with
+float16 the loss scale may change in each step, so gradients of both must never be pending together. A step whose
+gradient is not finite is skipped.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ from lightning_cgan.training.schedules import give_lengths
 
 
 class Optimization:
-    """The optimizers and schedules of a generator and a discriminator.
+    """The optimizers and schedulers of a generator and a discriminator.
 
-    Under DDP the gradients of the network that moves are averaged here, in one message, and DDP's own reducer is left
-    idle: it would look for the parameters of both networks in each backward pass, fail where one takes no part, and,
-    told to search for such, send the gradients of both every time.
+    Under DDP the gradients of the network being updated are averaged here, in one message, and DDP's own reducer is not
+    used: it would expect the parameters of both networks in each backward pass, fail where some are unused, and, if set
+    to find unused ones, send the gradients of both networks every time.
 
     Args:
-        module: Has the networks.
-        optimizer_factories: What builds the optimizer of each network.
-        scheduler_factories: What builds the learning-rate scheduler of each network, if it has one.
-        clip_norms: The largest norm of each network's gradient, if there is one.
-        has_own: Whether the module has a `configure_optimizers` of its user's.
+        module: Holds the networks.
+        optimizer_factories: Build the optimizer of each network.
+        scheduler_factories: Build the learning-rate scheduler of each network, if it has one.
+        clip_norms: The maximum norm of each network's gradient, if there is one.
+        has_own: Whether a user's subclass overrides `configure_optimizers`.
 
     Attributes:
-        skipped_steps: The number of updates of each network that were left out, because a gradient was not finite.
+        skipped_steps: The number of updates of each network skipped because a gradient was not finite.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Optimization:
     # ---- before the first step ---------------------------------------------------------------------------------------
 
     def configure(self) -> OptimizerLRScheduler:
-        """Builds an optimizer, and a scheduler if wanted, for the generator and for the discriminator.
+        """Builds an optimizer and, if configured, a scheduler for the generator and for the discriminator.
 
         Raises:
-            UsageError: A network has no weights, an optimizer or a scheduler refuses its options, or a scheduler waits
-                for a score, of which there is none in each step.
+            UsageError: A network has no weights, an optimizer or a scheduler rejects its options, or a scheduler cannot
+                be saved in checkpoints.
         """
         configured: list[dict[str, Any]] = []
         for role in ROLES:
@@ -103,21 +103,22 @@ class Optimization:
             if scheduler_factory is not None:
                 with _options_of(self.option(role, "scheduler")):
                     scheduler = scheduler_factory(optimizer)
-                    scheduler.state_dict()  # fails for functions that checkpoints cannot hold
+                    scheduler.state_dict()  # fails for functions that a checkpoint cannot store
                 configured[-1]["lr_scheduler"] = {"scheduler": scheduler, "interval": "step"}
         return cast(OptimizerLRScheduler, tuple(configured))
 
     def option(self, role: Role, part: Part) -> str:
-        """The option that gives a network's optimizer, or the scheduler of that; a user's own module may have none."""
+        """Names the option for a network's optimizer or scheduler; a user's own module may have none."""
         return f"configure_optimizers, {role}_{part}" if self.has_own else f"--model.{role}_{part}"
 
     def check(self) -> None:
-        """Looks at the optimizers and schedulers, of a user's own `configure_optimizers`, too, and names them.
+        """Validates the optimizers and schedulers, including those of a custom `configure_optimizers`, and names them.
 
         Schedules that follow the run get its length.
 
         Raises:
-            UsageError: They cannot move the two networks in turn, or follow a run without an end.
+            UsageError: They cannot update the two networks in turn, a scheduler needs a metric, or a schedule follows a
+                run without an end.
         """
         networks: dict[str, nn.Module] = {role: getattr(self.module, role) for role in ROLES}
         trainer = self.module.trainer
@@ -131,10 +132,10 @@ class Optimization:
         return self.option(ROLES[self.module.trainer.optimizers.index(optimizer)], "scheduler")
 
     def begin(self) -> None:
-        """Puts the counts where gradients are, so that nothing waits for a GPU, and compares schedules with the run.
+        """Moves the counts to the device of the gradients, to avoid waiting for a GPU, and checks schedules.
 
         Raises:
-            UsageError: A schedule ends before the run does, and would be an error then.
+            UsageError: A schedule would end, with an error, before the run does.
         """
         # A search for a batch size trains before `check`.
         give_lengths(self.module.trainer, self._option_of_schedule, only_missing=True)
@@ -145,15 +146,15 @@ class Optimization:
     # ---- one update --------------------------------------------------------------------------------------------------
 
     def zero_grad(self, role: Role) -> None:
-        """Forgets the gradients of a network."""
+        """Clears the gradients of a network."""
         self.optimizer_of(role).zero_grad()
 
     def optimizer_of(self, role: Role) -> LightningOptimizer:
-        """The optimizer of a network."""
+        """Returns the optimizer of a network."""
         return cast(list[LightningOptimizer], self.module.optimizers())[ROLES.index(role)]
 
     def step(self, role: Role) -> None:
-        """Makes one step of a network's optimizer with the gradients that are there."""
+        """Takes one step of a network's optimizer with its current gradients."""
         optimizer, trainer = self.optimizer_of(role), self.module.trainer
         if trainer.world_size > 1:
             # Still scaled: an overflow in one process must reach all before they decide whether to skip the step.
@@ -161,21 +162,21 @@ class Optimization:
         scale = self._loss_scale()
         skipped = leave_out_unless_finite(optimizer.optimizer) if scale is None else None
         if role == "generator":
-            optimizer.step()  # counted as the Trainer's step
+            optimizer.step()  # counted in the Trainer's `global_step`
         else:
-            # Through the precision plugin, as every step, but past Lightning's counter.
+            # Through the precision plugin, like every step, but not through Lightning's step counter.
             trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
         if skipped is None:
-            # The scaler backs off when it skips a step, and only then.
+            # The scaler lowers its scale when it skips a step, and only then.
             skipped = cast(Tensor, self._loss_scale()) < cast(Tensor, scale)
         else:
             take_back(optimizer.optimizer)
         self.skipped_steps[role] += skipped
 
     def clip(self, optimizer: Optimizer) -> None:
-        """Clips the gradient of the network that is about to move, by its true norm.
+        """Clips the gradient of the network that is about to be updated, by its unscaled norm.
 
-        Lightning's `clip_gradients` refuses fused optimizers, which un-scale float16 gradients within their step.
+        Lightning's `clip_gradients` rejects fused optimizers, which unscale float16 gradients within their step.
         """
         if not any(self.clip_norms.values()):
             return
@@ -189,7 +190,7 @@ class Optimization:
         nn.utils.clip_grad_norm_(_parameters(optimizer), clip_norm)
 
     def finish_step(self) -> None:
-        """Steps the learning-rate schedules, and makes what the networks measured the same in all processes."""
+        """Steps the learning-rate schedulers, and averages the networks' buffers over processes."""
         step_schedulers(self.module.trainer, self._option_of_schedule)
         if self.module.trainer.world_size > 1:
             for role in ROLES:
@@ -198,7 +199,7 @@ class Optimization:
     # ---- skipped steps -----------------------------------------------------------------------------------------------
 
     def tell_skipped(self) -> None:
-        """Tells how many updates were skipped."""
+        """Logs how many updates were skipped."""
         normal = "; a few are normal, while float16's loss scale is being found" if self.scaler() is not None else ""
         for role, skipped in self.skipped_steps.items():
             if skipped:
@@ -207,25 +208,25 @@ class Optimization:
                 )
 
     def skipped_scalars(self) -> dict[str, Tensor]:
-        """The counts of skipped updates as scalars to log, if there are any, and always with float16."""
+        """Returns the counts of skipped updates to log, if there are any, and always with float16."""
         counts = {f"{role}_skipped_steps": skipped.clone() for role, skipped in self.skipped_steps.items()}
         return counts if self.scaler() is not None or any(counts.values()) else {}
 
     def scaler(self) -> torch.amp.GradScaler | None:
-        """What scales float16 losses, if they are."""
+        """Returns the scaler of float16 losses, if there is one."""
         return getattr(self.module.trainer.precision_plugin, "scaler", None)
 
     def _loss_scale(self) -> Tensor | None:
-        """The scale of float16 losses, if there is one, on its device: `get_scale` would make a GPU wait."""
+        """Returns the scale of float16 losses, if there is one, on its device: `get_scale` would make a GPU wait."""
         scaler = self.scaler()
         return None if scaler is None else scaler.scale(torch.ones((), device=self.module.device))
 
 
 def prepare_strategy(strategy: Strategy) -> None:
-    """Refuses strategies that cut up the networks, and lets `sync_batchnorm` work on a CPU too.
+    """Rejects strategies that shard the networks, and makes `sync_batchnorm` work on a CPU too.
 
     Raises:
-        UsageError: The strategy is neither one for a single device nor DDP, or reduces gradients in its own way.
+        UsageError: The strategy is neither for a single device nor DDP, or has a custom gradient reduction.
     """
     if not isinstance(strategy, (SingleDeviceStrategy, DDPStrategy)):
         raise UsageError(
@@ -238,13 +239,13 @@ def prepare_strategy(strategy: Strategy) -> None:
             "averages gradients itself, so leave the hook out"
         )
     if isinstance(strategy, DDPStrategy):
-        leave_out_static_graph(strategy)  # advice for the reducer, which would be missed by Lightning
+        leave_out_static_graph(strategy)  # with it, Lightning would call the unused reducer
     if strategy.root_device.type == "cpu":
         replace_layer_sync(strategy, _SyncBatchNormOnCPU())
 
 
 class _SyncBatchNormOnCPU(LayerSync):
-    """Changes the class of every batch normalisation while a run lasts: PyTorch's own conversion is for GPUs alone."""
+    """Replaces the class of each batch normalisation during a run, since PyTorch's conversion supports only GPUs."""
 
     def __init__(self) -> None:
         self.classes: dict[nn.Module, type[nn.Module]] = {}
@@ -264,10 +265,10 @@ class _SyncBatchNormOnCPU(LayerSync):
 
 @contextmanager
 def _options_of(option: str) -> Iterator[None]:
-    """Makes one line of what PyTorch says of options that it refuses."""
+    """Turns PyTorch's errors about invalid options into one line."""
     try:
         yield
-    except UsageError as error:  # which begins with the name of an argument
+    except UsageError as error:  # its message starts with the name of an argument
         raise UsageError(f"{option}.{error}") from error
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -279,4 +280,4 @@ def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def _nothing() -> None:
-    """The closure of an optimizer step whose gradients are already there."""
+    """The closure of an optimizer step whose gradients have been computed."""

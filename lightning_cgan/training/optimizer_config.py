@@ -1,4 +1,4 @@
-"""What optimizers and schedulers have been configured with, as a checkpoint keeps it."""
+"""The configuration of optimizers and schedulers, as saved in a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch.optim import Optimizer
 from lightning_cgan.core.compat import PARTS_OF_SCHEDULE
 from lightning_cgan.core.errors import UsageError
 
-# The kinds of the entries of a `configuration`
+# The types of the entries of a `configuration`
 _FORM: dict[str, dict[str, type]] = {
     "optimizers": {"class": str, "defaults": Mapping, "groups": list},
     "schedulers": {"class": str, "optimizer": int, "state": Mapping},
 }
 
-_LINEAR = re.compile(r"\bPolynomialLR\b")  # a LinearDecay of another length or power, which are options
+_LINEAR = re.compile(r"\bPolynomialLR\b")  # a LinearDecay apart from its length and power, which are options
 
 Part = Literal["optimizer", "scheduler"]
 Name = Callable[[int, Part], str]
 
 
 def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> dict[str, Any]:
-    """What optimizers and schedulers have been configured with, in plain values and tensors.
+    """Describes optimizers and schedulers as configured, in plain values and tensors.
 
     Args:
         optimizers: The optimizers, before their first step.
-        configs: Their schedulers as Lightning keeps them, each with an `interval` and a `frequency`.
+        configs: Lightning's scheduler configs, each with an `interval` and a `frequency`.
     """
     numbers = {id(optimizer): number for number, optimizer in enumerate(optimizers)}
     return {
@@ -55,7 +55,7 @@ def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> di
 
 
 def check_configuration(saved: Any, name: str) -> None:
-    """Refuses what `configuration` would not have written of two optimizers.
+    """Checks that a checkpoint entry has the form that `configuration` writes for two optimizers.
 
     Raises:
         UsageError: It has another form.
@@ -77,7 +77,7 @@ def check_same_classes(before: Mapping[str, Any], now: Mapping[str, Any], name: 
     """Compares the classes of two `configuration`s.
 
     Raises:
-        UsageError: An optimizer, the number of its parameter groups, or a scheduler is another; the message names it.
+        UsageError: An optimizer, the number of its parameter groups, or a scheduler differs; the message names it.
     """
     for number, (old, new) in enumerate(zip(before["optimizers"], now["optimizers"], strict=True)):
         kinds = [f"{of['class']} of {len(of['groups'])} parameter groups" for of in (old, new)]
@@ -93,13 +93,13 @@ def _check_same(name: str, old: Sequence[str], new: Sequence[str]) -> None:
 
 
 def groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:
-    """The options of each parameter group, in copies."""
+    """Returns copies of the options of each parameter group."""
     groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
     return copy.deepcopy(groups)
 
 
 def _class_of(scheduler: Any) -> str:
-    """The name of a scheduler's class, and of those that it is made of."""
+    """Names the class of a scheduler, and those of its parts."""
     parts = ", ".join(map(_class_of, getattr(scheduler, PARTS_OF_SCHEDULE, ())))
     return f"{type(scheduler).__name__}({parts})" if parts else type(scheduler).__name__
 
@@ -111,7 +111,7 @@ def _pace(config: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A copy that a checkpoint can hold; of what is no plain value, the name of its class."""
+    """Returns a copy that a checkpoint can hold; a value that is not plain becomes the name of its class."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Tensor):

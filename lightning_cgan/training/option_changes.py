@@ -1,8 +1,8 @@
-"""What optimizers and schedules were configured with, and what of it a resumed run is given anew.
+"""Apply changed options of optimizers and schedulers to a resumed run.
 
-PyTorch restores the options of optimizers and schedulers together with their state, so that a new learning rate or a
-longer schedule would be lost without a word. Here what is configured anew wins where it differs from what the run had
-been configured with. Moments and the position in a schedule stay, and where nothing differs, nothing is touched.
+PyTorch restores the options of optimizers and schedulers together with their state, so a new learning rate or a
+longer schedule would silently be lost. Here an option wins that differs from what the run had been configured with.
+Moments and the position in a schedule are kept, and where nothing differs, nothing is changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lightning_cgan.core.compat import (
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.optimizer_config import Name, Part, configuration, groups_of, plain
 
-_DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are told
+_DERIVED = {"lr", "initial_lr", "min_lr", "base_lrs"}  # from the options that are reported
 _LONGEST = 10**9  # steps
 
 
@@ -38,7 +38,7 @@ class _Options:
 
     groups: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
-    defaults: dict[str, Any] = field(default_factory=dict)  # of the optimizer, before a scheduler has changed them
+    defaults: dict[str, Any] = field(default_factory=dict)  # the optimizer's, before a scheduler changes them
 
 
 def take_up(
@@ -48,18 +48,18 @@ def take_up(
     configs: Sequence[Any],
     name: Name,
 ) -> list[str]:
-    """Writes what is configured anew into the states of a checkpoint, before they are restored.
+    """Writes changed options into the states of a checkpoint, before they are restored.
 
     Args:
         checkpoint: With `optimizer_states` and `lr_schedulers`, whose entries are replaced.
-        before: The `configuration` of the run that wrote it. Older ones did not keep it: then an option is new if with
-            it the states would be others.
-        optimizers: The optimizers, before their first step; their options, and their schedulers, are left at any step.
+        before: The `configuration` of the run that wrote it. Older checkpoints lack it: then an option counts as
+            changed if it would lead to other states.
+        optimizers: The optimizers, before their first step; they and their schedulers may be left at any step.
         configs: Their schedulers.
-        name: The option that gives an optimizer, known by its number, or its scheduler.
+        name: Returns the option that configures the optimizer of a given number, or its scheduler.
 
     Returns:
-        What is new, option by option.
+        The changes, option by option.
 
     Raises:
         UsageError: A schedule ends before the step of the checkpoint.
@@ -89,8 +89,8 @@ def _resumed(
     was: _Options | None,
     names: Mapping[Part, str],
 ) -> tuple[_Options, list[str]]:
-    """The options with which an optimizer and its schedulers go on, and what is new about them."""
-    has_function = any(map(_has_function, schedulers))  # which no state tells
+    """Returns the options with which an optimizer and its schedulers resume, and the changes among them."""
+    has_function = any(map(_has_function, schedulers))  # which is not part of any state
     is_same = was is not None and _same(was.groups, fresh.groups) and _same(was.schedules, fresh.schedules)
     steps = [_position(state) for state in saved.schedules]
     if (is_same and not has_function) or (None in steps and (is_same or was is None)):
@@ -99,7 +99,7 @@ def _resumed(
     there = _Options(groups_of(optimizer), [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers])
     was = was or _explanation(saved, there, fresh)
     new = [_differing(*groups) for groups in zip(was.groups, fresh.groups, strict=True)]
-    scheduled = [  # what a schedule decides
+    scheduled = [  # options set by a schedule
         {"lr", *_differing(before, after), *(after.keys() - optimizer.defaults.keys())}
         for before, after in zip(fresh.groups, there.groups, strict=True)
     ]
@@ -117,7 +117,7 @@ def _resumed(
 
 
 def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -> None:
-    """Brings schedulers to their steps, one by one: not all have a formula for any step."""
+    """Steps schedulers to their positions one step at a time, since not all have a closed form."""
     if None in steps:
         raise UsageError(
             f"{name}: expected a schedule as the run had it, got another of a class that does not tell its step "
@@ -125,7 +125,7 @@ def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -
         )
     known = [step for step in steps if step is not None]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # there is no step of the optimizer in between
+        warnings.simplefilter("ignore")  # the optimizer is not stepped in between
         try:
             for step in range(max(known, default=0)):
                 for scheduler, last in zip(schedulers, known, strict=True):
@@ -140,7 +140,7 @@ def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -
 
 
 def _explanation(saved: _Options, there: _Options, fresh: _Options) -> _Options:
-    """What a run seems to have been configured with, where only its states are known."""
+    """Infers the configuration of a run from its states alone."""
 
     def explain(saved: Mapping[str, Any], there: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
         return {key: fresh[key] if _same(saved[key], there[key]) else saved[key] for key in fresh if key in saved}
@@ -152,7 +152,7 @@ def _explanation(saved: _Options, there: _Options, fresh: _Options) -> _Options:
 
 
 def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[str]:
-    """What differs, as far as can be told under the names that it was given by."""
+    """Describes the differences, where possible by the names of the options."""
     changes = list(_told(was.defaults, fresh.defaults, names["optimizer"]))
     for states in zip(was.schedules, fresh.schedules, strict=True):
         changes += _told(*states, names["scheduler"], _DERIVED)
@@ -161,7 +161,7 @@ def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[
         by_scheduler = groups[1].keys() - fresh.defaults.keys() if fresh.schedules else set()
         changes += _told(*groups, names["optimizer"], told | by_scheduler)
         changes += _told(*groups, names["scheduler"], told | (groups[1].keys() - by_scheduler))
-    if not changes:  # a rate that is a group's own, or the scheduler's
+    if not changes:  # a rate set for one group, or by the scheduler
         of_rate: tuple[Part, str] = ("scheduler", "initial_lr") if fresh.schedules else ("optimizer", "lr")
         for before, after in zip(was.groups, fresh.groups, strict=True):
             changes += _told(before, after, names[of_rate[0]], after.keys() - {of_rate[1]})
@@ -203,7 +203,7 @@ def _has_function(scheduler: Any) -> bool:
 
 
 def _position(state: Any) -> int | None:
-    """How often a scheduler has been stepped, as its state, or that of one of its parts, says."""
+    """Returns how often a scheduler has been stepped, from its state or that of one of its parts."""
     if not isinstance(state, Mapping):
         return None
     step = state.get("last_epoch")
@@ -214,7 +214,7 @@ def _position(state: Any) -> int | None:
 
 
 def _differing(was: Mapping[str, Any], now: Mapping[str, Any]) -> set[str]:
-    """The keys of what differs; what only one of two releases of PyTorch knows does not."""
+    """Returns the keys of differing values; keys that only one of two releases of PyTorch has are ignored."""
     return {
         key for key in was.keys() & now.keys() if key not in BOOKKEEPING_OF_SCHEDULES and not _same(was[key], now[key])
     }
@@ -225,7 +225,7 @@ def _same(was: Any, now: Any) -> bool:
         was, now = (value.tolist() if isinstance(value, Tensor) else value for value in (was, now))
         return _same(was, now)
     if isinstance(was, Mapping) and isinstance(now, Mapping):
-        is_data = not all(isinstance(key, str) for key in (*was, *now))  # as milestones
+        is_data = not all(isinstance(key, str) for key in (*was, *now))  # such as milestones
         return not _differing(was, now) and (not is_data or was.keys() == now.keys())
     if isinstance(was, (list, tuple)) and isinstance(now, (list, tuple)):
         return len(was) == len(now) and all(map(_same, was, now))

@@ -15,17 +15,17 @@ from torch.optim.lr_scheduler import PolynomialLR, SequentialLR
 from lightning_cgan.core.compat import MILESTONES, PARTS_OF_SCHEDULE, forget_loader
 from lightning_cgan.core.errors import UsageError, check_positive
 
-# From an optimizer to the name of the option that gives its scheduler
+# From an optimizer to the name of the option that configures its scheduler
 NameOfScheduler = Callable[[Optimizer], str]
 
 
 class LinearDecay(PolynomialLR):
     """Lowers the learning rate linearly, from that of the optimizer to zero at the end of the run.
 
-    A fit by a `ConditionalGAN` gives it its length: the steps of the run, from the Trainer's `max_steps` and
-    `max_epochs`, whichever ends the run first; its epochs, where it is stepped once in each; or, in a `SequentialLR`,
-    what its part has of them. So `--trainer.max_steps 1000` alone makes a shorter run of the same shape. The rates are
-    those of `torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters)`, to the last bit.
+    A fit by a `ConditionalGAN` sets its length: the steps of the run, from the Trainer's `max_steps` and `max_epochs`,
+    whichever ends the run first; the number of epochs, if it is stepped once per epoch; or, in a `SequentialLR`, the
+    part of either that it covers. So `--trainer.max_steps 1000` alone makes a shorter run of the same shape. The rates
+    equal those of `torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters)` to the last bit.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
@@ -40,13 +40,13 @@ class LinearDecay(PolynomialLR):
         0.0
 
     Args:
-        optimizer: Has the rate that the decay begins with.
+        optimizer: Sets the rate from which the decay starts.
         total_iters: The number of steps until zero, 1 or more; that of the run if not given.
-        last_epoch: The steps that have been made already, less one; -1 for a new schedule.
+        last_epoch: The number of steps already taken, minus one; -1 for a new schedule.
 
     Attributes:
         follows_run: Whether its length is that of the run.
-        total_iters: The number of steps until zero; 0 as long as that is not known.
+        total_iters: The number of steps until zero; 0 until it is known.
 
     Raises:
         UsageError: `total_iters` is 0 or negative; or, in a step, the length is not known yet.
@@ -58,13 +58,13 @@ class LinearDecay(PolynomialLR):
         super().__init__(optimizer, total_iters=total_iters or 0, last_epoch=last_epoch)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rates of the next step, one for each parameter group."""
-        if self.last_epoch > 0:  # the first rates are those of the optimizer, however long the run is
+        """Returns the learning rates of the next step, one for each parameter group."""
+        if self.last_epoch > 0:  # the initial rates are the optimizer's, whatever the length
             self._check_length()
         return super().get_lr()
 
     def _get_closed_form_lr(self) -> list[float | Tensor]:
-        self._check_length()  # a `SequentialLR` asks for these, where its part begins
+        self._check_length()  # called by `SequentialLR` at the start of a part
         return super()._get_closed_form_lr()
 
     def _check_length(self) -> None:
@@ -75,20 +75,20 @@ class LinearDecay(PolynomialLR):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The state, with the keys of PolynomialLR's, so that each can load that of the other."""
+        """Returns the state with the keys of PolynomialLR's, so that each can load that of the other."""
         return {key: value for key, value in super().state_dict().items() if key != "follows_run"}
 
 
 def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = False) -> None:
-    """Gives each `LinearDecay` that follows the run its length.
+    """Sets the length of each `LinearDecay` that follows the run.
 
     Args:
         trainer: Is about to fit, and has the schedulers.
-        name: Names the option that gives the scheduler of an optimizer.
-        only_missing: Whether those that have one keep it.
+        name: Names the option that configures the scheduler of an optimizer.
+        only_missing: Whether lengths that are already set are kept.
 
     Raises:
-        UsageError: Nobody knows when the run ends.
+        UsageError: The length of the run is unknown.
     """
     had_loader = trainer.train_dataloader is not None
     for config in trainer.lr_scheduler_configs:
@@ -101,27 +101,27 @@ def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = F
                 f"{name(config.scheduler.optimizer)}: expected a run with an end for LinearDecay, got "
                 f"{_endless(trainer)}; give --trainer.max_steps, or total_iters"
             )
-        # As many rates as there are steps: the last is not zero yet.
+        # One rate per step: that of the last step is not zero yet.
         _give_length(config.scheduler, math.ceil(length / config.frequency))
     if not had_loader and trainer.ckpt_path is not None:
-        # Lightning gives loaders their states from a checkpoint where it asks for them, and has not read it yet.
+        # Lightning restores the states of loaders when it sets them up, and has not read the checkpoint yet.
         forget_loader(trainer.fit_loop)
 
 
 def length_of_run(trainer: Trainer, interval: str) -> float:
-    """The number of steps or of epochs that the limits of a Trainer allow.
+    """Returns the number of steps or epochs that the limits of a Trainer allow.
 
     Args:
-        trainer: Is about to fit. Where epochs matter, it asks for its training loader.
+        trainer: Is about to fit. Where epochs matter, its training loader is set up.
         interval: `step` for steps, `epoch` for epochs.
 
     Returns:
-        The number; infinity where nobody knows it.
+        The number; infinity if it is unknown.
     """
     if trainer.train_dataloader is None and (trainer.max_epochs != -1 or interval == "epoch"):
-        trainer.fit_loop.setup_data()  # else Lightning does, and says so
+        trainer.fit_loop.setup_data()  # otherwise Lightning does, with a log line
     steps = trainer.estimated_stepping_batches
-    steps = steps if steps >= 0 else math.inf  # of a loader without length, without `max_steps`
+    steps = steps if steps >= 0 else math.inf  # for a loader without a length, without `max_steps`
     batches = trainer.num_training_batches
     if interval == "step":
         return steps
@@ -131,15 +131,15 @@ def length_of_run(trainer: Trainer, interval: str) -> float:
 
 
 def _steps_to_go(trainer: Trainer, interval: str) -> float:
-    """The length of what a fit has before it: a further one of the same Trainer begins its schedules anew."""
+    """Returns the length of the fit ahead: another fit of the same Trainer starts its schedules again."""
     if trainer.limit_train_batches == 0:
-        return 0  # a fit of no step
+        return 0  # a fit without steps
     begun = trainer.global_step if interval == "step" else trainer.current_epoch
     return length_of_run(trainer, interval) - (begun if trainer.ckpt_path is None else 0)
 
 
 def _decays(scheduler: Any) -> list[LinearDecay]:
-    """Those of a scheduler and of its parts that follow the run."""
+    """Returns each `LinearDecay` that follows the run, among a scheduler and its parts."""
     if isinstance(scheduler, LinearDecay):
         return [scheduler] if scheduler.follows_run else []
     return [decay for part in getattr(scheduler, PARTS_OF_SCHEDULE, ()) for decay in _decays(part)]
@@ -150,7 +150,7 @@ def _give_length(scheduler: Any, length: int) -> None:
         scheduler.total_iters = max(1, length)
     parts = getattr(scheduler, PARTS_OF_SCHEDULE, ())
     begins, ends = [0] * len(parts), [length] * len(parts)
-    if isinstance(scheduler, SequentialLR):  # one part after the other
+    if isinstance(scheduler, SequentialLR):  # its parts run one after the other
         begins[1:] = ends[:-1] = getattr(scheduler, MILESTONES)
     for part, begin, end in zip(parts, begins, ends, strict=True):
         _give_length(part, min(end, length) - begin)

@@ -1,4 +1,4 @@
-"""The number of CPU threads that suits two networks."""
+"""Choose the number of CPU threads for training two networks."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_cgan.networks.base import Discriminator, Generator, discriminate
 from lightning_cgan.networks.modes import in_evaluation_mode
 
-# From here on, all cores together are faster than one by more than any noise.
+# From this count on, using all cores is clearly faster than using one.
 _FLOPS_FOR_ALL_CORES = 1e9
 
 
 def flops_of_step(generator: Generator, discriminator: Discriminator, batch_size: int) -> float:
     """Counts the floating-point operations of a step with shared fakes and without penalties.
 
-    A backward pass costs two forward passes, one where only the image's gradient is wanted: the discriminator sees real
-    and generated images forwards and backwards, 2 · 3, and carries the gradient to the generator, 2; the generator is
-    passed once forwards and backwards, 3.
+    A backward pass costs as much as two forward passes, or one if only the gradient of the image is needed. The
+    discriminator processes real and generated images forward and backward (2 · 3), and passes the gradient to the
+    generator (2); the generator runs once forward and backward (3).
     """
     forward = {}
     weights = next(generator.parameters())
@@ -41,16 +41,16 @@ def fastest_threads(
 ) -> int:
     """Chooses the number of CPU threads for a run.
 
-    Networks with much to do take all cores. For small ones, of which a second thread may be the ruin when another
-    program wants its core, forward and backward passes of copies are timed with 1, 2, 4 … threads: a fraction of a
-    second.
+    Networks with enough work use all cores. For small ones, a second thread can slow a run down badly when another
+    program needs its core; so forward and backward passes of copies are timed with 1, 2, 4 … threads, which takes a
+    fraction of a second.
 
     Args:
-        generator: Makes the images.
-        discriminator: Judges them.
-        batch_size: The number of images in an update, in this process.
-        precision: As Lightning names it.
-        most: The cores that this process may use.
+        generator: Generates the images.
+        discriminator: Scores images as real or generated.
+        batch_size: The number of images per update, in this process.
+        precision: Lightning's name of the precision.
+        most: The number of cores that this process may use.
     """
     if most == 1 or flops_of_step(generator, discriminator, batch_size) >= _FLOPS_FOR_ALL_CORES:
         return most
@@ -68,7 +68,7 @@ def fastest_threads(
 
     before = torch.get_num_threads()
     seconds: dict[int, float] = {}
-    for _ in range(2):  # in turn, in case that another program comes or goes
+    for _ in range(2):  # twice, in case another program starts or ends meanwhile
         for threads in candidates:
             torch.set_num_threads(threads)
             exercise()
