@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,23 +18,9 @@ _copy_each_ = foreach("copy_")
 
 
 @torch.no_grad()
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replaces each gradient by its mean over all processes, in one all-reduce.
-
-    A missing gradient counts as zero; where all processes have none, none is set.
-    """
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in trained]
-    _average(gradients)
-    for parameter, gradient in zip(trained, gradients, strict=True):
-        if parameter.grad is None and gradient.any():
-            parameter.grad = gradient
-
-
-@torch.no_grad()
 def average_buffers(network: nn.Module) -> None:
     """Replaces buffers that depend on a process's own images, such as batch statistics, by their mean."""
-    _average([buffer for buffer in network.buffers() if buffer.is_floating_point()])
+    average_tensors([buffer for buffer in network.buffers() if buffer.is_floating_point()])
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -64,7 +50,9 @@ def agree(rows: int, fault: str, device: torch.device) -> list[int]:
     return cast(list[int], counts)
 
 
-def _average(tensors: Sequence[Tensor]) -> None:
+@torch.no_grad()
+def average_tensors(tensors: Sequence[Tensor]) -> None:
+    """Replaces tensors by their means over all processes, in one all-reduce."""
     if not tensors:
         return
     flat = torch.cat([tensor.flatten() for tensor in tensors])

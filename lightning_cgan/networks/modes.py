@@ -36,11 +36,13 @@ def _copied(value: Any, copies: dict[int, nn.Module]) -> Any:
     if isinstance(value, MethodType) and isinstance(value.__self__, nn.Module):
         return MethodType(value.__func__, _copied(value.__self__, copies))
     if type(value) in (list, tuple, set):
-        items = [_copied(item, copies) for item in value]
-        return value if all(new is old for new, old in zip(items, value, strict=True)) else type(value)(items)
+        given = list(value)  # another thread may append to it meanwhile
+        items = [_copied(item, copies) for item in given]
+        return value if all(new is old for new, old in zip(items, given, strict=True)) else type(value)(items)
     if isinstance(value, dict):
-        changed = {key: _copied(item, copies) for key, item in value.items()}
-        return value if all(changed[key] is value[key] for key in value) else changed
+        entries = dict(value)
+        changed = {key: _copied(item, copies) for key, item in entries.items()}
+        return value if all(changed[key] is entries[key] for key in entries) else changed
     return value
 
 

@@ -34,7 +34,7 @@ from lightning_cgan.training.ema import MovingAverage
 from lightning_cgan.training.numerics import Numerics, numerics_of, warn_of_differences
 from lightning_cgan.training.optimization import Optimization
 from lightning_cgan.training.optimizer_config import Part, check_configuration, check_same_classes, configuration
-from lightning_cgan.training.option_changes import take_up
+from lightning_cgan.training.option_changes import apply_changed_options
 from lightning_cgan.training.scalars import Scalars
 
 ModuleT = TypeVar("ModuleT", bound=LightningModule)
@@ -177,7 +177,7 @@ class Checkpointing:
             check_same_classes(before, self.configured, self._option_of_number)
         expected = [_state_after_a_step(optimizer) for optimizer in optimizers]
         check_form(checkpoint, expected, len(configs), others)
-        changes = take_up(checkpoint, before, optimizers, configs, self._option_of_number)
+        changes = apply_changed_options(checkpoint, before, optimizers, configs, self._option_of_number)
         check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
         for change in changes if checkpoint["global_step"] else ():  # 0 after a search for a batch size
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")

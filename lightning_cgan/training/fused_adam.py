@@ -87,7 +87,7 @@ class GraphAdam:
         self._values += [state, *(state[name] for name in _MOMENTS)]
         return {name: state[name] for name in _MOMENTS}
 
-    def take_up_numbers(self) -> None:
+    def sync_learning_rates(self) -> None:
         """Loads learning rates and other numbers, which a schedule or a callback may have changed."""
         for group, tensors, seen in zip(self.optimizer.param_groups, self._groups, self._seen, strict=True):
             for index, (name, number) in enumerate(zip(_NUMBERS, _numbers(group), strict=True)):

@@ -121,7 +121,7 @@ class FusedStep:
             FusionError: There is no graph for this step yet, and none can be recorded.
         """
         graphs_now = self._graphs_for_now()
-        graphs_now.take_up()
+        graphs_now.sync()
         key = _key(inputs, penalties)
         if key not in graphs_now.graphs:
             graphs_now = self._record(graphs_now, inputs, penalties)
@@ -163,7 +163,7 @@ class FusedStep:
                     raise
                 self._with_varying = False
                 graphs_now = self._cached[0] = _GuardedGraphs(self, False)
-                graphs_now.take_up()
+                graphs_now.sync()
                 graphs_now.record(inputs, penalties)
         except FusionError:
             raise
@@ -211,10 +211,10 @@ class _GuardedGraphs:
         is_adam = self.dependencies.hold()
         return "a group of an optimizer" if is_adam else self.dependencies.difference()
 
-    def take_up(self) -> None:
+    def sync(self) -> None:
         """Updates what enters the graphs: the numbers, and the addresses of the tensors."""
         for adam in self.adams:
-            adam.take_up_numbers()
+            adam.sync_learning_rates()
         for (attributes, name), number in zip(self.dependencies.varying, self.numbers, strict=True):
             value = attributes[name]
             if not is_number(value):

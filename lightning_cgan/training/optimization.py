@@ -28,10 +28,10 @@ from lightning_cgan.core.compat import (
     replace_layer_sync,
     takes_found_inf,
 )
-from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers, average_gradients
+from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.contract import ROLES, Role, TrainedModule
-from lightning_cgan.training.gradients import leave_out_unless_finite, take_back
+from lightning_cgan.training.gradients import average_gradients, skip_nonfinite_step
 from lightning_cgan.training.manual_optimization import (
     check_lengths,
     check_optimizers,
@@ -160,18 +160,20 @@ class Optimization:
             # Still scaled: an overflow in one process must reach all before they decide whether to skip the step.
             average_gradients(_parameters(optimizer.optimizer))
         scale = self._loss_scale()
-        skipped = leave_out_unless_finite(optimizer.optimizer) if scale is None else None
+        if scale is None:
+            with skip_nonfinite_step(optimizer.optimizer) as skipped:
+                self._move(role, optimizer)
+        else:  # the scaler lowers its scale when it skips a step, and only then
+            self._move(role, optimizer)
+            skipped = cast(Tensor, self._loss_scale()) < scale
+        self.skipped_steps[role] += skipped
+
+    def _move(self, role: Role, optimizer: LightningOptimizer) -> None:
         if role == "generator":
             optimizer.step()  # counted in the Trainer's `global_step`
         else:
             # Through the precision plugin, like every step, but not through Lightning's step counter.
-            trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
-        if skipped is None:
-            # The scaler lowers its scale when it skips a step, and only then.
-            skipped = cast(Tensor, self._loss_scale()) < cast(Tensor, scale)
-        else:
-            take_back(optimizer.optimizer)
-        self.skipped_steps[role] += skipped
+            self.module.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
 
     def clip(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to be updated, by its unscaled norm.

@@ -41,7 +41,7 @@ class _Options:
     defaults: dict[str, Any] = field(default_factory=dict)  # the optimizer's, before a scheduler changes them
 
 
-def take_up(
+def apply_changed_options(
     checkpoint: dict[str, Any],
     before: Mapping[str, Any] | None,
     optimizers: Sequence[Optimizer],

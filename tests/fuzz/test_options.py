@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LambdaLR, MultiStepLR, OneCycleLR
 from helpers.fuzzing import check_reader, fuzz
 from helpers.mutations import JUNK, TENSORS, spoilt_trees
 from lightning_cgan.training.optimizer_config import check_configuration, check_same_classes, configuration
-from lightning_cgan.training.option_changes import take_up
+from lightning_cgan.training.option_changes import apply_changed_options
 
 SCHEDULES = [
     partial(MultiStepLR, milestones=[1, 2]),
@@ -41,7 +41,9 @@ def test_configurations(data: st.DataObject) -> None:
     def go_on() -> None:
         check_configuration(before, "configured")
         check_same_classes(before, now, lambda number, part: part)
-        for line in take_up(copy.deepcopy(checkpoint), before, optimizers, configs, lambda number, part: part):
+        for line in apply_changed_options(
+            copy.deepcopy(checkpoint), before, optimizers, configs, lambda number, part: part
+        ):
             assert "\n" not in line
 
     check_reader(go_on)

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR, LinearLR, MultiStepLR, Polynomial
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.optimizer_config import check_configuration, check_same_classes, configuration
-from lightning_cgan.training.option_changes import take_up
+from lightning_cgan.training.option_changes import apply_changed_options
 
 Schedule = Callable[[Optimizer], Any]
 STEPS = 7
@@ -83,7 +83,7 @@ class Run:
     def resume(self, checkpoint: dict[str, Any], before: dict[str, Any] | None) -> list[str]:
         if before is not None:
             check_same_classes(before, self.configured, lambda number, part: part)
-        lines = take_up(checkpoint, before, [self.optimizer], self.configs, lambda number, part: part)
+        lines = apply_changed_options(checkpoint, before, [self.optimizer], self.configs, lambda number, part: part)
         self.optimizer.load_state_dict(checkpoint["optimizer_states"][0])
         for config, state in zip(self.configs, checkpoint["lr_schedulers"], strict=True):
             config.scheduler.load_state_dict(state)
