@@ -1,7 +1,8 @@
 """The Judge of a data set: shipped with the package, cached by an earlier run, or trained when needed.
 
 A Judge is a reference classifier, trained on the training split of its data set only. It is identified by the
-fingerprint of that split, so data sets that differ in one image, class or size have different Judges.
+fingerprint of that split, so data sets that differ in one image, class or size have different Judges. Its network is in
+`classifiers.py`, and what it measures in `scores.py`.
 """
 
 from __future__ import annotations

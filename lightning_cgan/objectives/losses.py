@@ -19,6 +19,9 @@ from lightning_cgan.core.serialization import ConfigMixin
 class AdversarialLoss(ConfigMixin, ABC):
     """Base class of adversarial losses: one scalar to minimise for each network.
 
+    A custom loss is a subclass. Nothing has to be registered: `--model.loss my_module.MyLoss` names it, and a checkpoint
+    finds it if its module has been imported.
+
     Example:
         >>> class Critic(AdversarialLoss):
         ...     def discriminator(self, real_logits, fake_logits):

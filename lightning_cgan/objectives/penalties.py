@@ -18,7 +18,7 @@ from lightning_cgan.objectives.inputs import UpdateInputs
 
 
 class GradientPenalty(ConfigMixin, ABC):
-    """Base class of penalties: a scalar added to the discriminator's loss.
+    """Base class of penalties: a scalar added to the discriminator's loss, in `Objectives.of_discriminator`.
 
     Example:
         >>> class Drift(GradientPenalty):
