@@ -105,7 +105,7 @@ class ShufflingLoader(OrderedLoader):
         self.epoch_size = len(labels) if self.classes is None else len(self.classes) * max(map(len, self.classes))
         if batch_size > self.epoch_size:
             raise UsageError(
-                f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for an "
+                f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for a "
                 f"step, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
             )
         self.images_to_shuffle = self.epoch_size

@@ -19,8 +19,8 @@ from lightning_cgan.core.serialization import ConfigMixin
 class AdversarialLoss(ConfigMixin, ABC):
     """Base class of adversarial losses: one scalar to minimise for each network.
 
-    A custom loss is a subclass. Nothing has to be registered: `--model.loss my_module.MyLoss` names it, and a checkpoint
-    finds it if its module has been imported.
+    A custom loss is a subclass. Nothing has to be registered: `--model.loss my_module.MyLoss` names it, and a
+    checkpoint finds it if its module has been imported.
 
     Example:
         >>> class Critic(AdversarialLoss):
