@@ -85,8 +85,9 @@ def test_table_of_options_is_complete() -> None:
     arguments = inspect.signature(lightning_cgan.ConditionalGAN.__init__).parameters
     options = arguments.keys() - {"self", "generator", "discriminator"}
     contracts = {"AdversarialLoss", "GradientPenalty", "Augmentation", "Generator", "Discriminator"}
-    rooms = [f"lightning_cgan.{room}" for room in ("losses", "penalties", "augmentations", "networks")]
-    classes = {name for room in rooms for name in lightning_cgan._HOMES[room]} - contracts
+    homes = [f"lightning_cgan.objectives.{home}" for home in ("losses", "penalties", "augmentations")]
+    homes.append("lightning_cgan.networks")
+    classes = {name for home in homes for name in lightning_cgan._HOMES[home]} - contracts
     classes -= {"AuxiliaryClassifier", "ConditionalDiscriminator"}  # the one is an option, the other a base
-    classes -= {"DiscriminatorOutput", "judge", "image_gradients"}  # for networks and penalties of one's own
+    classes -= {"DiscriminatorOutput", "discriminate", "image_gradients"}  # for networks and penalties of one's own
     assert [name for name in sorted(options | classes) if f"`{name}`" not in text] == []

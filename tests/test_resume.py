@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from helpers.commands import BEGINNINGS, Command, Forked, Typed
-from helpers.paths import DIGITS
+from helpers.paths import DIGITS, FIXED_DECAY
 from helpers.processes import script
 from helpers.run_files import last_of, rows_of
 from lightning_cgan import AtomicCheckpointIO
@@ -41,7 +41,7 @@ def _as_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("at", [19, 20, 23])  # before, at and after the end of an epoch, where scores are looked at
 def test_it_goes_on_in_its_folder(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "6", "--trainer.check_val_every_n_epoch", "1")
-    options += ("--data.image_size", "8", "--scores.images", "50")  # a judge is shipped for this size
+    options += (*FIXED_DECAY, "--data.image_size", "8", "--scores.images", "50")  # a judge is shipped for this size
     options += ("--model.discriminator.dropout", "0.3")  # draws from the global generator
     part = run("--trainer.max_steps", str(at), *options, "--name", "part")
     whole = run("--trainer.max_steps", "30", *options, "--name", "whole", "--threads", "2")

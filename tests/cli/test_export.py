@@ -56,7 +56,7 @@ def test_whatever_is_opened_makes_the_images_of_the_checkpoint(out: str, toleran
     torch.testing.assert_close(make(labels, latents), expected, atol=tolerance, rtol=0)
     assert metadata == ExportMetadata.of(module, tuple("0123456789"))
     main(["generate", OLD, "--labels", "7", "--count", "3", "--seed", "5", "--out", "sevens"])
-    made = bytes_from_signed(make(torch.tensor([7] * 3), metadata.draw(7, 3, LatentSampler(5))))
+    made = bytes_from_signed(make(torch.tensor([7] * 3), metadata.sample_latents(7, 3, LatentSampler(5))))
     for number, image in enumerate(made):
         saved = pil_to_tensor(Image.open(f"sevens/7/{number:05d}.png"))
         assert (saved.int() - image.int()).abs().max() <= 1

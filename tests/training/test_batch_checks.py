@@ -259,7 +259,7 @@ def test_a_short_last_batch_is_cut_to_what_can_be_used(options: dict[str, int]) 
         "batches: expected a multiple of 2 images in each process, got 5 in a short one, of which 4 are used; it will "
         "be so in each epoch, unless drop_last=True leaves short batches out"
     ]
-    assert module.ema.images_seen == expected.images_seen
+    assert module.ema.images_seen == expected.ema.images_seen
 
 
 def test_trimmed_batches_train_as_if_they_had_come_so() -> None:

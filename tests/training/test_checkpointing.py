@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import MultiStepLR, PolynomialLR
 from torch.utils.data import DataLoader
 
 from helpers.own_parts import OwnGAN, OwnGenerator
-from helpers.paths import DIGITS, OLD
+from helpers.paths import DIGITS, FIXED_DECAY, OLD
 from helpers.run_files import assert_same, fit_and_save, last_row
 from lightning_cgan import (
     R1,
@@ -103,6 +103,7 @@ def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("at", [1, 7, 20, 23])  # the first step, in and at the end of the first epoch, beyond
 def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform", "--data.image_size", "8")
+    options += FIXED_DECAY
     whole = run("--trainer.max_steps", "30", *options, "--name", "whole")
     part = run("--trainer.max_steps", str(at), *options, "--name", "part")
     checkpoint = str(part / "checkpoints" / "last.ckpt")
@@ -137,7 +138,7 @@ model:
 def test_resumed_run_with_every_part_ends_where_an_uninterrupted_one_ends(run: Run, tmp_path: Path) -> None:
     (tmp_path / "every.yaml").write_text(EVERY_PART)
     options = ("--config", "every.yaml", "--data.batch_size", "32", "--trainer.log_every_n_steps", "5")
-    options += ("--data.image_size", "8")
+    options += ("--data.image_size", "8", *FIXED_DECAY)
     whole = run("--trainer.max_steps", "10", *options, "--name", "whole")
     part = run("--trainer.max_steps", "7", *options, "--name", "part")
     checkpoint = str(part / "checkpoints" / "last.ckpt")
@@ -236,7 +237,7 @@ def test_another_optimizer_is_named(run: Run, fails: Callable[..., str]) -> None
     begins, ends = "error: --model.generator_", "; give the former, or begin another run"
     assert message == f"{begins}optimizer: expected Adam, as the run had it, got SGD{ends}"
     message = fails(*go_on, "--model.generator_scheduler", "null", "--model.discriminator_scheduler", "null")
-    assert message == f"{begins}scheduler: expected PolynomialLR, as the run had it, got none{ends}"
+    assert message == f"{begins}scheduler: expected LinearDecay, as the run had it, got none{ends}"
 
 
 def test_milestones_may_change() -> None:
