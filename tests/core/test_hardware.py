@@ -12,7 +12,8 @@ from lightning_cgan.core import hardware as machine
 
 def test_precision_is_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_it, precision in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr(machine, "_cpu_checks", lambda has_it=has_it: [lambda: False, lambda: has_it])
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False, raising=False)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_it=has_it: has_it, raising=False)
         assert machine.fastest_precision("cpu")[0] == precision
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it, **_: has_it)
         assert machine.fastest_precision("cuda")[0] == precision

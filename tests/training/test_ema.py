@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
+from helpers.paths import FIXED_DECAY
 from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DCGANGenerator, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.training.ema import ema_decay
@@ -102,6 +103,7 @@ def test_samples_are_made_with_the_average(tmp_path: Path) -> None:
 def test_checkpoints_max_steps_and_average_share_a_clock(run: Callable[..., Path]) -> None:
     """A resumed run goes on with the average, and every checkpoint holds that of its own step."""
     options = ("--model.ema_half_life", "500", "--data.batch_size", "32", "--model.discriminator_steps", "2")
+    options += FIXED_DECAY
     every_two = ("--checkpoints.every_n_train_steps", "2", "--checkpoints.save_top_k", "-1")
     whole = run(*options, *every_two, "--trainer.max_steps", "6")
 

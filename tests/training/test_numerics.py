@@ -13,14 +13,14 @@ import torch
 import yaml
 from lightning.pytorch import Trainer
 
-from helpers.paths import DIGITS
+from helpers.paths import DIGITS, FIXED_DECAY
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.cli import choices as choosing
 from lightning_cgan.training.numerics import warn_of_differences
 
 Run = Callable[..., Path]
 SMALL = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator", "--scores.images", "0")
-SMALL += ("--data.image_size", "8")
+SMALL += ("--data.image_size", "8", *FIXED_DECAY)
 
 
 @pytest.fixture(autouse=True)
