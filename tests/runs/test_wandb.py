@@ -21,6 +21,7 @@ def by_key(items: Any) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in keys}
 
 
+@pytest.mark.ci
 def test_offline_run_holds_scalars_images_and_config(
     run: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
