@@ -67,7 +67,7 @@ class TimedLoops(Callback):
             elif isinstance(callback, Checkpoints):
                 self.put_clock_on(callback, "_save_topk_checkpoint", "Checkpoints")
                 self.put_clock_on(callback, "_save_last_checkpoint", "last.ckpt")
-        self.put_clock_on(pl_module, "report_running_means", "report")
+        self.put_clock_on(pl_module.scalars, "report", "report")
         self.put_clock_on(trainer.fit_loop.epoch_loop.val_loop, "run", "validation")
 
     def put_clock_on(self, owner: Any, name: str, event: str) -> None:

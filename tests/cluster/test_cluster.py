@@ -101,7 +101,7 @@ def wait_for_end(cluster: Callable[..., str], job: str) -> str:
         seen = seen + 1 if re.search("JobState=(COMPLETED|FAILED|TIMEOUT|CANCELLED)", text) else 0
         return text if seen > 20 else None
 
-    return str(wait(account, 400))
+    return str(wait(account, 800))
 
 
 def _restarts(account: str) -> int:
