@@ -41,20 +41,7 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.getbasetemp() / "gradio"))
         patch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
-        _build_one_parser(patch)
         yield
-
-
-def _build_one_parser(patch: pytest.MonkeyPatch) -> None:
-    """Lets a command line build the parser of its own command: those of all four take longer than most tests."""
-    build, all_commands = CLI.__init__, CLI.subcommands()
-
-    def build_one(cli: CLI, args: Any = None) -> None:
-        if args and args[0] in all_commands:
-            cli.subcommands = lambda: {args[0]: all_commands[args[0]]}  # type: ignore[method-assign]
-        build(cli, args)
-
-    patch.setattr(CLI, "__init__", build_one)
 
 
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
