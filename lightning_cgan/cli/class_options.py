@@ -21,7 +21,7 @@ _KEYS = ("classes", "labels")
 _OPTION = re.compile(r"--(data[.](init_args[.])?classes|samples[.]labels|labels)[+]?")
 _NUMBER = re.compile("0|-?[1-9][0-9]*")  # unchanged when read as a number and written back
 _NULL = "tag:yaml.org,2002:null"
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def with_classes(args: list[str]) -> list[str]:
@@ -41,7 +41,7 @@ def with_classes(args: list[str]) -> list[str]:
 def _as_text(option: str, value: str) -> str:
     """The value of an option that lists classes, quoted for jsonargparse, which reads it as YAML."""
     try:
-        node = yaml.compose(value, _Loader)
+        node = yaml.compose(value, Loader)
     except (yaml.YAMLError, ValueError):
         return json.dumps([value]) if option.endswith("+") else value  # not YAML, so it is read as text
     if isinstance(node, yaml.SequenceNode) and (node.flow_style or "\n" in value):  # `- name` alone is a name
@@ -58,7 +58,7 @@ def _load(text: str) -> Any:
     """Reads YAML as jsonargparse does, but keeps class names as text."""
     if any(key in text for key in _KEYS):
         with suppress(yaml.YAMLError, ValueError):  # jsonargparse reports the error
-            text = _quoted(text, _plain_classes(yaml.compose(text, _Loader)))
+            text = _quoted(text, _plain_classes(yaml.compose(text, Loader)))
     return get_loader("yaml")(text)
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import yaml
 
+from lightning_cgan.cli.class_options import Loader
+
 OPTIONS = {"monitor": "alarms", "predictions.make_up": "predictions.top_up"}
 VALUES = {("model.compile", "alternation"): "step"}
 CONFIGS = {f"{name}_best": f"--config {name} --config with/longer" for name in ("mnist", "fashion_mnist")}
-
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def new_name(option: str) -> str | None:
@@ -30,7 +30,7 @@ def with_new_names(text: str) -> str:
     if not any(old.rpartition(".")[2] in text for old in (*OPTIONS, *(value for _, value in VALUES))):
         return text
     try:
-        changes = list(_changes(yaml.compose(text, _Loader), ""))
+        changes = list(_changes(yaml.compose(text, Loader), ""))
     except (yaml.YAMLError, ValueError):
         return text
     for node, new in sorted(changes, key=lambda change: -change[0].start_mark.index):

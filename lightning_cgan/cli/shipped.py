@@ -7,6 +7,7 @@ from pathlib import Path
 
 import yaml
 
+from lightning_cgan.cli.class_options import Loader
 from lightning_cgan.core.errors import UsageError
 
 _PACKAGE = Path(__file__).parent.parent
@@ -16,7 +17,6 @@ _CONFIGS = _PACKAGE / "configs" if (_PACKAGE / "configs").is_dir() else _PACKAGE
 SHIPPED = {file.relative_to(_CONFIGS).with_suffix("").as_posix(): file for file in _CONFIGS.rglob("*.yaml")}
 
 _OPTIONS = ("--config", "-c")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def with_shipped(args: Sequence[str]) -> list[str]:
@@ -44,7 +44,7 @@ def _pairs(args: Sequence[str]) -> Iterator[tuple[str, str, str]]:
 def is_config(file: Path) -> bool:
     """Whether a file contains a YAML mapping of options to values."""
     try:
-        return isinstance(yaml.load(file.read_text(encoding="utf-8"), _Loader), dict)
+        return isinstance(yaml.load(file.read_text(encoding="utf-8"), Loader), dict)
     except (yaml.YAMLError, ValueError, OSError):
         return False
 
@@ -56,7 +56,7 @@ def check_keys(file: Path) -> None:
         UsageError: An option is there twice.
     """
     try:
-        left = [(yaml.compose(file.read_text(encoding="utf-8"), _Loader), "")]
+        left = [(yaml.compose(file.read_text(encoding="utf-8"), Loader), "")]
     except (yaml.YAMLError, ValueError, OSError):
         return  # jsonargparse reports the error
     while left:
