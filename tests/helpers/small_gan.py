@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from helpers.pairs import mlp
 from helpers.quiet import quiet_trainer
-from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
+from lightning_cgan import ConditionalGAN, DigitsData, NonSaturating
 
 
 def gan(**options: Any) -> ConditionalGAN:
-    networks = {
-        "generator": MLPGenerator(10, 1, 8, latent_dim=4, hidden=(16,)),
-        "discriminator": MLPDiscriminator(10, 1, 8, hidden=(16,)),
-    }
+    networks = dict(zip(("generator", "discriminator"), mlp(), strict=True))
     return ConditionalGAN(**{"loss": NonSaturating(), **networks, **options})
 
 
