@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
-from lightning_cgan.core.compat import INSTANTIATOR_KEY
+from lightning_cgan.core.compat import INSTANTIATOR_KEY, load_plain
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
@@ -29,7 +29,7 @@ from lightning_cgan.objectives.losses import AdversarialLoss, AuxiliaryClassifie
 from lightning_cgan.objectives.objectives import Objectives, Penalties, check_classifier
 from lightning_cgan.objectives.penalties import GradientPenalty
 from lightning_cgan.training.batches import TrainingBatches
-from lightning_cgan.training.checkpointing import Checkpointing, build_from, read_checkpoint
+from lightning_cgan.training.checkpointing import Checkpointing, build_from
 from lightning_cgan.training.compilation import COMPILED, Compilation, Compiled
 from lightning_cgan.training.contract import ROLES, Role
 from lightning_cgan.training.data_position import KeepsDataPosition
@@ -165,10 +165,10 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.latent_sampler = LatentSampler()
         sizes = (generator.latent_dim, generator.num_classes)
         with_interpolation = any(penalty.needs_interpolation for penalty in self.penalties)
-        steps = (discriminator_steps, share_fakes)
-        self.input_sampler = InputSampler(*sizes, latents, fake_labels, augmentations or [], with_interpolation, *steps)
+        self.input_sampler = InputSampler(*sizes, latents, fake_labels, augmentations or [], with_interpolation)
         self.seed: int | None = None
         self.discriminator_steps = discriminator_steps
+        self.share_fakes = share_fakes
         self.accumulation: dict[Role, int] = {
             "generator": generator_accumulation,
             "discriminator": discriminator_accumulation,
@@ -205,13 +205,13 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         step = self.global_step
         # For dropout, and other random numbers inside networks.
         seed_global_rng(self.seed, NETWORKS, step, self.global_rank, device=self.device)
-        inputs = self.input_sampler.sample(images, labels, self.seed, step)
+        inputs = self.input_sampler.sample(images, labels, self.seed, step, self.discriminator_steps, self.share_fakes)
         penalties = self.objectives.active_penalties(step)
         if not self.compilation.run_step(inputs, penalties):  # the whole step as one graph, where possible
             fake = None
             for part in inputs.discriminator:
-                is_shared = inputs.shares_fakes and part is inputs.generator
-                fake = self.update_discriminator(part, penalties, keep_graph=is_shared and not self._accumulates())
+                keep_graph = part is inputs.generator and not self.accumulates
+                fake = self.update_discriminator(part, penalties, keep_graph)
             self.update_generator(inputs.generator, fake)
         self.optimization.finish_step()
         self.checkpointing.note_step()
@@ -261,9 +261,6 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         """Clips the gradient of the network that is about to be updated."""
         self.optimization.clip(optimizer)
 
-    def _accumulates(self) -> bool:
-        return set(self.accumulation.values()) != {1}
-
     # ---- before, around and after the steps of a fit -----------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
@@ -284,7 +281,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.input_sampler.set_rank(self.trainer.global_rank, self.trainer.world_size)
         prepare_strategy(self.trainer.strategy)
         if stage == "fit":
-            self.compilation.prepare(self)
+            self.compilation.prepare()
         data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
             check_agreement(role, getattr(self, role), "data", data)
@@ -403,7 +400,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         Raises:
             UsageError: See `Checkpointing.load`.
         """
-        self.checkpointing.load(checkpoint, self)
+        self.checkpointing.load(checkpoint)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Returns the weights and, in a spawned process, what it returns with them."""
@@ -442,7 +439,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         if hparams_file is not None:
             expected = "hparams_file: expected none, since the checkpoint says how its module is built"
             raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
-        return build_from(cls, read_checkpoint(checkpoint_path, map_location), strict, kwargs)
+        return build_from(cls, load_plain(checkpoint_path, map_location), strict, kwargs)
 
     def _save_config(self) -> None:
         """Saves what rebuilds this module as hyperparameters, in the format of Lightning's command line."""
@@ -466,6 +463,11 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     def is_fitting(self) -> bool:
         """Whether a Trainer is fitting this module now."""
         return self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether the batch of an update is split."""
+        return set(self.accumulation.values()) != {1}
 
     @property
     def reported(self) -> dict[str, float]:

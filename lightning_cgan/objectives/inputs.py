@@ -61,12 +61,15 @@ class StepInputs(NamedTuple):
     Attributes:
         discriminator: The inputs of each discriminator update.
         generator: The inputs of the generator update.
-        shares_fakes: Whether the generator update reuses the images of the last discriminator update.
     """
 
     discriminator: list[UpdateInputs]
     generator: UpdateInputs
-    shares_fakes: bool
+
+    @property
+    def shares_fakes(self) -> bool:
+        """Whether the generator update reuses the images of the last discriminator update."""
+        return self.generator is self.discriminator[-1]
 
 
 class InputSampler:
@@ -79,8 +82,6 @@ class InputSampler:
         fake_labels: The source of the labels of generated images; see `ConditionalGAN`.
         augmentations: Augmentations of real and generated images.
         with_interpolation: Whether a penalty needs random numbers.
-        discriminator_steps: The number of discriminator updates per step.
-        share_fakes: Whether the generator update reuses the images of the last discriminator update.
     """
 
     def __init__(
@@ -91,8 +92,6 @@ class InputSampler:
         fake_labels: LabelSource,
         augmentations: Sequence[Augmentation],
         with_interpolation: bool,
-        discriminator_steps: int = 1,
-        share_fakes: bool = True,
     ) -> None:
         self.latent_dim = latent_dim
         self.num_classes = num_classes
@@ -100,15 +99,15 @@ class InputSampler:
         self.fake_labels = fake_labels
         self.augmentations = augmentations
         self.with_interpolation = with_interpolation
-        self.discriminator_steps = discriminator_steps
-        self.share_fakes = share_fakes
         self.rank, self.world_size = 0, 1
 
     def set_rank(self, rank: int, world_size: int) -> None:
         """Sets the rank of this process and the number of processes."""
         self.rank, self.world_size = rank, world_size
 
-    def sample(self, images: Tensor, labels: Tensor, seed: int, step: int) -> StepInputs:
+    def sample(
+        self, images: Tensor, labels: Tensor, seed: int, step: int, discriminator_steps: int, share_fakes: bool
+    ) -> StepInputs:
         """Splits a batch into the parts of a step, and samples the random inputs of each.
 
         Args:
@@ -116,17 +115,17 @@ class InputSampler:
             labels: Their labels, shape (N,).
             seed: The seed of the run.
             step: The number of the step.
+            discriminator_steps: The number of discriminator updates in it.
+            share_fakes: Whether the generator update reuses the images of the last discriminator update.
         """
 
         def sample_part(part: tuple[Tensor, Tensor], number: int) -> UpdateInputs:
             return self.sample_update(rng_at(seed, TRAINING, step, number, device=images.device), *part)
 
-        count = self.discriminator_steps
-        parts = list(zip(images.chunk(count), labels.chunk(count), strict=True))
+        parts = list(zip(images.chunk(discriminator_steps), labels.chunk(discriminator_steps), strict=True))
         updates = [sample_part(part, number) for number, part in enumerate(parts)]
         # A separate rng address gives fresh latents, as if the batch had one more part.
-        last = updates[-1] if self.share_fakes else sample_part(parts[-1], count)
-        return StepInputs(updates, last, self.share_fakes)
+        return StepInputs(updates, updates[-1] if share_fakes else sample_part(parts[-1], discriminator_steps))
 
     def sample_update(self, rng: torch.Generator, real: Tensor, labels: Tensor) -> UpdateInputs:
         """Samples the random inputs that go with these real images, and augments the images."""

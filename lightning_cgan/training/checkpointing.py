@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from textwrap import shorten
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_cgan.core.building import build_module
-from lightning_cgan.core.compat import load_plain, spawns_processes
+from lightning_cgan.core.compat import spawns_processes
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import check_same_shapes
 from lightning_cgan.training.checkpoint_checks import (
@@ -114,12 +114,11 @@ class Checkpointing:
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 
-    def load(self, checkpoint: dict[str, Any], module: LightningModule) -> None:
+    def load(self, checkpoint: dict[str, Any]) -> None:
         """Restores the seed, counters and means of the run; Lightning loads the weights afterwards.
 
         Args:
             checkpoint: The content of the file.
-            module: The module that loads it.
 
         Raises:
             UsageError: The checkpoint has another kind of model, other networks, another version of the package's
@@ -131,6 +130,7 @@ class Checkpointing:
                 f"the checkpoint: expected format {_FORMAT}, got {state.get('format')}; use the version of "
                 "lightning_cgan that wrote it"
             )
+        module = cast(LightningModule, self.module)
         check_same_shapes(module, checkpoint["state_dict"], module.strict_loading)
         if not module.strict_loading:
             _begin_average(module, checkpoint["state_dict"])
@@ -217,17 +217,6 @@ class Checkpointing:
             return weights
         self._take_counts(weights[_BROUGHT])
         return {name: value for name, value in weights.items() if name != _BROUGHT}
-
-
-def read_checkpoint(path: Any, map_location: Any = None) -> Any:
-    """Reads a checkpoint without importing modules or calling functions that it names.
-
-    Args:
-        path: A file, a URL, or an open file.
-        map_location: Where to load its tensors; see `torch.load`. If not given, the device they were saved from, if
-            available.
-    """
-    return load_plain(path, map_location)
 
 
 def build_from(

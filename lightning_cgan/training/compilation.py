@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from operator import is_
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -55,20 +55,17 @@ class Compilation:
         self.fused_step: FusedStep | None = None
         self._looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and which class overrides a part of a step
 
-    def prepare(self, module: LightningModule) -> None:
+    def prepare(self) -> None:
         """Compiles the networks, if they are to be compiled separately.
-
-        Args:
-            module: The module that is trained.
 
         Raises:
             UsageError: There is no C++ compiler for a CPU.
         """
-        if _uncompile(module):
+        if _uncompile(cast(LightningModule, self.module)):
             self.mode = "networks" if self.mode == "none" else self.mode
             rank_zero_info(
-                f"{type(module).__name__} was compiled as a whole, which stops at each backward pass: it is run as "
-                f"with compile={self.mode!r} instead"
+                f"{type(self.module).__name__} was compiled as a whole, which stops at each backward pass: it is run "
+                f"as with compile={self.mode!r} instead"
             )
         if self.mode == "networks":
             if not self.has_compiler():
@@ -120,7 +117,7 @@ class Compilation:
         """Checks the reasons that may change between steps."""
         if any(self.optimization.clip_norms.values()):
             return "clip_norm looks at gradients before each step"
-        if set(self.module.accumulation.values()) != {1}:
+        if self.module.accumulates:
             return "an update is accumulated"
         for optimizer in self.module.trainer.optimizers:
             if reason := why_not_in_a_graph(optimizer):

@@ -24,7 +24,6 @@ class TrainedModule(Protocol):
         discriminator: Scores images as real or generated.
         objectives: The objectives of both networks.
         input_sampler: Samples the random inputs of a step.
-        accumulation: The number of parts into which the batch of each network's update is split.
         seed: Determines all random numbers of a run; set when it begins.
     """
 
@@ -32,8 +31,11 @@ class TrainedModule(Protocol):
     discriminator: Discriminator
     objectives: Objectives
     input_sampler: InputSampler
-    accumulation: dict[Role, int]
     seed: int | None
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether the batch of an update is split."""
 
     @property
     def trainer(self) -> Trainer:

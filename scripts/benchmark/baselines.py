@@ -51,7 +51,7 @@ def bare_loop(
         penalties = objectives.active_penalties(count)
         with autocast():
             if fused_step is not None:
-                fused_step.run(StepInputs([inputs], inputs, shares_fakes=True), penalties)
+                fused_step.run(StepInputs([inputs], inputs), penalties)
             else:
                 fake = generator(inputs.latents, inputs.fake_labels)
                 discriminator_optimizer.zero_grad()
