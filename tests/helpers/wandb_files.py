@@ -21,6 +21,8 @@ def records(folder: Path) -> Iterator[Any]:
             place += 32768 - place % 32768
             continue
         length, kind = int.from_bytes(data[place + 4 : place + 6], "little"), data[place + 6]
+        if place + 7 + length > len(data):  # is being written
+            return
         payload += data[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
@@ -31,13 +33,14 @@ def records(folder: Path) -> Iterator[Any]:
 
 
 def written_records(folder: Path) -> list[Any]:
-    """The records of a run that has ended; the service of Weights & Biases may write for a while."""
+    """The records of a run that has ended, once all are there: the service of W&B writes for a while after the end."""
     import wandb
 
     wandb.finish()
-    everything, deadline = list(records(folder)), time.monotonic() + 60
-    while not any(record.HasField("run") for record in everything):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    deadline = time.monotonic() + 60
+    while True:
         everything = list(records(folder))
-    return everything
+        if everything and everything[-1].HasField("exit"):  # the last record of all
+            return everything
+        assert time.monotonic() < deadline, [record.WhichOneof("record_type") for record in everything]
+        time.sleep(0.5)
