@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from helpers.commands import BEGINNINGS, Command, Forked, Typed
+from helpers.marks import ci_but_for
 from helpers.paths import DIGITS, FIXED_DECAY
 from helpers.processes import script
 from helpers.run_files import last_of, rows_of
@@ -38,7 +39,9 @@ def _as_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-@pytest.mark.parametrize("at", [19, 20, 23])  # before, at and after the end of an epoch, where scores are looked at
+@pytest.mark.parametrize(
+    "at", ci_but_for([19, 20, 23], 20)
+)  # before, at and after the end of an epoch, where scores are looked at
 def test_it_goes_on_in_its_folder(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "6", "--trainer.check_val_every_n_epoch", "1")
     options += (*FIXED_DECAY, "--data.image_size", "8", "--scores.images", "50")  # a judge is shipped for this size

@@ -159,6 +159,7 @@ def test_networks_of_the_same_weights_are_told_apart(common: list[str]) -> None:
         trainer(PredictionWriter("made")).predict(module, data)
 
 
+@pytest.mark.ci
 def test_images_of_two_kinds_do_not_mix(common: list[str], fails: Fails) -> None:
     Path("photos").mkdir()
     Path("photos/a.png").touch()

@@ -68,6 +68,7 @@ def distance_by_hand(checkpoint: Path, labels: torch.Tensor) -> float:
         return frechet_distance(judge.features(pixels), extract_features(judge, validation).features)
 
 
+@pytest.mark.ci
 def test_scores_can_be_left_out_and_change_nothing(run: Run) -> None:
     weights = []
     for images in ("0", "50"):
@@ -81,6 +82,7 @@ def test_scores_can_be_left_out_and_change_nothing(run: Run) -> None:
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
 
 
+@pytest.mark.ci
 def test_run_goes_on_from_its_best_state(run: Run) -> None:
     whole = run(*SMALL, *FIXED_DECAY, "--trainer.max_steps", "60")
     part = run(*SMALL, *FIXED_DECAY, "--trainer.max_steps", "40")

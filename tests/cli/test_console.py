@@ -63,6 +63,7 @@ def test_a_first_run_says_nothing_that_is_of_no_use(
         assert re.fullmatch(expected, line.strip())
 
 
+@pytest.mark.ci
 def test_two_runs_of_a_process_have_runs_of_their_own_at_weights_and_biases(monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")

@@ -33,13 +33,14 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
-    """The environment of a shell whose `python` is this one; a callback there makes steps slow."""
+    """The environment of a shell whose `python` is this one; a callback makes steps slow until a file `hurry` is there."""
     (tmp_path / "slow.py").write_text(
         "import time\n"
+        "from pathlib import Path\n"
         "from lightning.pytorch import Callback\n\n\n"
         "class Slow(Callback):\n"
         "    def on_train_batch_end(self, *arguments):\n"
-        "        time.sleep(0.2)\n"
+        f"        time.sleep(0 if Path({str(tmp_path / 'hurry')!r}).exists() else 0.5)\n"
     )
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(tmp_path)}
@@ -86,8 +87,11 @@ def submit(cluster: Callable[..., str], name: str, limit: str, *options: str) ->
     return cluster(*job, str(ROOT / "scripts" / "slurm.sbatch"), *OPTIONS, "--name", name, *options)
 
 
-def wait_for_end(cluster: Callable[..., str], job: str) -> str:
-    """Waits until a job has ended, with a short pause before it begins again, and returns SLURM's account of it."""
+def wait_for_end(cluster: Callable[..., str], job: str, until: Callable[[], bool] = lambda: False) -> str:
+    """Waits until a job has ended, or `until` is true, and returns SLURM's account of the job.
+
+    A job that was requeued begins again after seconds, where SLURM would wait for minutes.
+    """
     hurried: set[int] = set()
     seen = 0  # a job that is being put back into the queue looks for a moment as if it had ended
 
@@ -99,7 +103,7 @@ def wait_for_end(cluster: Callable[..., str], job: str) -> str:
             # Not at once: SLURM refuses the credential of a job that begins in the second in which it was stopped.
             cluster("scontrol", "update", f"job={job}", "StartTime=now+5")
         seen = seen + 1 if re.search("JobState=(COMPLETED|FAILED|TIMEOUT|CANCELLED)", text) else 0
-        return text if seen > 20 else None
+        return text if seen > 20 or until() else None
 
     return str(wait(account, 800))
 
@@ -111,9 +115,12 @@ def _restarts(account: str) -> int:
 def test_slurm_job_is_preempted_and_meets_its_time_limit(tmp_path: Path, cluster: Callable[..., str]) -> None:
     whole = submit(cluster, "whole", "10")
     assert "JobState=COMPLETED" in wait_for_end(cluster, whole), Path("whole.txt").read_text()
-    job = submit(cluster, "disturbed", "2", *SLOWLY)  # a minute is not enough
+    job = submit(cluster, "disturbed", "2", *SLOWLY)
     wait(lambda: list(tmp_path.glob("runs/disturbed/*/checkpoints/last.ckpt")))
     cluster("scontrol", "requeue", job)
+    account = wait_for_end(cluster, job, until=lambda: "exit code 138" in Path("disturbed.txt").read_text())
+    assert "JobState=COMPLETED" not in account, "a minute is not enough"
+    (tmp_path / "hurry").touch()
     account = wait_for_end(cluster, job)
     said = Path("disturbed.txt").read_text()
     assert "JobState=COMPLETED" in account, said
@@ -138,6 +145,7 @@ def test_torchrun_restarts_when_a_process_dies(tmp_path: Path, environment: dict
             [*script, "--name", "disturbed", *SLOWLY], env=environment, stdout=out, stderr=subprocess.STDOUT
         )
     wait(lambda: list(tmp_path.glob("runs/disturbed/*/checkpoints/last.ckpt")))
+    (tmp_path / "hurry").touch()
     workers = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
     assert len(workers) == 2
     os.kill(int(workers[1]), signal.SIGKILL)

@@ -142,6 +142,7 @@ def test_class_logits_are_not_penalised(batch: tuple[Tensor, ...]) -> None:
         assert torch.equal(penalized(penalty, naming, *batch, numbers), penalized(penalty, plain, *batch, numbers))
 
 
+@pytest.mark.ci
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_discriminator_is_penalised_alike(batch: tuple[Tensor, ...]) -> None:
     eager = Smooth()

@@ -55,6 +55,7 @@ def test_tensorboard_has_scalars_scores_and_images(run: Run) -> None:
         assert shown.tobytes() == Image.open(folder / "samples" / f"{image.step:08d}.png").tobytes()
 
 
+@pytest.mark.ci
 def test_tensorboard_goes_on_where_the_run_does(run: Run) -> None:
     folder = run(*SHORT, "--tensorboard", "true")
     assert folder == run(*SHORT[2:], "--trainer.max_steps", "8", "--tensorboard", "true", "--ckpt_path", "last")

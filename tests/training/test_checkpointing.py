@@ -16,6 +16,7 @@ from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import MultiStepLR, PolynomialLR
 from torch.utils.data import DataLoader
 
+from helpers.marks import ci_but_for
 from helpers.own_parts import OwnGAN, OwnGenerator
 from helpers.paths import DIGITS, FIXED_DECAY, OLD
 from helpers.run_files import assert_same, fit_and_save, last_row
@@ -100,7 +101,9 @@ def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
     assert isinstance(again.configure_optimizers()[0]["optimizer"], SGD)  # type: ignore[index,call-overload]
 
 
-@pytest.mark.parametrize("at", [1, 7, 20, 23])  # the first step, in and at the end of the first epoch, beyond
+@pytest.mark.parametrize(
+    "at", ci_but_for([1, 7, 20, 23], 20, 23)
+)  # the first step, in and at the end of the first epoch, beyond
 def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform", "--data.image_size", "8")
     options += FIXED_DECAY
@@ -135,6 +138,7 @@ model:
 """
 
 
+@pytest.mark.ci
 def test_resumed_run_with_every_part_ends_where_an_uninterrupted_one_ends(run: Run, tmp_path: Path) -> None:
     (tmp_path / "every.yaml").write_text(EVERY_PART)
     options = ("--config", "every.yaml", "--data.batch_size", "32", "--trainer.log_every_n_steps", "5")

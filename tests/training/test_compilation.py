@@ -122,6 +122,7 @@ def test_compiled_steps_train_alike() -> None:
     assert largest_difference(compiled, train(built(mlp))) < 1e-5  # float32, and Adam at the start
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("no_compiler")
 def test_the_state_of_the_optimizers_goes_on_either_way(tmp_path: Path) -> None:
     """Half of a run as graphs, half not, from a checkpoint."""

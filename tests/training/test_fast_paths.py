@@ -104,6 +104,7 @@ def test_running_means_are_means() -> None:
     assert (popped["loss"], popped["logits"]) == (2.0, -3.0)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("compile", ["none", "step"])
 def test_memory_stays_flat(monkeypatch: pytest.MonkeyPatch, compile: str) -> None:
     monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
