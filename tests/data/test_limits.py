@@ -147,6 +147,7 @@ def test_a_batch_size_is_found_and_nothing_else_changes(options: dict[str, Any])
         assert torch.equal(value, after[name]) if isinstance(value, Tensor) else value == after[name], name
 
 
+@pytest.mark.ci
 def test_a_search_that_ends_early_and_one_by_halves() -> None:
     data = DigitsData()
     found = Tuner(quiet_trainer(-1, max_epochs=1)).scale_batch_size(

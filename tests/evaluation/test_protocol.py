@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from helpers.labelled import opened
+from helpers.marks import ci_but_for
 from lightning_cgan import ConditionalGAN, DigitsData, FashionMNISTData, ImageFolderData, MNISTData, UsageError
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import save_png
@@ -147,6 +148,7 @@ def test_quick_scores_are_means_over_draws() -> None:
     assert alone == {**of_each[0], "deviations": dict.fromkeys(found["deviations"])}
 
 
+@pytest.mark.ci
 def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) -> None:
     folder = run("--trainer.max_steps", "20", "--data.image_size", "8")
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -196,7 +198,7 @@ def test_report_lies_beside_its_checkpoint(run: Run, tmp_path: Path, monkeypatch
 
 
 @pytest.mark.usefixtures("_quick_judge")
-@pytest.mark.parametrize("cls", [DigitsData, MNISTData, FashionMNISTData])
+@pytest.mark.parametrize("cls", ci_but_for([DigitsData, MNISTData, FashionMNISTData], DigitsData))
 def test_the_test_split_is_not_touched_before_test(
     run: Run, monkeypatch: pytest.MonkeyPatch, mnist_folder: str, cls: type[DigitsData]
 ) -> None:

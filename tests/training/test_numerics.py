@@ -91,6 +91,7 @@ OTHERS = [
 ]
 
 
+@pytest.mark.ci
 def test_who_says_otherwise_is_told(
     run: Run,
     machine: Callable[[int, str], None],
