@@ -28,7 +28,7 @@ _LARGEST, _DEEPEST = 100_000, 50
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _SCALARS = (bool, int, float, str)
-_DAMAGED = "take another file, or write this one anew"
+_REMEDY = "use another file, or write this one again"
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,13 @@ class _Location:
     def inner(self, name: object) -> _Location:
         return _Location(self.file, (*self.names, _shown(name, 40)))
 
-    def refusal(self, expected: str, got: str, remedy: str = _DAMAGED) -> UsageError:
+    def refusal(self, expected: str, got: str, remedy: str = _REMEDY) -> UsageError:
         at = f" for {'.'.join(self.names)}" if self.names else ""
         return UsageError(f"{self.file}: expected {expected}{at}, got {got}; {remedy}")
 
 
 def build(description: Any, kind: type[T], file: str) -> T:
-    """Builds one object.
-
-    Args:
-        description: The untrusted content of a file.
-        kind: The class of the object, or a base class.
-        file: The file, as named in messages.
+    """Builds an object of a class `kind` from a description, the untrusted content of a file that messages name.
 
     Raises:
         UsageError: The description is not of such an object, or the object must not or cannot be built.
@@ -64,20 +59,16 @@ def build(description: Any, kind: type[T], file: str) -> T:
 
 
 def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: str) -> T:
-    """Builds a module from its arguments.
+    """Builds a module from arguments described in a file, by name, except those that are given.
 
-    Args:
-        cls: The class of the module.
-        described: The arguments from the file, by name. Arguments that the class does not take are skipped.
-        given: Existing arguments, which take precedence.
-        file: The file, as named in messages.
+    Described arguments that the class does not take are skipped.
 
     Raises:
         UsageError: An argument cannot be built, or the module cannot be built from them.
     """
     location = _Location(file)
-    if not isinstance(described, Mapping) or not all(isinstance(name, str) for name in described):
-        raise location.refusal("the arguments of a module by their names", _shown(described))
+    if not _are_arguments(described):
+        raise location.refusal("the arguments of a module by name", _shown(described))
     hints, takes_others = _parameters(cls)
     arguments = dict(given)
     for name, value in described.items():
@@ -197,9 +188,9 @@ def _shown(value: Any, limit: int = 80) -> str:
 
 def _build(description: Mapping[str, Any], options: Sequence[Any], location: _Location) -> Any:
     path, given = description["class_path"], description.get("init_args", {})
-    are_names = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
-    if not isinstance(path, str) or not are_names or not description.keys() <= {"class_path", "init_args"}:
-        raise location.refusal("class_path with init_args alone", ", ".join(_shown(key, 40) for key in description))
+    if not isinstance(path, str) or not _are_arguments(given) or not description.keys() <= {"class_path", "init_args"}:
+        got = ", ".join(_shown(key, 40) for key in description)
+        raise location.refusal("a name as class_path, a mapping as init_args and nothing else", got)
     cls = find_class(path, location.file)
     ways = [_way(cls, option, "init_args" in description) for option in options]
     way = next((way for way in ways if way is not None), None)
@@ -209,6 +200,10 @@ def _build(description: Mapping[str, Any], options: Sequence[Any], location: _Lo
     if way == "instance":
         return _call(cls, arguments, location)
     return functools.partial(cls, **arguments) if "init_args" in description else cls
+
+
+def _are_arguments(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
 
 
 def _way(cls: type, option: Any, has_arguments: bool) -> str | None:
@@ -269,9 +264,9 @@ def _parameters(cls: type) -> tuple[dict[str, Any], bool]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 hint = known.get(parameter.name, Any)
                 hints.setdefault(parameter.name, hint if parameter.default is not None else Union[hint, None])  # noqa: UP007 - not every hint knows `|`
-        hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        takes_others = hands_on if takes_others is None else takes_others
-        if not hands_on:
+        forwards = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        takes_others = forwards if takes_others is None else takes_others
+        if not forwards:
             break
     return hints, bool(takes_others)
 
@@ -283,4 +278,4 @@ def _call(cls: type[T], arguments: Mapping[str, Any], location: _Location) -> T:
         raise UsageError(f"{location.file}: {error}") from error
     except Exception as error:  # unexpected values can raise any exception
         reason = f"{type(error).__name__}: {_shown(' '.join(str(error).split()), 200)}"
-        raise location.refusal(f"what a {cls.__name__} can be built from", f"other values ({reason})") from error
+        raise location.refusal(f"valid arguments of {cls.__name__}", f"others ({reason})") from error

@@ -29,18 +29,13 @@ def cache_folder() -> Path:
 
 
 def write_to_cache(file: Path, content: bytes) -> None:
-    """Writes a file to the cache atomically; if that fails, it only warns.
-
-    Args:
-        file: The file, in `cache_folder()`.
-        content: The content of the file.
-    """
+    """Writes a file in `cache_folder()` atomically; if that fails, it only warns."""
     try:
         write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
     except OSError as error:
         warnings.warn(
-            f"{file} was not written: {error}. What it would keep is made anew next time; set LIGHTNING_CGAN_CACHE to "
-            "a folder that can be written to",
+            f"{file} was not written: {error}. Its content is computed again next time; set LIGHTNING_CGAN_CACHE to a "
+            "folder that can be written to",
             stacklevel=2,
         )
 
@@ -53,7 +48,7 @@ def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool 
 
     Args:
         file: The file; its folder is created.
-        write: Writes to the path that it is given.
+        write: Writes to a given path.
         keep_backup: Whether to keep the previous content, as `backup_path(file)`.
         sync: Whether the file must survive a power failure; omit this for many small files.
 
@@ -61,13 +56,13 @@ def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool 
         OSError: The disk is full, or the folder cannot be written to. The file is unchanged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _beside(file)
+    unfinished = _temporary(file)
     try:
         write(unfinished)
         if sync:
             _sync(unfinished)
         if keep_backup and file.exists():
-            _keep(file)
+            _back_up(file)
         unfinished.replace(file)
         if sync:
             _sync(file.parent)
@@ -77,16 +72,12 @@ def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool 
 
 
 def write_atomic_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Writes a folder under a temporary name next to its place, and renames it once it is complete.
-
-    Args:
-        folder: The folder; its previous content is then removed.
-        write: Writes into the folder that it is given.
+    """Writes a folder under a temporary name, and renames it once it is complete; previous content is then removed.
 
     Raises:
-        OSError: The disk is full, or the place cannot be written to. The folder is unchanged.
+        OSError: The disk is full, or the parent folder cannot be written to. The folder is unchanged.
     """
-    unfinished, old = _beside(folder), _beside(backup_path(folder))
+    unfinished, old = _temporary(folder), _temporary(backup_path(folder))
     unfinished.mkdir(parents=True)
     try:
         write(unfinished)
@@ -114,19 +105,19 @@ def remove_unfinished(folder: Path) -> None:
             leftover.unlink()
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     """A unique temporary name in the same folder: processes in two containers may share it and have the same id."""
     return path.with_name(f".{secrets.token_hex(4)}-{path.name}{_UNFINISHED}")
 
 
-def _keep(file: Path) -> None:
-    spare = _beside(backup_path(file))
+def _back_up(file: Path) -> None:
+    unfinished = _temporary(backup_path(file))
     try:
-        os.link(file, spare)
+        os.link(file, unfinished)
     except OSError:  # a file system without hard links
-        shutil.copyfile(file, spare)
-        _sync(spare)
-    spare.replace(backup_path(file))
+        shutil.copyfile(file, unfinished)
+        _sync(unfinished)
+    unfinished.replace(backup_path(file))
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+_PADDING = 2
+LARGEST_SIDE = 65_500  # pixels; the limit of GIF files
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name, its checksum
 
 
@@ -38,17 +40,8 @@ def unit_from_signed(images: Tensor) -> Tensor:
     return (images + 1) / 2
 
 
-_PADDING = 2
-LARGEST_SIDE = 65_500  # pixels; the limit of GIF files
-
-
 def cell_size(image_size: int, smallest_cell: int = 56) -> int:
-    """The distance, in pixels, from one image of a `grid` to the next.
-
-    Args:
-        image_size: The height of an image.
-        smallest_cell: As for `grid`.
-    """
+    """The distance, in pixels, from one image of a `grid` to the next."""
     return image_size * -(-smallest_cell // image_size) + _PADDING
 
 
@@ -85,13 +78,9 @@ def is_whole_png(path: Path) -> bool:
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float | None = None) -> None:
-    """Writes pictures of one size to a GIF file that loops.
+    """Writes pictures of one size to a GIF file that loops; colours beyond 256 become the nearest ones.
 
-    Args:
-        frames: The pictures. A GIF has 256 colours; pictures with more are shown in the nearest ones.
-        path: The file.
-        seconds: How long each picture is shown.
-        seconds_of_last: How long the last picture is shown, if different.
+    Each picture is shown for `seconds`, the last one for `seconds_of_last` if given.
     """
     milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * (seconds_of_last or seconds))]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)

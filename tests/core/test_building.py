@@ -210,18 +210,18 @@ class _Private(R1):
 
 def test_classes_that_are_private_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"gamma": 1.0}
-    with pytest.raises(UsageError, match=f"got {__name__}._Private; others are not built"):
+    with pytest.raises(UsageError, match=f"got {__name__}._Private; other classes are not built"):
         build({"class_path": f"{__name__}._Private", "init_args": arguments}, GradientPenalty, "x")
 
     class Local(R1):
         pass
 
-    with pytest.raises(UsageError, match="others are not built"):
+    with pytest.raises(UsageError, match="other classes are not built"):
         build({"class_path": f"{__name__}.{Local.__qualname__}", "init_args": arguments}, GradientPenalty, "x")
     path = {"class_path": f"{__name__}.Named", "init_args": {"name": "a"}}
     assert isinstance(build(path, GradientPenalty, "x"), Named)
     monkeypatch.delattr(sys.modules[__name__], "Named")
-    with pytest.raises(UsageError, match="others are not built"):
+    with pytest.raises(UsageError, match="other classes are not built"):
         build(path, GradientPenalty, "x")
 
 

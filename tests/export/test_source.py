@@ -62,7 +62,7 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     built = {"class_path": "lightning_cgan.export.pretrained.build", "init_args": {"description": popen}}
     nested = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hidden": popen}}
     for other in (popen, built, nested, {"class_path": "os.system"}, {"class_path": "builtins.eval"}):
-        named = r"got (subprocess.Popen|lightning_cgan.export.pretrained.build|os.system|builtins.eval); others are not built"
+        named = r"got (subprocess.Popen|lightning_cgan.export.pretrained.build|os.system|builtins.eval); other classes are not built"
         assert re.search(named, read(other))
     misspelt = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hiden": [8]}}
     message = "config.json: expected options of MLPGenerator, got hiden; did you mean hidden?"

@@ -116,7 +116,7 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, run: Run, 
     assert trace.exists()  # it would have
 
 
-OTHERS = "expected networks, losses, penalties, optimizers and their like"
+OTHERS = "expected the class of a part of a module, such as a network, loss or optimizer"
 POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trace"]}}
 LOSS = "expected the description of a AdversarialLoss for loss"
 
@@ -129,7 +129,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
             "got hostile_module.Loss; import its module",
         ),
         ({"penalties": [{"class_path": "hostile_module.Loss"}]}, "got hostile_module.Loss; import its module first"),
-        ({"generator": POPEN}, f"{OTHERS}, got subprocess.Popen; others are not built"),
+        ({"generator": POPEN}, f"{OTHERS}, got subprocess.Popen; other classes are not built"),
         ({"generator_optimizer": POPEN}, f"{OTHERS}, got subprocess.Popen"),
         ({"generator_scheduler": POPEN}, f"{OTHERS}, got subprocess.Popen"),
         ({"penalties": [POPEN]}, f"{OTHERS}, got subprocess.Popen"),
@@ -176,10 +176,16 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         # other forms
         (
             {"generator_scheduler": {"class_path": "torch.optim.swa_utils.SWALR", "dict_kwargs": {"swa_lr": POPEN}}},
-            "expected class_path with init_args alone for generator_scheduler, got class_path, dict_kwargs",
+            "expected a name as class_path, a mapping as init_args and nothing else for generator_scheduler, got class_path, dict_kwargs",
         ),
-        ({"loss": {"class_path": ["lightning_cgan.Hinge"]}}, "expected class_path with init_args alone for loss, got"),
-        ({"loss": {"class_path": "lightning_cgan.Hinge", "init_args": []}}, "expected class_path with init_args alone"),
+        (
+            {"loss": {"class_path": ["lightning_cgan.Hinge"]}},
+            "expected a name as class_path, a mapping as init_args and nothing else for loss, got",
+        ),
+        (
+            {"loss": {"class_path": "lightning_cgan.Hinge", "init_args": []}},
+            "expected a name as class_path, a mapping as init_args and nothing else",
+        ),
         (
             {"loss": {"class_path": "lightning_cgan.Hinge", "init_args": {"weight": 1}}},
             "expected options of Hinge for l",
