@@ -16,13 +16,7 @@ from lightning_cgan.core.serialization import ConfigMixin
 
 
 class Network(ConfigMixin, nn.Module):
-    """What generators and discriminators know about the data.
-
-    Args:
-        num_classes: The number of classes; labels run from 0 to `num_classes` - 1.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the square images, in pixels.
-    """
+    """What generators and discriminators know about the data."""
 
     def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
         super().__init__()
@@ -47,9 +41,9 @@ class Generator(Network):
         torch.Size([4, 1, 8, 8])
 
     Args:
-        num_classes: The number of classes.
+        num_classes: The number of classes; labels run from 0 to `num_classes` - 1.
         image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
+        image_size: Height and width of the square images, in pixels.
         latent_dim: The number of latents per image.
     """
 
@@ -109,10 +103,9 @@ class Discriminator(Network):
 
 def discriminate(discriminator: Discriminator, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
     """Calls a discriminator and returns a `DiscriminatorOutput` in any case, in float32 or better for the losses."""
-    said: Tensor | DiscriminatorOutput = discriminator(images, labels)
-    if isinstance(said, Tensor):
-        return DiscriminatorOutput(at_least_float32(said))
-    return DiscriminatorOutput(*(part if part is None else at_least_float32(part) for part in said))  # type: ignore[arg-type]
+    output: Tensor | DiscriminatorOutput = discriminator(images, labels)
+    parts = (output,) if isinstance(output, Tensor) else output
+    return DiscriminatorOutput(*(part if part is None else at_least_float32(part) for part in parts))  # type: ignore[arg-type]
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -154,12 +147,7 @@ def is_compiled(network: nn.Module) -> bool:
 
 
 def base_resolution(image_size: int, factor: int, network: Network) -> int:
-    """Computes the size of the smallest feature map of a generator that upsamples it to the image.
-
-    Args:
-        image_size: The size of the image, in pixels.
-        factor: The upsampling factor of the network.
-        network: The network, named in the error.
+    """Computes the size of the smallest feature map of a network that resizes it to the image, or back, by a factor.
 
     Raises:
         UsageError: The size is not a multiple of the factor.
@@ -200,12 +188,7 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
 
 
 def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor], strict: bool = True) -> None:
-    """Compares a module with saved weights.
-
-    Args:
-        module: The module.
-        saved: Weights by their names.
-        strict: Whether a name that only one of them has counts as a difference.
+    """Compares a module with saved weights, by name; if `strict`, both must have the same names.
 
     Raises:
         UsageError: They differ; the message names the first difference.

@@ -20,10 +20,7 @@ def in_evaluation_mode(network: NetworkT) -> NetworkT:
     The mode of a network is shared by all its users: switching it for a while, as to generate images in a thread during
     a run, would affect training steps made meanwhile, and two concurrent switches might leave it changed. So the module
     objects are copied, and only they: parameters, buffers and hooks are those of the given network, even if they are
-    replaced later.
-
-    Args:
-        network: In any mode, which may change at any time; compiled or not. The result is not compiled.
+    replaced later. The result is not compiled.
     """
     twin: NetworkT = _copied(network, {})
     return twin

@@ -34,9 +34,6 @@ class R3GANGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         latent_dim: The number of latents per image.
         channels: The channels of each stage, from the smallest map to the image.
         blocks: The number of residual blocks per stage.
@@ -90,9 +87,6 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         torch.Size([4])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         channels: The channels of each stage, from the image to the smallest map.
         blocks: The number of residual blocks per stage.
         expansion: The factor by which a block is wider inside.

@@ -75,7 +75,7 @@ class R1(GradientPenalty):
 
     Args:
         gamma: The weight.
-        interval: The number of steps from one computation to the next; the weight grows in proportion.
+        interval: The penalty is computed every `interval` steps, and then multiplied by it.
     """
 
     varying = ("gamma",)
@@ -125,7 +125,7 @@ class WassersteinGradientPenalty(GradientPenalty):
 
     Args:
         weight: The weight, called lambda in the paper, which uses 10.
-        interval: The number of steps from one computation to the next; the weight grows in proportion.
+        interval: The penalty is computed every `interval` steps, and then multiplied by it.
     """
 
     needs_interpolation = True

@@ -76,17 +76,17 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ("--model.ema_ramp_up 0", "ema_ramp_up: expected a number above 0, got 0.0; or none, for no ramp-up"),
         (
             "--model.discriminator.label_embedding 4",
-            "label_embedding: expected none with conditioning projection, got 4; leave it out, or choose conditioning "
+            "label_embedding: expected none with conditioning projection, got 4; omit it, or choose conditioning "
             "concatenation",
         ),
         ("--model.generator.label_embedding 0", "label_embedding: expected 1 or more, got 0; give a positive number"),
         (
             "--model.discriminator.conditioning classifier",
-            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none",
+            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator has a classifier, got none",
         ),
         (
             "--model.auxiliary_classifier.weight 1",
-            "auxiliary_classifier: expected a discriminator that names classes, got one that does not",
+            "auxiliary_classifier: expected a discriminator with a classifier, got one without",
         ),
         (
             "--model.discriminator.conditioning projektion",
