@@ -42,7 +42,7 @@ def find_classes(wanted: Classes | None, names: Sequence[str], option: str) -> l
         wanted: Names, numbers and ranges, in a list or in comma-separated text; all classes if not given. In a list,
             text is never a number.
         names: The names of all classes.
-        option: The option that the user typed, for messages.
+        option: The option that the user typed.
 
     Raises:
         UsageError: A class is unknown.
@@ -88,8 +88,10 @@ def _number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
         return None
     alike = [name for name in names if name.isdecimal() and int(name) == number]
     if alike and names[number] not in alike:
-        message = f"{option}: {number} is no name, and so the number of {names[number]}, counted from 0; "
-        rank_zero_warn(f"{message}for the class {alike[0]}, write {alike[0]}")
+        rank_zero_warn(
+            f"{option}: no class is called {number}, so it is the number of {names[number]}, counted from 0; for the "
+            f"class {alike[0]}, write {alike[0]}"
+        )
     return number
 
 
@@ -97,11 +99,11 @@ def _named(text: str, names: Sequence[str]) -> int | None:
     """The number of the class with this name, ignoring surrounding spaces and the Unicode normal form."""
     if text in names:
         return names.index(text)
-    alike = [number for number, name in enumerate(names) if _bare(name) == _bare(text)]
+    alike = [number for number, name in enumerate(names) if _normalized(name) == _normalized(text)]
     return alike[0] if len(alike) == 1 else None
 
 
-def _bare(name: str) -> str:
+def _normalized(name: str) -> str:
     return normalize("NFC", name).strip()
 
 
@@ -131,7 +133,7 @@ def _between(first: str, last: str, text: str, names: Sequence[str], option: str
         ends = [_number(int(end) if _NUMBER.fullmatch(end) else end, names, option) for end in (first, last)]
         found = list(range(ends[0] or 0, (ends[1] or 0) + 1))
     if not found:
-        raise UsageError(f"{option}: expected a range from a class to a later one, got {text}; turn it round")
+        raise UsageError(f"{option}: expected a range from a class to a later one, got {text}; swap its ends")
     return found
 
 

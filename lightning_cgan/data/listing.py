@@ -12,7 +12,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from lightning_cgan.core.errors import UsageError
 
 ENDINGS: tuple[str, ...] = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # the last two are also JPEG
-_OF_SYSTEMS = ("thumbs.db", "desktop.ini", "__macosx")  # created by Windows and macOS in folders and archives
+_SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")  # created by Windows and macOS in folders and archives
 _NAMED = 5  # the most kinds of files that a warning lists
 
 
@@ -33,12 +33,11 @@ def files_in(path: Path) -> list[str]:
         return []
 
 
-def images_in(path: Path, passed_over: Counter[str]) -> list[str]:
+def images_in(path: Path, skipped: Counter[str]) -> list[str]:
     """The images in the folder of a class and its subfolders, each once, in the order of torchvision.
 
-    Args:
-        path: The folder; a missing one has no images.
-        passed_over: Counts skipped files by extension, except hidden files and those that operating systems create.
+    A missing folder has none. `skipped` counts other files by extension, except hidden files and those that operating
+    systems create.
 
     Raises:
         UsageError: A folder cannot be read.
@@ -55,32 +54,32 @@ def images_in(path: Path, passed_over: Counter[str]) -> list[str]:
         try:
             entries = sorted(_entries(folder), key=lambda entry: entry.name)
         except OSError as error:
-            reason = f"got {folder!r}, which cannot ({error.strerror}); change its permissions, or take it away"
-            raise UsageError(f"--data.data_dir: expected folders that can be looked into, {reason}") from error
+            got = f"got {folder!r} ({error.strerror}); change its permissions, or remove it"
+            raise UsageError(f"--data.data_dir: expected folders that can be read, {got}") from error
         left += [entry.path for entry in reversed(entries) if _is_folder(entry)]
         for entry in entries:
             if _is_folder(entry):
                 continue
             if not entry.name.lower().endswith(ENDINGS):
-                passed_over[Path(entry.name).suffix.lower() or "without an ending"] += 1
+                skipped[Path(entry.name).suffix.lower() or "without an extension"] += 1
             elif entry.is_symlink() or entry.is_file():
-                at = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(actual, entry.name)
-                found.setdefault(at, entry.path)
+                target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(actual, entry.name)
+                found.setdefault(target, entry.path)
             else:  # reading a pipe would block forever
-                passed_over["pipe or device"] += 1
+                skipped["pipe or device"] += 1
     return sorted(found.values(), key=os.path.split)
 
 
-def counted(passed_over: Counter[str]) -> str:
+def counted(skipped: Counter[str]) -> str:
     """The skipped files as text: `3 .gif, 1 .txt`."""
-    most_first = sorted(passed_over.items(), key=lambda found: (-found[1], found[0]))
+    most_first = sorted(skipped.items(), key=lambda found: (-found[1], found[0]))
     kinds = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in most_first]
     return ", ".join(kinds[:_NAMED]) + (", …" if len(kinds) > _NAMED else "")
 
 
 def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        yield from (one for one in entries if not one.name.startswith(".") and one.name.lower() not in _OF_SYSTEMS)
+        yield from (one for one in entries if not one.name.startswith(".") and one.name.lower() not in _SYSTEM_NAMES)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

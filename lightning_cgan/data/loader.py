@@ -37,7 +37,7 @@ class OrderedLoader:
         if batch_size % world_size:
             raise UsageError(
                 f"--data.batch_size: expected a multiple of the number of processes ({world_size}), got {batch_size}; "
-                "it is the batch of the whole run, and is shared out"
+                "the processes share it equally"
             )
         self.images = images
         self.labels = labels
@@ -50,10 +50,10 @@ class OrderedLoader:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        everything = torch.arange(len(self.labels), device=self.labels.device)
-        return self._cut(everything.split(self.batch_size))
+        indices = torch.arange(len(self.labels), device=self.labels.device)
+        return self._shares(indices.split(self.batch_size))
 
-    def _cut(self, whole_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _shares(self, whole_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         shares = (whole_batch[self.rank :: self.world_size] for whole_batch in whole_batches)
         if isinstance(self.images, Tensor):
             for chosen in shares:
@@ -105,8 +105,8 @@ class ShufflingLoader(OrderedLoader):
         self.epoch_size = len(labels) if self.classes is None else len(self.classes) * max(map(len, self.classes))
         if batch_size > self.epoch_size:
             raise UsageError(
-                f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for a "
-                f"step, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
+                f"--data.batch_size: expected at most {self.epoch_size} images in a step, as many as there are to "
+                f"train on, got {batch_size}; give a smaller batch_size (each discriminator step takes a batch)"
             )
         self.images_to_shuffle = self.epoch_size
         self.seed = seed
@@ -117,7 +117,7 @@ class ShufflingLoader(OrderedLoader):
         return self.epoch_size // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self._cut(islice(self._whole_batches(), len(self))):
+        for images, labels in self._shares(islice(self._whole_batches(), len(self))):
             # Counted before the yield: a checkpoint is written while the batch is in use.
             self.epoch, start = self._next_batch(self.epoch, self.offset)
             self.offset = start + self.batch_size
@@ -186,13 +186,11 @@ class ShufflingLoader(OrderedLoader):
 class RepeatingLoader(ShufflingLoader):
     """Repeats the first batches of the first epoch, for Lightning's `overfit_batches`.
 
-    Args:
-        share: A whole number counts batches; any other number is a fraction of all batches.
-        options: The arguments of `ShufflingLoader`.
+    A whole number as `share` counts batches; any other number is a fraction of all batches.
     """
 
-    def __init__(self, share: float, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, share: float, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.batches = super().__len__()
         repeated = share if isinstance(share, int) else int(self.batches * share)
         self.epoch_size = self.batch_size * max(1, min(self.batches, repeated))

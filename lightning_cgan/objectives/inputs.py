@@ -68,7 +68,7 @@ class StepInputs(NamedTuple):
 
 
 class InputSampler:
-    """Samples the inputs of each training step; `ConditionalGAN` explains the arguments."""
+    """Samples the inputs of each training step; `ConditionalGAN` documents most arguments."""
 
     def __init__(
         self,
