@@ -47,11 +47,7 @@ class _Location:
 
 
 def build(description: Any, kind: type[T], file: str) -> T:
-    """Builds an object of a class `kind` from a description, the untrusted content of a file that messages name.
-
-    Raises:
-        UsageError: The description is not of such an object, or the object must not or cannot be built.
-    """
+    """Builds an object of class `kind` from untrusted content of a file; raises a `UsageError` that names the file."""
     location = _Location(file)
     _check_plain(description, location)
     built: T = _fit(description, kind, location)

@@ -9,11 +9,7 @@ from lightning_cgan.core.errors import UsageError, printable
 
 
 def check_names(where: str, names: Iterable[str]) -> None:
-    """Refuses names from a source `where` that cannot be written: with NUL, or with surrogates from invalid UTF-8.
-
-    Raises:
-        UsageError: A name cannot be written.
-    """
+    """Raises `UsageError` for names, from `where`, that cannot be written: with NUL, or surrogates of invalid UTF-8."""
     for name in names:
         if re.search("[\0\ud800-\udfff]", name):
             expected = "expected class names in UTF-8, without NUL"

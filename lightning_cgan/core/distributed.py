@@ -31,11 +31,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def agree(rows: int, fault: str, device: torch.device) -> list[int]:
-    """The number of rows in each process, given that of this one.
-
-    Raises:
-        UsageError: The `fault` of this or another process, an error message, is not empty.
-    """
+    """The number of rows in each process; the `fault` of one, an error message, is raised as `UsageError` in all."""
     own = torch.tensor([[rows, bool(fault)]], device=device)
     counts, is_wrong = gather_rows(own).T.tolist()
     if any(is_wrong):

@@ -59,21 +59,13 @@ def extra(name: str) -> Iterator[None]:
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Refuses a number below 1; None is valid.
-
-    Raises:
-        UsageError: The number is below 1.
-    """
+    """Raises `UsageError` if a number is below 1; None is valid."""
     if value is not None and value < 1:
         raise UsageError(f"{option}: expected 1 or more, got {value}; give a positive number")
 
 
 def check_seed(option: str, seed: int | None) -> None:
-    """Refuses a seed that is not a signed 64-bit integer; None is valid.
-
-    Raises:
-        UsageError: The seed does not fit, or is not a whole number.
-    """
+    """Raises `UsageError` if a seed is not a signed 64-bit integer; None is valid."""
     try:
         struct.pack("q", 0 if seed is None else seed)
     except struct.error as error:
@@ -81,11 +73,7 @@ def check_seed(option: str, seed: int | None) -> None:
 
 
 def check_name(option: str, name: str) -> None:
-    """Refuses a name that is not valid for nested folders within another folder.
-
-    Raises:
-        UsageError: The name is empty, leaves the folder, has invalid characters, or is too long.
-    """
+    """Raises `UsageError` if a name is not valid for nested folders within another folder."""
     parts = name.split("/")
     if not name.isprintable() or any(part in ("", ".", "..") for part in parts):
         shown = name.encode("unicode_escape").decode() if not name.isprintable() else name
@@ -99,11 +87,7 @@ def check_name(option: str, name: str) -> None:
 
 
 def check_truncation(option: str, limit: float | None) -> None:
-    """Refuses an invalid truncation limit of latents; None is valid.
-
-    Raises:
-        UsageError: The limit is 0, negative or not finite.
-    """
+    """Raises `UsageError` if a truncation limit of latents is not above 0 and finite; None is valid."""
     if limit is not None and not 0 < limit < math.inf:
         raise UsageError(f"{option}: expected a number above 0, got {limit}; 1 keeps two thirds of latents")
 
@@ -132,11 +116,9 @@ def writing(option: str, path: Path) -> Iterator[None]:
 def kind_of(path: Path) -> str | None:
     """Describes a path that is not a regular file, such as `a folder`; None for a file or a missing path."""
     try:
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            if not path.exists():
-                return "a link to nothing"
-            mode = path.stat().st_mode
+        if path.is_symlink() and not path.exists():
+            return "a link to nothing"
+        mode = path.stat().st_mode
     except (OSError, ValueError):
         return None
     kinds = {"folder": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "socket": stat.S_ISSOCK}

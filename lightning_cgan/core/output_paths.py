@@ -25,11 +25,7 @@ def unwritable(path: Path, reason: str, option: str = "--runs_dir") -> UsageErro
 
 
 def check_writable(folder: Path, option: str = "--runs_dir") -> None:
-    """Refuses a folder that cannot be written to or created.
-
-    Raises:
-        UsageError: The folder, or its nearest existing parent, is not writable or is a file.
-    """
+    """Raises `UsageError` if a folder, or its nearest existing parent, is not writable or is a file."""
     existing = next(path for path in (folder, *folder.resolve().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise unwritable(existing, "which is not a writable folder", option)

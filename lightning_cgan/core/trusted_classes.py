@@ -29,11 +29,7 @@ def part_classes() -> tuple[type, ...]:
 
 
 def find_class(path: str, file: str) -> type:
-    """Finds a class by its path, text from a file, by comparison with known classes: nothing is imported.
-
-    Raises:
-        UsageError: No class that may be built has this path.
-    """
+    """Finds a known class by its path, text from a file; nothing is imported. Raises `UsageError` for other paths."""
     module, _, name = path.rpartition(".")
     for cls in _buildable():
         if cls.__name__ == name and path in _paths(cls):

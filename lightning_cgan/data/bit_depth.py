@@ -14,11 +14,7 @@ _HIGHEST = 2**16 - 1
 
 
 def upper_bits(image: Image.Image, bits: int) -> np.ndarray:
-    """The upper 8 of the bits in use, uint8, of an image of mode `I`, `I;16` or `I;16B`.
-
-    Raises:
-        ValueError: A value is outside 0 to 65,535.
-    """
+    """The upper 8 of the bits in use, uint8, of an image of mode `I`, `I;16` or `I;16B`; checks its values."""
     pixels = _checked(np.asarray(image))
     return (pixels >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
@@ -29,11 +25,7 @@ def bits_for(highest: int) -> int:
 
 
 def brightest(paths: list[str], workers: int) -> int:
-    """The highest value in the 16-bit images, read by several processes; -1 if there are none.
-
-    Raises:
-        UsageError: A colour image with 16 bits uses fewer; Pillow would keep the upper 8 of the 16.
-    """
+    """The highest value in the 16-bit images, -1 if there are none; refuses colours that use fewer bits."""
     loader = DataLoader(_Highest(paths), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list)
     found = [result for batch in loader for result in batch]
     highest = max((value for value, _ in found), default=-1)

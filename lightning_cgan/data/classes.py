@@ -19,11 +19,7 @@ _NUMBER = re.compile("0|[1-9][0-9]*")  # no leading zeros, so that converting to
 
 
 def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
-    """The numbers of the classes to keep; see `find_classes`.
-
-    Raises:
-        UsageError: A class is unknown or named twice.
-    """
+    """The numbers of the classes to keep; see `find_classes`. Raises `UsageError` also if one is named twice."""
     numbers = find_classes(classes, names, "--data.classes")
     if len(set(numbers)) < len(numbers) or not numbers:
         raise UsageError(f"--data.classes: expected one or more different classes, got {classes}; name each once")

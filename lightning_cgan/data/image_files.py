@@ -49,11 +49,7 @@ class ImageFiles(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Decodes one image, shape (C, H, W), uint8.
-
-        Raises:
-            UsageError: The file is missing or damaged.
-        """
+        """Decodes one image, shape (C, H, W), uint8; raises `UsageError` if the file is missing or damaged."""
         path = str(self.paths[index])
         try:
             pixels = _decode(path, self.channels, self.size, self.bits)
@@ -68,11 +64,7 @@ class ImageFiles(Dataset[Tensor]):
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the contents of all files, in order, and of the bits in use; computed once.
-
-        Raises:
-            UsageError: A file is missing or cannot be read.
-        """
+        """The hash of the contents of all files, in order, and of the bits in use; computed once."""
         contents = hashlib.sha256()
         for path in self.paths.tolist():
             try:
@@ -178,10 +170,9 @@ def _on_one_line(path: str) -> str:
 
 
 def common_format(paths: Iterable[str], size: int | None, channels: int | None, skip_broken: bool) -> tuple[int, int]:
-    """Finds the size and the channels that images have in common, from the headers of their files, unless given.
+    """The size and the channels of images, from the headers of their files, unless given.
 
-    Raises:
-        UsageError: A file has no readable header, or the images are not square or differ in size.
+    Raises `UsageError` if a file has no readable header, or the images are not square or differ in size.
     """
     first: tuple[str, tuple[int, int]] | None = None
     are_gray = True
@@ -203,11 +194,7 @@ def common_format(paths: Iterable[str], size: int | None, channels: int | None, 
 
 
 def check_square(what: str, width: int, height: int) -> None:
-    """Refuses images that are not square, for data without a size to resize to.
-
-    Raises:
-        UsageError: The images are not square.
-    """
+    """Raises `UsageError` if images are not square, for data without a size to resize to."""
     if width != height:
         raise UsageError(
             f"--data.image_size: expected square images, got {what} of {_by(width, height)} pixels; give a size to "

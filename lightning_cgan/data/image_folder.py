@@ -113,11 +113,7 @@ class ImageFolderData(LabelledImages):
         return common_format(paths, size, channels, skip_broken=self.corrupt == "skip")
 
     def prepare_data(self) -> None:
-        """Checks that both splits have images of each class.
-
-        Raises:
-            UsageError: A class has no images.
-        """
+        """Raises `UsageError` if a class has no images in one of the splits."""
         for folder in self.folders.values():
             self._listed(folder)
 
@@ -251,11 +247,7 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
 
 
 def _class_names(folder: Path) -> dict[str, str]:
-    """Maps the class names of a split, in Unicode normal form C (macOS uses another), to the names of their folders.
-
-    Raises:
-        UsageError: There are no folders, or two with the same normalised name.
-    """
+    """Maps class names in Unicode normal form C (macOS uses another) to the names of their folders in a split."""
     found = folders_in(folder)
     if not found:
         raise UsageError(f"--data.data_dir: expected a folder of images for each class in {folder}, got none; add them")
@@ -271,11 +263,7 @@ def _class_names(folder: Path) -> dict[str, str]:
 
 
 def _check_depth(root: Path, names: list[str]) -> None:
-    """Detects a superfluous folder level above the classes, as archives often have.
-
-    Raises:
-        UsageError: The only class contains folders, but no images directly.
-    """
+    """Detects a superfluous folder level above the classes, as archives often have."""
     inner = folders_in(root / names[0])
     if not inner or files_in(root / names[0]):
         return

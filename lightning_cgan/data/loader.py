@@ -75,14 +75,7 @@ class ShufflingLoader(OrderedLoader):
     that do not fill a batch at the end of an epoch are omitted from that epoch. An iteration is as long as an epoch,
     and begins where the previous one ended when its first batch is requested.
 
-    Args:
-        images: All images: pixels, shape (N, C, H, W), uint8, or files.
-        labels: Their labels, shape (N,), int64.
-        batch_size: The number of images per batch, over all processes.
-        rank: The rank of this process.
-        world_size: The number of processes.
-        seed: Determines the order.
-        balance: Whether to repeat images of smaller classes.
+    The arguments up to `world_size` are those of `OrderedLoader`.
 
     Attributes:
         is_checked: Signals to a module that batches are split equally, and that images and labels are valid.
@@ -163,11 +156,7 @@ class ShufflingLoader(OrderedLoader):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes at the position of another loader; if its epoch size differs, at the beginning of the next epoch.
-
-        Raises:
-            UsageError: The state is not that of such a loader.
-        """
+        """Resumes at the position of another loader; if its epoch size differs, at the beginning of the next epoch."""
         check_schema({"seed": 1, "images_seen": 1}, state, "the order of the images")
         if "epoch" in state:
             check_schema({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")

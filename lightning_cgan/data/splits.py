@@ -16,11 +16,7 @@ _TEST_SEED = 20151
 
 
 def check_fraction(option: str, fraction: float) -> None:
-    """Refuses a fraction outside 0 to 1.
-
-    Raises:
-        UsageError: The fraction is not between 0 and 1.
-    """
+    """Raises `UsageError` if a fraction is not between 0 and 1."""
     if not 0 < fraction < 1:
         raise UsageError(f"{option}: expected a number between 0 and 1, got {fraction}; a tenth is 0.1")
 

@@ -36,11 +36,7 @@ class _TorchvisionImages(LabelledImages):
     native_image_size = 28
 
     def prepare_data(self) -> None:
-        """Downloads missing files, and reads the training split to find damaged files before a run begins.
-
-        Raises:
-            UsageError: Files are missing and cannot be downloaded, or are damaged.
-        """
+        """Downloads missing files, and reads the training split to find damaged files before a run begins."""
         if not all(file.exists() for split in SPLITS for file in self._files(split)):
             folders = [folder for folder in (self.raw_folder, *self.raw_folder.parents) if not folder.exists()]
             try:

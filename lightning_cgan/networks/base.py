@@ -16,7 +16,13 @@ from lightning_cgan.core.serialization import ConfigMixin
 
 
 class Network(ConfigMixin, nn.Module):
-    """What generators and discriminators know about the data."""
+    """What generators and discriminators know about the data.
+
+    Args:
+        num_classes: The number of classes; labels run from 0 to `num_classes` - 1.
+        image_channels: 1 for gray, 3 for colour.
+        image_size: Height and width of the square images, in pixels.
+    """
 
     def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
         super().__init__()
@@ -41,9 +47,6 @@ class Generator(Network):
         torch.Size([4, 1, 8, 8])
 
     Args:
-        num_classes: The number of classes; labels run from 0 to `num_classes` - 1.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the square images, in pixels.
         latent_dim: The number of latents per image.
     """
 
@@ -147,11 +150,7 @@ def is_compiled(network: nn.Module) -> bool:
 
 
 def base_resolution(image_size: int, factor: int, network: Network) -> int:
-    """Computes the size of the smallest feature map of a network that resizes it to the image, or back, by a factor.
-
-    Raises:
-        UsageError: The size is not a multiple of the factor.
-    """
+    """The size of a network's smallest feature map; raises `UsageError` if the image's is not a multiple of it."""
     size, rest = divmod(image_size, factor)
     if rest or size == 0:
         lower, higher = size * factor, (size + 1) * factor
@@ -188,11 +187,7 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
 
 
 def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor], strict: bool = True) -> None:
-    """Compares a module with saved weights, by name; if `strict`, both must have the same names.
-
-    Raises:
-        UsageError: They differ; the message names the first difference.
-    """
+    """Raises `UsageError` if weights differ from saved ones in shape, or, if `strict`, in name."""
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     saved_shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
     for name in sorted(shapes.keys() | saved_shapes.keys() if strict else shapes.keys() & saved_shapes.keys()):

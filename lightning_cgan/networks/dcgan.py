@@ -31,7 +31,6 @@ class DCGANGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        latent_dim: The number of latents per image.
         channels: The channels of the first map, and of the output of each transposed convolution but the last.
         strides: The upsampling factor of each transposed convolution: as many numbers as `channels`.
         kernel_size: The kernel of each transposed convolution; an even kernel is reduced by one where the stride is 1.
@@ -99,8 +98,6 @@ class DCGANDiscriminator(ConditionalDiscriminator):
         negative_slope: The slope of the leaky ReLU for negative inputs.
         dropout: The fraction of each convolution's outputs that is set to zero in training.
         hidden: The width of a dense layer between the convolutions and the logit, if there is one.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 

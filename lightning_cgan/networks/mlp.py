@@ -24,7 +24,6 @@ class MLPGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        latent_dim: The number of latents per image.
         hidden: The width of each hidden layer.
         batch_norm: Whether batch normalisation follows each hidden layer's ReLU.
         label_embedding: The width of a learned embedding of the label that replaces its one-hot code.
@@ -66,8 +65,6 @@ class MLPDiscriminator(ConditionalDiscriminator):
 
     Args:
         hidden: The width of each hidden layer.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 

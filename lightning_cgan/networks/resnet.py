@@ -30,7 +30,6 @@ class ResNetGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        latent_dim: The number of latents per image.
         channels: The channels of the first map and of each block's output.
     """
 
@@ -71,8 +70,6 @@ class ResNetDiscriminator(ConditionalDiscriminator):
 
     Args:
         channels: The channels of each block's output. All blocks but the last halve the size.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 

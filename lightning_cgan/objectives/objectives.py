@@ -103,11 +103,7 @@ class Objectives:
 
 
 def check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:
-    """Checks that the discriminator has a classifier exactly when there is a loss for it.
-
-    Raises:
-        UsageError: Only one of the two exists.
-    """
+    """Raises `UsageError` unless the discriminator has a classifier exactly when there is a loss for it."""
     if discriminator.classifies and auxiliary_classifier is None:
         raise UsageError(
             "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator has a classifier, got "

@@ -75,7 +75,6 @@ class R1(GradientPenalty):
 
     Args:
         gamma: The weight.
-        interval: The penalty is computed every `interval` steps, and then multiplied by it.
     """
 
     varying = ("gamma",)
@@ -125,7 +124,6 @@ class WassersteinGradientPenalty(GradientPenalty):
 
     Args:
         weight: The weight, called lambda in the paper, which uses 10.
-        interval: The penalty is computed every `interval` steps, and then multiplied by it.
     """
 
     needs_interpolation = True
