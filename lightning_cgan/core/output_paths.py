@@ -17,6 +17,7 @@ _FILE_EXTENSIONS = (
     *(".npy", ".npz", ".ckpt", ".onnx", ".pt", ".pt2", ".pth", ".pkl", ".safetensors"),
 )
 _LONGEST = 200  # bytes of a class name in a folder name
+_WINDOWS_DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def unwritable(path: Path, reason: str, option: str = "--runs_dir") -> UsageError:
@@ -76,7 +77,7 @@ def folders_of_classes(folder: Path, class_names: Sequence[str]) -> list[Path]:
     """
     names = [_folder_name(name) for name in class_names]
     different = {unicodedata.normalize("NFC", name).casefold() for name in names}
-    if not all(names) or len(different) < len(names) or any(map(_is_reserved, names)):
+    if not all(names) or len(different) < len(names) or any(map(_WINDOWS_DEVICE.fullmatch, names)):
         names = [f"{label}-{name}" for label, name in enumerate(names)]
     return [folder / name for name in names]
 
@@ -85,8 +86,3 @@ def _folder_name(name: str) -> str:
     """The parts of a name that are valid in folder names on any system, with at most `_LONGEST` bytes."""
     kept = "".join(letter if letter.isprintable() and letter not in '/\\<>:"|?*' else "-" for letter in name)
     return kept.encode("utf-8", "replace")[:_LONGEST].decode("utf-8", "ignore").lstrip(".").rstrip(". ")
-
-
-def _is_reserved(name: str) -> bool:
-    """Whether a name is that of a device on Windows."""
-    return re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name, re.IGNORECASE) is not None

@@ -81,16 +81,8 @@ class ArrayData(LabelledImages):
         self.all_class_names = found.class_names
         present = sorted(set(found.labels.tolist()))
         chosen: Classes = [found.class_names[label] for label in present] if classes is None else classes
-        super().__init__(
-            batch_size,
-            None,
-            chosen,
-            image_size,
-            validation_fraction,
-            predictions_per_class,
-            memory_budget,
-            balance,
-        )
+        others = (validation_fraction, predictions_per_class, memory_budget, balance)
+        super().__init__(batch_size, None, chosen, image_size, *others)
         empty = [self.all_class_names[label] for label in self.kept if label not in present]
         if empty:
             raise UsageError(f"--data.classes: expected classes that have images, got {', '.join(empty)}; omit these")

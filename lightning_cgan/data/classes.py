@@ -107,13 +107,9 @@ def _ends(text: str, names: Sequence[str]) -> tuple[str, str] | None:
     """The two ends of a range, if the text is one."""
     for hyphen in re.finditer("-", text):
         ends = text[: hyphen.start()].strip(), text[hyphen.end() :].strip()
-        if all(_named(end, names) is not None or _is_number(end, names) for end in ends):
+        if all(_named(end, names) is not None or (_NUMBER.fullmatch(end) and int(end) < len(names)) for end in ends):
             return ends
     return None
-
-
-def _is_number(text: str, names: Sequence[str]) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and int(text) < len(names)
 
 
 def _between(first: str, last: str, text: str, names: Sequence[str], option: str) -> list[int]:

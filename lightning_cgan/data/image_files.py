@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.errors import UsageError, printable
 from lightning_cgan.data.bit_depth import upper_bits
 
 _MODES = {1: "L", 3: "RGB"}
@@ -151,7 +151,7 @@ def to_square(pixels: Tensor, size: int) -> Tensor:
 def unreadable(path: str, error: Exception) -> UsageError:
     """The error for a file that cannot be decoded, with the reason."""
     return UsageError(
-        f"--data.data_dir: expected images, got {_on_one_line(path)}, which cannot be read ({_reason(error)}); fix or "
+        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({_reason(error)}); fix or "
         "remove it, or skip such files with --data.corrupt skip"
     )
 
@@ -165,10 +165,6 @@ def _reason(error: Exception) -> str:
     return " ".join(said.split())[:120] or type(error).__name__
 
 
-def _on_one_line(path: str) -> str:
-    return path if path.isprintable() else repr(path)
-
-
 def common_format(paths: Iterable[str], size: int | None, channels: int | None, skip_broken: bool) -> tuple[int, int]:
     """The size and the channels of images, from the headers of their files, unless given.
 
@@ -180,10 +176,10 @@ def common_format(paths: Iterable[str], size: int | None, channels: int | None, 
         are_gray = are_gray and is_gray
         first = first or (path, found)
         if size is None:
-            check_square(_on_one_line(path), *found)
+            check_square(printable(path), *found)
             if found != first[1]:
                 smallest = min(*first[1], *found)
-                one, other = map(_on_one_line, (first[0], path))
+                one, other = map(printable, (first[0], path))
                 raise UsageError(
                     f"--data.image_size: expected images of one size, got {one} of {_by(*first[1])} and {other} of "
                     f"{_by(*found)} pixels; give a size to resize them to, such as --data.image_size {smallest}"

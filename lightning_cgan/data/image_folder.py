@@ -91,16 +91,8 @@ class ImageFolderData(LabelledImages):
         self._listings: dict[Path, tuple[np.ndarray, Tensor]] = {}
         self._readable: dict[Path, tuple[np.ndarray, Tensor]] = {}
         self.native_image_size, self.image_channels = self._format(image_size, image_channels)
-        super().__init__(
-            batch_size,
-            data_dir,
-            classes,
-            image_size,
-            validation_fraction,
-            predictions_per_class,
-            memory_budget,
-            balance,
-        )
+        others = (validation_fraction, predictions_per_class, memory_budget, balance)
+        super().__init__(batch_size, data_dir, classes, image_size, *others)
 
     def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
         """The size and the channels, from the headers of all files of kept classes unless both are given."""
@@ -238,11 +230,6 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
             f"{', '.join(names)}, with folders in {nested[0]}; remove the others, or give {root / nested[0]} to hold "
             "out a test split of it"
         )
-    if not names:
-        raise UsageError(
-            f"--data.data_dir: expected folders of images for each class in {root}, or in its train and test, got "
-            "none; add them"
-        )
     return dict.fromkeys(SPLITS, root)
 
 
@@ -252,13 +239,14 @@ def _class_names(folder: Path) -> dict[str, str]:
     if not found:
         raise UsageError(f"--data.data_dir: expected a folder of images for each class in {folder}, got none; add them")
     check_names("--data.data_dir", found)
-    names = {normalize("NFC", name): name for name in found}
-    if len(names) < len(found):
-        twice = next(name for name, count in Counter(normalize("NFC", one) for one in found).items() if count > 1)
-        raise UsageError(
-            f"--data.data_dir: expected a name for each class in {folder}, got {twice} twice, in two Unicode forms; "
-            "put the images into one folder"
-        )
+    names: dict[str, str] = {}
+    for name in found:
+        normalized = normalize("NFC", name)
+        if names.setdefault(normalized, name) != name:
+            raise UsageError(
+                f"--data.data_dir: expected a name for each class in {folder}, got {normalized} twice, in two Unicode "
+                "forms; put the images into one folder"
+            )
     return names
 
 

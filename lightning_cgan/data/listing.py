@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.errors import UsageError, printable
 
 ENDINGS: tuple[str, ...] = (*IMG_EXTENSIONS, ".jfif", ".jpe")  # the last two are also JPEG
 _SYSTEM_NAMES = ("thumbs.db", "desktop.ini", "__macosx")  # created by Windows and macOS in folders and archives
@@ -73,7 +73,7 @@ def images_in(path: Path, skipped: Counter[str]) -> list[str]:
 def counted(skipped: Counter[str]) -> str:
     """The skipped files as text: `3 .gif, 1 .txt`."""
     most_first = sorted(skipped.items(), key=lambda found: (-found[1], found[0]))
-    kinds = [f"{count:,} {kind if kind.isprintable() else repr(kind)}" for kind, count in most_first]
+    kinds = [f"{count:,} {printable(kind)}" for kind, count in most_first]
     return ", ".join(kinds[:_NAMED]) + (", …" if len(kinds) > _NAMED else "")
 
 

@@ -101,7 +101,6 @@ class ShufflingLoader(OrderedLoader):
                 f"--data.batch_size: expected at most {self.epoch_size} images in a step, as many as there are to "
                 f"train on, got {batch_size}; give a smaller batch_size (each discriminator step takes a batch)"
             )
-        self.images_to_shuffle = self.epoch_size
         self.seed = seed
         self.images_seen = 0
         self.epoch, self.offset = 0, 0  # the position after the last batch handed out
@@ -135,10 +134,10 @@ class ShufflingLoader(OrderedLoader):
     def _order(self, epoch: int) -> Tensor:
         """The image indices of an epoch, in order."""
         rng = rng_at(self.seed, epoch % 2**63)  # the range of addresses
-        order = torch.randperm(self.images_to_shuffle, generator=rng)
         if self.classes is None:
-            return order
+            return torch.randperm(len(self.labels), generator=rng)
         largest = max(map(len, self.classes))
+        order = torch.randperm(largest * len(self.classes), generator=rng)
         parts = []
         for indices in self.classes:
             times, rest = divmod(largest, len(indices))
@@ -160,8 +159,7 @@ class ShufflingLoader(OrderedLoader):
         check_schema({"seed": 1, "images_seen": 1}, state, "the order of the images")
         if "epoch" in state:
             check_schema({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")
-        self.seed = state["seed"]
-        self.images_seen = state["images_seen"]
+        self.seed, self.images_seen = state["seed"], state["images_seen"]
         if "epoch" not in state:  # checkpoints of older versions
             batches = self.images_seen // self.batch_size
             self.epoch, batch = divmod(batches, self.epoch_size // self.batch_size)

@@ -85,7 +85,7 @@ def test_text_stays_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match=f"the checkpoint: expected .* for {place}, got "):
             build_from(ConditionalGAN, changed)
     changed = {**saved, "hyper_parameters": {**saved["hyper_parameters"], "penalties": [text]}}
-    with pytest.raises(UsageError, match=r"expected the description of a GradientPenalty for penalties\.0, got "):
+    with pytest.raises(UsageError, match=r"expected a description of GradientPenalty for penalties\.0, got "):
         build_from(ConditionalGAN, changed)
     monkeypatch.setitem(sys.modules, "own_parts", module := ModuleType("own_parts"))
     named = {"class_path": "own_parts.Named", "init_args": {"name": text, "others": {text: [text]}}}

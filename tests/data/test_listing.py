@@ -111,7 +111,7 @@ def test_a_broken_file_of_an_odd_name_is_named_in_one_line(tmp_path: Path, worke
     with pytest.raises(UsageError) as raised:
         ImageFiles([tmp_path / "x\ny.png"], 1, 8, workers).load()
     assert str(raised.value) == (
-        rf"--data.data_dir: expected images, got '{tmp_path}/x\ny.png', which cannot be read (not an image format that Pillow "
+        rf"--data.data_dir: expected images, got {tmp_path}/x\ny.png, which cannot be read (not an image format that Pillow "
         "knows); fix or remove it, or skip such files with --data.corrupt skip"
     )
 

@@ -55,7 +55,7 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     inner = {**config["generator"]["init_args"], "hidden": {"class_path": "evil.Evil"}}
     assert "got evil.Evil; import its module first" in read({**config["generator"], "init_args": inner})
     for text in ("evil.Evil", "{class_path: evil.Evil}", '{"class_path": "evil.Evil"}', "{class_path:\tevil.Evil}"):
-        assert read(text).startswith("config.json: expected the description of a Generator, got ")
+        assert read(text).startswith("config.json: expected a description of Generator, got ")
         inner = {**config["generator"]["init_args"], "hidden": text}
         assert "expected Sequence for hidden, got " in read({**config["generator"], "init_args": inner})
     popen = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}}
@@ -68,9 +68,9 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     message = "config.json: expected options of MLPGenerator, got hiden; did you mean hidden?"
     assert read(misspelt) == message
     layer = {"class_path": "torch.nn.Linear", "init_args": {}}
-    assert read(layer).startswith("config.json: expected the description of a Generator, got torch.nn.Linear; ")
+    assert read(layer).startswith("config.json: expected a description of Generator, got torch.nn.Linear; ")
     for value in (5, {}, None, []):
-        assert read(value).startswith("config.json: expected the description of a Generator, got ")
+        assert read(value).startswith("config.json: expected a description of Generator, got ")
     assert not Path("ran").exists()
 
 

@@ -118,7 +118,7 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, run: Run, 
 
 OTHERS = "expected the class of a part of a module, such as a network, loss or optimizer"
 POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trace"]}}
-LOSS = "expected the description of a AdversarialLoss for loss"
+LOSS = "expected a description of AdversarialLoss for loss"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         # PyTorch's own take plain values only
         (
             {"generator_optimizer": {"class_path": "torch.optim.Optimizer", "init_args": {"defaults": {"lr": POPEN}}}},
-            "expected a plain value for generator_optimizer.defaults.lr, got the description of an object",
+            "expected a plain value for generator_optimizer.defaults.lr, got a description of an object",
         ),
         (
             {
@@ -167,7 +167,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
                     "init_args": {"lr_lambda": {"class_path": "torch.nn.ReLU"}},
                 }
             },
-            "expected a plain value for generator_scheduler.lr_lambda, got the description of an object",
+            "expected a plain value for generator_scheduler.lr_lambda, got a description of an object",
         ),
         (
             {"generator_optimizer": {"class_path": "torch.optim.Adam", "init_args": {"params": [1]}}},
@@ -194,7 +194,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         ({"discriminator_steps": 0}, "discriminator_steps: expected 1 or more, got 0"),
         ({"latents": "cauchy"}, "expected 'normal' or 'uniform' for latents, got cauchy"),
         ({"latents": torch.zeros(1)}, "expected plain values for latents, got a Tensor"),
-        ({"loss": None}, "expected the description of a AdversarialLoss for loss, got None"),
+        ({"loss": None}, "expected a description of AdversarialLoss for loss, got None"),
     ],
 )
 def test_a_description_that_names_other_code_runs_none(
