@@ -193,9 +193,9 @@ def _form(cls: type, option: Any, has_arguments: bool) -> str | None:
     as_described = "factory" if is_factory or is_of_torch(cls) or not has_arguments else "instance"
     origin, inner = get_origin(option), get_args(option)
     if origin is type or (origin is collections.abc.Callable and inner):
-        made = [part for part in _options(inner[-1]) if part is not type(None)]
-        if all(_is_class(part) for part in made):
-            return "factory" if any(_is_subclass(cls, part) for part in made) else None
+        results = [part for part in _options(inner[-1]) if part is not type(None)]
+        if all(map(_is_class, results)):
+            return "factory" if any(_is_subclass(cls, part) for part in results) else None
         return as_described  # a callable with another purpose
     if option is Any or option in (type, collections.abc.Callable, Callable):
         return as_described

@@ -41,19 +41,11 @@ def write_to_cache(file: Path, content: bytes) -> None:
 
 
 def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool = False, sync: bool = True) -> None:
-    """Writes a file under a temporary name in its own folder, and renames it once it is safely on disk.
+    """Writes a file under a temporary name in its own folder, which is created, and renames it once it is complete.
 
     A rename within one folder is atomic; a move from a folder for temporary files is not, since that may be on another
-    disk. File and folder are synced; otherwise a power failure may keep the new name without the content.
-
-    Args:
-        file: The file; its folder is created.
-        write: Writes to a given path.
-        keep_backup: Whether to keep the previous content, as `backup_path(file)`.
-        sync: Whether the file must survive a power failure; omit this for many small files.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written to. The file is unchanged.
+    disk. With `sync`, file and folder are synced; otherwise a power failure may keep the new name without the content.
+    With `keep_backup`, the previous content stays as `backup_path(file)`. An OSError leaves the file unchanged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = _temporary(file)
@@ -74,8 +66,7 @@ def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool 
 def write_atomic_folder(folder: Path, write: Callable[[Path], object]) -> None:
     """Writes a folder under a temporary name, and renames it once it is complete; previous content is then removed.
 
-    Raises:
-        OSError: The disk is full, or the parent folder cannot be written to. The folder is unchanged.
+    An OSError leaves the folder unchanged.
     """
     unfinished, old = _temporary(folder), _temporary(backup_path(folder))
     unfinished.mkdir(parents=True)

@@ -11,11 +11,7 @@ from lightning_cgan.core.compat import multiplies_bfloat16
 
 
 def fastest_precision(accelerator: str) -> tuple[str, str]:
-    """Chooses between bfloat16 and float32, for `cpu`, `cuda` or another accelerator of the Trainer.
-
-    Returns:
-        Lightning's name of the precision, and the reason.
-    """
+    """Lightning's name of the precision for `cpu`, `cuda` or another accelerator, and the reason for it."""
     if accelerator == "cuda":
         is_native, unit = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
     elif accelerator == "cpu":

@@ -46,16 +46,9 @@ def cell_size(image_size: int, smallest_cell: int = 56) -> int:
 
 
 def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
-    """Arranges images in rows on a white background.
+    """Arranges images (N, C, H, W) in [-1, 1], row by row, on a white background: a picture (3, H', W'), uint8.
 
-    Args:
-        images: Shape (N, C, H, W), in [-1, 1], row by row.
-        columns: The number of images in a row.
-        smallest_cell: Smaller images are magnified by a whole factor until their height has at least as many pixels, so
-            that details are visible.
-
-    Returns:
-        One picture, shape (3, H', W'), uint8.
+    Images lower than `smallest_cell` are magnified by a whole factor until they are not, so that details are visible.
     """
     pixels = bytes_from_signed(images.detach().cpu())
     factor = -(-smallest_cell // pixels.shape[-2])

@@ -35,17 +35,9 @@ def check_writable(folder: Path, option: str = "--runs_dir") -> None:
 def check_output_path(
     path: Path, wants_folder: bool, overwrite: bool, is_ours: Callable[[Path], bool], contents: str
 ) -> None:
-    """Refuses a path for `--out` that holds something that may not be replaced.
+    """Raises `UsageError` if a path for `--out` cannot be written to, or holds something that must not be replaced.
 
-    Args:
-        path: The file or folder to write.
-        wants_folder: Whether to write a folder.
-        overwrite: Whether existing content may be replaced.
-        is_ours: Whether an item in the folder may be removed.
-        contents: What the folder may hold, for the message.
-
-    Raises:
-        UsageError: The path is taken, cannot be written to, or is a folder with the extension of a file.
+    A folder to overwrite may hold only items that are ours; messages describe these as `contents`.
     """
     if path.name:
         check_name("--out", path.name)

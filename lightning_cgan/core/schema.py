@@ -17,11 +17,7 @@ def check_schema(
     Numbers match numbers, text matches text, tensors match tensors of the same shape, and containers match containers
     with matching contents and the same keys or length. An expected None or empty container matches any content.
     Entries that are expected to be off (None, False or empty) may be missing: older releases of PyTorch have fewer.
-
-    With `exact`, whole numbers must be whole. Messages call the value `name`, and end with the remedy.
-
-    Raises:
-        UsageError: They differ; the message names the first difference.
+    With `exact`, whole numbers must be whole. The first difference raises a `UsageError` that ends with the remedy.
     """
     if isinstance(expected, dict) and isinstance(got, dict):
         for key, value in expected.items():

@@ -64,10 +64,7 @@ def to_config(value: Any) -> Any:
     Numbers, strings and containers are unchanged. A `ConfigMixin` becomes its class path and arguments, and so does a
     class, or a `functools.partial` of one, such as `partial(torch.optim.Adam, lr=1e-3)`. Arguments of a partial that
     equal the defaults of the class are omitted: jsonargparse fills in all of them, and another release of PyTorch may
-    not have each.
-
-    Raises:
-        TypeError: The value has no such description, such as a lambda.
+    not have each. Other values, such as a lambda, raise a TypeError.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value

@@ -107,11 +107,7 @@ class LabelledImages(LightningDataModule, ABC):
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Builds a data module from the plain values of a checkpoint; classes that the file names are not built.
-
-        Raises:
-            UsageError: The values do not fit this data module.
-        """
+        """Builds a data module from the plain values of a checkpoint; classes that the file names are not built."""
         # An instantiator would parse text as descriptions of objects; without one, Lightning passes values unchanged.
         plain: dict[str, Any] = {"weights_only": True, INSTANTIATOR_KEY: None}
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
@@ -18,19 +17,13 @@ _NAMED = 5  # the most kinds of files that a warning lists
 
 def folders_in(path: Path) -> list[str]:
     """The names of the folders in a folder, sorted; empty if it cannot be read."""
-    try:
-        return sorted(entry.name for entry in _entries(str(path)) if _is_folder(entry))
-    except OSError:
-        return []
+    return [entry.name for entry in _readable_entries(path) if _is_folder(entry)]
 
 
 def files_in(path: Path) -> list[str]:
     """The names of the images directly in a folder, sorted; empty if it cannot be read."""
-    try:
-        names = (entry.name for entry in _entries(str(path)) if not _is_folder(entry))
-        return sorted(name for name in names if name.lower().endswith(ENDINGS))
-    except OSError:
-        return []
+    names = (entry.name for entry in _readable_entries(path) if not _is_folder(entry))
+    return [name for name in names if name.lower().endswith(ENDINGS)]
 
 
 def images_in(path: Path, skipped: Counter[str]) -> list[str]:
@@ -44,19 +37,19 @@ def images_in(path: Path, skipped: Counter[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     seen = {str(above) for above in path.resolve().parents}
-    left = [str(path)] if path.exists() else []
-    while left:
-        folder = left.pop()
+    pending = [str(path)] if path.exists() else []
+    while pending:
+        folder = pending.pop()
         actual = os.path.realpath(folder)
         if actual in seen:  # reached before through a link, which may be circular
             continue
         seen.add(actual)
         try:
-            entries = sorted(_entries(folder), key=lambda entry: entry.name)
+            entries = _entries(folder)
         except OSError as error:
             got = f"got {folder!r} ({error.strerror}); change its permissions, or remove it"
             raise UsageError(f"--data.data_dir: expected folders that can be read, {got}") from error
-        left += [entry.path for entry in reversed(entries) if _is_folder(entry)]
+        pending += [entry.path for entry in reversed(entries) if _is_folder(entry)]
         for entry in entries:
             if _is_folder(entry):
                 continue
@@ -77,9 +70,17 @@ def counted(skipped: Counter[str]) -> str:
     return ", ".join(kinds[:_NAMED]) + (", …" if len(kinds) > _NAMED else "")
 
 
-def _entries(folder: str) -> Iterator[os.DirEntry[str]]:
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
-        yield from (one for one in entries if not one.name.startswith(".") and one.name.lower() not in _SYSTEM_NAMES)
+        shown = [one for one in entries if not one.name.startswith(".") and one.name.lower() not in _SYSTEM_NAMES]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _readable_entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return _entries(str(folder))
+    except OSError:
+        return []
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -27,13 +27,10 @@ def hold_out(
     """Holds out a part of each class for testing, at least one image; labels have shape (N,).
 
     The choice depends only on the number and the order of the images of the class: other classes may be added or
-    removed. Classes that are not kept may have too few images.
+    removed. Raises `UsageError` if a kept class would have no training image left.
 
     Returns:
         The indices of the training images and of the test images, both ascending.
-
-    Raises:
-        UsageError: A class in use would have no training image left.
     """
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label, name in enumerate(class_names):

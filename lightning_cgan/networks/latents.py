@@ -55,14 +55,10 @@ class LatentSampler:
     def latents(
         self, labels: Tensor, numbers: Tensor, latent_dim: int, distribution: Distribution, variant: int = 0
     ) -> Tensor:
-        """Samples the latents of images, shape (N, latent_dim), float32, on the CPU.
+        """Samples the latents of images, shape (N, latent_dim), float32, on the CPU, from a distribution to truncate.
 
-        Args:
-            labels: The classes of the images, shape (N,).
-            numbers: Their numbers within the classes, from 0, shape (N,).
-            latent_dim: The number of latents per image.
-            distribution: The distribution before truncation.
-            variant: Selects other latents for the same numbers.
+        `labels` are the classes of the images and `numbers` their numbers within the classes, from 0, shape (N,);
+        another `variant` gives other latents for the same numbers.
         """
         blocks: dict[tuple[int, int], Tensor] = {}
         rows = []

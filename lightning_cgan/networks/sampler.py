@@ -42,10 +42,7 @@ class Sampler(nn.Module):
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
         """Samples latents as in training, shape (count, latent_dim), float32, on the CPU.
 
-        A seed makes them reproducible. Without it they come from PyTorch's global generator.
-
-        Raises:
-            UsageError: The seed is not an integer of 64 bits.
+        A seed, of 64 bits, makes them reproducible. Without it they come from PyTorch's global generator.
         """
         check_seed("seed", seed)
         rng = None if seed is None else rng_at(seed)

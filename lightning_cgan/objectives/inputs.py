@@ -154,14 +154,9 @@ class InputSampler:
 
 
 def check_divides(images: int, **parts: int) -> None:
-    """Checks that a batch can be split into equal parts, so that the mean over the parts is the mean over the batch.
+    """Raises `UsageError` unless a batch can be split, by one option after another, into equal parts.
 
-    Args:
-        images: The number of images in the batch, in this process.
-        parts: The numbers of parts into which it is successively split, by option.
-
-    Raises:
-        UsageError: The batch cannot be split evenly.
+    Only with equal parts is the mean over the parts the mean over the batch.
     """
     if images % prod(parts.values()):
         options = " times ".join(name for name, count in parts.items() if count > 1)
