@@ -28,7 +28,7 @@ _LARGEST, _DEEPEST = 100_000, 50
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable, collections.abc.Collection)
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 _SCALARS = (bool, int, float, str)
-_DAMAGED = "take another file, or write this one anew"
+_REMEDY = "use another file, or write this one again"
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,13 @@ class _Location:
     def inner(self, name: object) -> _Location:
         return _Location(self.file, (*self.names, _shown(name, 40)))
 
-    def refusal(self, expected: str, got: str, remedy: str = _DAMAGED) -> UsageError:
+    def refusal(self, expected: str, got: str, remedy: str = _REMEDY) -> UsageError:
         at = f" for {'.'.join(self.names)}" if self.names else ""
         return UsageError(f"{self.file}: expected {expected}{at}, got {got}; {remedy}")
 
 
 def build(description: Any, kind: type[T], file: str) -> T:
-    """Builds one object.
-
-    Args:
-        description: The untrusted content of a file.
-        kind: The class of the object, or a base class.
-        file: The file, as named in messages.
-
-    Raises:
-        UsageError: The description is not of such an object, or the object must not or cannot be built.
-    """
+    """Builds an object of class `kind` from untrusted content of a file; raises a `UsageError` that names the file."""
     location = _Location(file)
     _check_plain(description, location)
     built: T = _fit(description, kind, location)
@@ -64,20 +55,13 @@ def build(description: Any, kind: type[T], file: str) -> T:
 
 
 def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: str) -> T:
-    """Builds a module from its arguments.
+    """Builds a module from arguments described in a file, by name, except those that are given.
 
-    Args:
-        cls: The class of the module.
-        described: The arguments from the file, by name. Arguments that the class does not take are skipped.
-        given: Existing arguments, which take precedence.
-        file: The file, as named in messages.
-
-    Raises:
-        UsageError: An argument cannot be built, or the module cannot be built from them.
+    Described arguments that the class does not take are skipped. Raises a `UsageError` that names the file.
     """
     location = _Location(file)
-    if not isinstance(described, Mapping) or not all(isinstance(name, str) for name in described):
-        raise location.refusal("the arguments of a module by their names", _shown(described))
+    if not _are_arguments(described):
+        raise location.refusal("the arguments of a module by name", _shown(described))
     hints, takes_others = _parameters(cls)
     arguments = dict(given)
     for name, value in described.items():
@@ -86,9 +70,6 @@ def build_module(cls: type[T], described: Any, given: Mapping[str, Any], file: s
             _check_plain(value, location.inner(name))
             arguments[name] = _fit(value, hints.get(name, Any), location.inner(name))
     return _call(cls, arguments, location)
-
-
-# ---- fitting values to type hints ------------------------------------------------------------------------------------
 
 
 def _check_plain(value: Any, location: _Location) -> None:
@@ -112,13 +93,13 @@ def _fit(value: Any, hint: Any, location: _Location, plain: bool = False) -> Any
     options = list(_options(hint))
     if isinstance(value, Mapping) and "class_path" in value:
         if plain:
-            raise location.refusal("a plain value", "the description of an object")
+            raise location.refusal("a plain value", "a description of an object")
         return _build(value, options, location)
-    refusal = location.refusal(_named(options), _shown(value))
+    refusal = location.refusal(" or ".join(map(_expected, options)), _shown(value))
     for option in options:
-        if _has_kind(value, option):
+        if _matches(value, option):
             try:
-                return _inner(value, option, location, plain)
+                return _fit_contents(value, option, location, plain)
             except UsageError as error:
                 refusal = error
     raise refusal
@@ -135,7 +116,7 @@ def _options(hint: Any) -> Iterator[Any]:
         yield Any if hint is object or isinstance(hint, (str, TypeVar)) else hint
 
 
-def _has_kind(value: Any, option: Any) -> bool:
+def _matches(value: Any, option: Any) -> bool:
     """Whether a plain value matches a type, ignoring its contents; unknown types match any value."""
     origin = get_origin(option) or option
     if origin is Literal:
@@ -152,7 +133,7 @@ def _has_kind(value: Any, option: Any) -> bool:
     return not is_class and origin not in (type, collections.abc.Callable)
 
 
-def _inner(value: Any, option: Any, location: _Location, plain: bool) -> Any:
+def _fit_contents(value: Any, option: Any, location: _Location, plain: bool) -> Any:
     """The same value with its contents fitted; lists become tuples where the hint is a tuple."""
     origin, hints = get_origin(option) or option, get_args(option)
     if isinstance(value, Mapping):
@@ -170,20 +151,14 @@ def _inner(value: Any, option: Any, location: _Location, plain: bool) -> Any:
     return tuple(items) if origin is tuple else items
 
 
-def _named(options: Sequence[Any]) -> str:
-    names = [
-        " or ".join(map(repr, get_args(option)))
-        if get_origin(option) is Literal
-        else "nothing"
-        if option in (None, type(None))
-        else "text"
-        if option is str
-        else f"the description of a {option.__name__}"
-        if _is_class(option) and issubclass(option, part_classes())
-        else getattr(option, "__name__", str(option))
-        for option in options
-    ]
-    return " or ".join(names)
+def _expected(option: Any) -> str:
+    if get_origin(option) is Literal:
+        return " or ".join(map(repr, get_args(option)))
+    if option in (None, type(None)):
+        return "nothing"
+    if _is_class(option) and issubclass(option, part_classes()):
+        return f"a description of {option.__name__}"
+    return "text" if option is str else getattr(option, "__name__", str(option))
 
 
 def _shown(value: Any, limit: int = 80) -> str:
@@ -192,39 +167,40 @@ def _shown(value: Any, limit: int = 80) -> str:
     return printable(value if isinstance(value, str) else repr(value), limit)
 
 
-# ---- building --------------------------------------------------------------------------------------------------------
-
-
 def _build(description: Mapping[str, Any], options: Sequence[Any], location: _Location) -> Any:
     path, given = description["class_path"], description.get("init_args", {})
-    are_names = isinstance(given, Mapping) and all(isinstance(name, str) for name in given)
-    if not isinstance(path, str) or not are_names or not description.keys() <= {"class_path", "init_args"}:
-        raise location.refusal("class_path with init_args alone", ", ".join(_shown(key, 40) for key in description))
+    if not isinstance(path, str) or not _are_arguments(given) or not description.keys() <= {"class_path", "init_args"}:
+        got = ", ".join(_shown(key, 40) for key in description)
+        raise location.refusal("a name as class_path, a mapping as init_args and nothing else", got)
     cls = find_class(path, location.file)
-    ways = [_way(cls, option, "init_args" in description) for option in options]
-    way = next((way for way in ways if way is not None), None)
-    if way is None:
-        raise location.refusal(_named(options), _shown(path))
+    forms = [_form(cls, option, "init_args" in description) for option in options]
+    form = next(filter(None, forms), None)
+    if form is None:
+        raise location.refusal(" or ".join(map(_expected, options)), _shown(path))
     arguments = _arguments(cls, given, location)
-    if way == "instance":
+    if form == "instance":
         return _call(cls, arguments, location)
     return functools.partial(cls, **arguments) if "init_args" in description else cls
 
 
-def _way(cls: type, option: Any, has_arguments: bool) -> str | None:
+def _are_arguments(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+
+
+def _form(cls: type, option: Any, has_arguments: bool) -> str | None:
     """Whether an argument takes an instance of a class, or a factory (the class or a partial); None for neither."""
     is_factory = issubclass(cls, FACTORIES)
     as_described = "factory" if is_factory or is_of_torch(cls) or not has_arguments else "instance"
     origin, inner = get_origin(option), get_args(option)
     if origin is type or (origin is collections.abc.Callable and inner):
-        made = [part for part in _options(inner[-1]) if part is not type(None)]
-        if all(_is_class(part) for part in made):
-            return "factory" if any(_is_one(cls, part) for part in made) else None
+        results = [part for part in _options(inner[-1]) if part is not type(None)]
+        if all(map(_is_class, results)):
+            return "factory" if any(_is_subclass(cls, part) for part in results) else None
         return as_described  # a callable with another purpose
     if option is Any or option in (type, collections.abc.Callable, Callable):
         return as_described
     if _is_class(option) and option not in (*_SEQUENCES, *_MAPPINGS):
-        return "instance" if _is_one(cls, option) and not is_factory else None
+        return "instance" if _is_subclass(cls, option) and not is_factory else None
     return None
 
 
@@ -232,7 +208,7 @@ def _is_class(option: Any) -> bool:
     return isinstance(option, type) and get_origin(option) is None and option not in _SCALARS
 
 
-def _is_one(cls: type, base: type) -> bool:
+def _is_subclass(cls: type, base: type) -> bool:
     try:
         return issubclass(cls, base)
     except TypeError:  # a protocol without runtime checks
@@ -269,9 +245,9 @@ def _parameters(cls: type) -> tuple[dict[str, Any], bool]:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 hint = known.get(parameter.name, Any)
                 hints.setdefault(parameter.name, hint if parameter.default is not None else Union[hint, None])  # noqa: UP007 - not every hint knows `|`
-        hands_on = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-        takes_others = hands_on if takes_others is None else takes_others
-        if not hands_on:
+        forwards = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
+        takes_others = forwards if takes_others is None else takes_others
+        if not forwards:
             break
     return hints, bool(takes_others)
 
@@ -283,4 +259,4 @@ def _call(cls: type[T], arguments: Mapping[str, Any], location: _Location) -> T:
         raise UsageError(f"{location.file}: {error}") from error
     except Exception as error:  # unexpected values can raise any exception
         reason = f"{type(error).__name__}: {_shown(' '.join(str(error).split()), 200)}"
-        raise location.refusal(f"what a {cls.__name__} can be built from", f"other values ({reason})") from error
+        raise location.refusal(f"valid arguments of {cls.__name__}", f"others ({reason})") from error

@@ -31,16 +31,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 def agree(rows: int, fault: str, device: torch.device) -> list[int]:
-    """The number of rows in each process; an error in one process is raised in all of them.
-
-    Args:
-        rows: The number of rows in this process.
-        fault: The error message of this process; empty if there is no error.
-        device: Where the exchanged tensors are.
-
-    Raises:
-        UsageError: A process has an error.
-    """
+    """The number of rows in each process; the `fault` of one, an error message, is raised as `UsageError` in all."""
     own = torch.tensor([[rows, bool(fault)]], device=device)
     counts, is_wrong = gather_rows(own).T.tolist()
     if any(is_wrong):
@@ -72,20 +63,20 @@ class SyncBatchNorm(nn.BatchNorm2d):
         """Normalises features, shape (N, C, …)."""
         if not self.training:
             return batch_norm(features, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        others = [0, *range(2, features.ndim)]
+        other_axes = [0, *range(2, features.ndim)]
         shape = [1, -1, *[1] * (features.ndim - 2)]
         count = features.new_tensor([features.numel() / features.shape[1]])
-        total = all_reduce(torch.cat([features.sum(others), count]))
+        total = all_reduce(torch.cat([features.sum(other_axes), count]))
         mean, count = total[:-1] / total[-1], total[-1].detach()
         centred = features - mean.view(shape)
-        variance = all_reduce(centred.square().sum(others)) / count
-        self._remember(mean.detach(), variance.detach() * count / (count - 1))
+        variance = all_reduce(centred.square().sum(other_axes)) / count
+        self._update_statistics(mean.detach(), variance.detach() * count / (count - 1))
         normalized: Tensor = centred * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
         return normalized
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats:
             return
         tracked = cast(Tensor, self.num_batches_tracked)

@@ -17,12 +17,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def printable(text: str, limit: int | None = None) -> str:
-    """Escapes unprintable characters, such as the escape character, and truncates long text.
-
-    Args:
-        text: Any text, also from untrusted files.
-        limit: The most characters to keep.
-    """
+    """Escapes unprintable characters in text from anywhere, and truncates it to `limit` characters."""
     shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return shown if limit is None or len(shown) <= limit else f"{shown[: limit - 1]}…"
 
@@ -31,11 +26,8 @@ class UsageError(ValueError):
     """A mistake that the user can fix.
 
     The message names the option as the user typed it, the expected and the actual value, and ends with a remedy. The
-    command line prints it as one line, without a traceback, and exits with code 2.
-
-    Args:
-        message: The message. Unprintable characters are escaped: names from files may hold control sequences of
-            terminals.
+    command line prints it as one line, without a traceback, and exits with code 2. Unprintable characters in it are
+    escaped: names from files may hold control sequences of terminals.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -56,38 +48,24 @@ class MissingExtraError(UsageError, ImportError):
 
 @contextmanager
 def extra(name: str) -> Iterator[None]:
-    """Turns an import error of an optional package into a message that names what to install.
-
-    Args:
-        name: The extra that installs it, as in `pip install "lightning_cgan[name]"`.
-
-    Raises:
-        MissingExtraError: The package is not installed.
-    """
+    """Turns an import error of an optional package into a `MissingExtraError` that names the extra to install."""
     try:
         yield
     except ImportError as error:
         package = (error.name or str(error)).partition(".")[0]
-        expected = f"{package}: expected it to be installed, got no such package"
-        raise MissingExtraError(f'{expected}; pip install "lightning_cgan[{name}]"') from error
+        raise MissingExtraError(
+            f'{package}: expected this package to be installed, got none; pip install "lightning_cgan[{name}]"'
+        ) from error
 
 
 def check_positive(option: str, value: float | None) -> None:
-    """Refuses a number below 1; None is valid.
-
-    Raises:
-        UsageError: The number is below 1.
-    """
+    """Raises `UsageError` if a number is below 1; None is valid."""
     if value is not None and value < 1:
         raise UsageError(f"{option}: expected 1 or more, got {value}; give a positive number")
 
 
 def check_seed(option: str, seed: int | None) -> None:
-    """Refuses a seed that is not a signed 64-bit integer; None is valid.
-
-    Raises:
-        UsageError: The seed does not fit, or is not a whole number.
-    """
+    """Raises `UsageError` if a seed is not a signed 64-bit integer; None is valid."""
     try:
         struct.pack("q", 0 if seed is None else seed)
     except struct.error as error:
@@ -95,12 +73,7 @@ def check_seed(option: str, seed: int | None) -> None:
 
 
 def check_name(option: str, name: str) -> None:
-    """Refuses a name that is not valid for nested folders within another folder.
-
-    Raises:
-        UsageError: The name is empty, leads out of the folder, has characters that file names cannot have, or is too
-            long.
-    """
+    """Raises `UsageError` if a name is not valid for nested folders within another folder."""
     parts = name.split("/")
     if not name.isprintable() or any(part in ("", ".", "..") for part in parts):
         shown = name.encode("unicode_escape").decode() if not name.isprintable() else name
@@ -114,25 +87,13 @@ def check_name(option: str, name: str) -> None:
 
 
 def check_truncation(option: str, limit: float | None) -> None:
-    """Refuses an invalid truncation limit of latents; None is valid.
-
-    Raises:
-        UsageError: The limit is 0, negative or not finite.
-    """
+    """Raises `UsageError` if a truncation limit of latents is not above 0 and finite; None is valid."""
     if limit is not None and not 0 < limit < math.inf:
         raise UsageError(f"{option}: expected a number above 0, got {limit}; 1 keeps two thirds of latents")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Suggests the known name nearest to a misspelt one, as the end of an error message.
-
-    Args:
-        name: The unknown name.
-        known: The known names.
-
-    Returns:
-        `; did you mean …?`, or an empty string if no known name is near.
-    """
+    """The end of an error message that suggests the known name nearest to a misspelt one; empty if none is near."""
     by_lower_case = {candidate.lower(): candidate for candidate in known}
     near = get_close_matches(name.lower(), by_lower_case, n=1)
     return f"; did you mean {by_lower_case[near[0]]}?" if near else ""
@@ -140,15 +101,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 @contextmanager
 def writing(option: str, path: Path) -> Iterator[None]:
-    """Turns errors of a disk that is full, read-only or gone into one line.
-
-    Args:
-        option: The option that names the path.
-        path: The path to write to.
-
-    Raises:
-        UsageError: The path cannot be written to.
-    """
+    """Turns errors of a disk that is full, read-only or gone into a `UsageError` about the option and its path."""
     try:
         yield
     except Exception as error:
@@ -157,17 +110,15 @@ def writing(option: str, path: Path) -> Iterator[None]:
         has_no_room = getattr(error, "errno", None) in _NO_ROOM or "(os error 28)" in str(error)
         remedy = "make room, or name another" if has_no_room else "name another"
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise UsageError(f"{option}: expected a place to write to, got {path} ({reason}); {remedy}") from error
+        raise UsageError(f"{option}: expected a path to write to, got {path} ({reason}); {remedy}") from error
 
 
 def kind_of(path: Path) -> str | None:
     """Describes a path that is not a regular file, such as `a folder`; None for a file or a missing path."""
     try:
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            if not path.exists():
-                return "a link to nothing"
-            mode = path.stat().st_mode
+        if path.is_symlink() and not path.exists():
+            return "a link to nothing"
+        mode = path.stat().st_mode
     except (OSError, ValueError):
         return None
     kinds = {"folder": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "socket": stat.S_ISSOCK}
@@ -176,19 +127,16 @@ def kind_of(path: Path) -> str | None:
 
 
 def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str:
-    """The message for a path that does not exist or is not a file, with the most similar name in its folder.
+    """The message for a path that does not exist or is not a file, with the most similar name.
 
-    Args:
-        option: The option that names the file.
-        path: The path.
-        also_known: Files in other folders that may be meant.
+    That is searched in the path's folder and in `also_known`, files in other folders that may be meant.
     """
     if kind := kind_of(Path(path)):
         return f"{option}: expected a file, got {path}, which is {kind}; name a file"
     folder, name = Path(path).parent, Path(path).name
     try:
-        beside = [file for file in folder.iterdir() if file.name != name]
+        neighbours = [file for file in folder.iterdir() if file.name != name]
     except OSError:  # a missing or unreadable folder
-        beside = []
-    hint = did_you_mean(name, (file.name for file in [*beside, *also_known]))
+        neighbours = []
+    hint = did_you_mean(name, (file.name for file in [*neighbours, *also_known]))
     return f"{option}: no such file: {path}{hint or '; check the path'}"

@@ -29,45 +29,32 @@ def cache_folder() -> Path:
 
 
 def write_to_cache(file: Path, content: bytes) -> None:
-    """Writes a file to the cache atomically; if that fails, it only warns.
-
-    Args:
-        file: The file, in `cache_folder()`.
-        content: The content of the file.
-    """
+    """Writes a file in `cache_folder()` atomically; if that fails, it only warns."""
     try:
         write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
     except OSError as error:
         warnings.warn(
-            f"{file} was not written: {error}. What it would keep is made anew next time; set LIGHTNING_CGAN_CACHE to "
-            "a folder that can be written to",
+            f"{file} was not written: {error}. Its content is computed again next time; set LIGHTNING_CGAN_CACHE to a "
+            "folder that can be written to",
             stacklevel=2,
         )
 
 
 def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool = False, sync: bool = True) -> None:
-    """Writes a file under a temporary name in its own folder, and renames it once it is safely on disk.
+    """Writes a file under a temporary name in its own folder, which is created, and renames it once it is complete.
 
     A rename within one folder is atomic; a move from a folder for temporary files is not, since that may be on another
-    disk. File and folder are synced; otherwise a power failure may keep the new name without the content.
-
-    Args:
-        file: The file; its folder is created.
-        write: Writes to the path that it is given.
-        keep_backup: Whether to keep the previous content, as `backup_path(file)`.
-        sync: Whether the file must survive a power failure; omit this for many small files.
-
-    Raises:
-        OSError: The disk is full, or the folder cannot be written to. The file is unchanged.
+    disk. With `sync`, file and folder are synced; otherwise a power failure may keep the new name without the content.
+    With `keep_backup`, the previous content stays as `backup_path(file)`. An OSError leaves the file unchanged.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = _beside(file)
+    unfinished = _temporary(file)
     try:
         write(unfinished)
         if sync:
             _sync(unfinished)
         if keep_backup and file.exists():
-            _keep(file)
+            _back_up(file)
         unfinished.replace(file)
         if sync:
             _sync(file.parent)
@@ -77,16 +64,11 @@ def write_atomic(file: Path, write: Callable[[Path], object], keep_backup: bool 
 
 
 def write_atomic_folder(folder: Path, write: Callable[[Path], object]) -> None:
-    """Writes a folder under a temporary name next to its place, and renames it once it is complete.
+    """Writes a folder under a temporary name, and renames it once it is complete; previous content is then removed.
 
-    Args:
-        folder: The folder; its previous content is then removed.
-        write: Writes into the folder that it is given.
-
-    Raises:
-        OSError: The disk is full, or the place cannot be written to. The folder is unchanged.
+    An OSError leaves the folder unchanged.
     """
-    unfinished, old = _beside(folder), _beside(backup_path(folder))
+    unfinished, old = _temporary(folder), _temporary(backup_path(folder))
     unfinished.mkdir(parents=True)
     try:
         write(unfinished)
@@ -114,19 +96,19 @@ def remove_unfinished(folder: Path) -> None:
             leftover.unlink()
 
 
-def _beside(path: Path) -> Path:
+def _temporary(path: Path) -> Path:
     """A unique temporary name in the same folder: processes in two containers may share it and have the same id."""
     return path.with_name(f".{secrets.token_hex(4)}-{path.name}{_UNFINISHED}")
 
 
-def _keep(file: Path) -> None:
-    spare = _beside(backup_path(file))
+def _back_up(file: Path) -> None:
+    unfinished = _temporary(backup_path(file))
     try:
-        os.link(file, spare)
+        os.link(file, unfinished)
     except OSError:  # a file system without hard links
-        shutil.copyfile(file, spare)
-        _sync(spare)
-    spare.replace(backup_path(file))
+        shutil.copyfile(file, unfinished)
+        _sync(unfinished)
+    unfinished.replace(backup_path(file))
 
 
 def _sync(path: Path) -> None:

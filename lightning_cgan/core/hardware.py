@@ -11,22 +11,15 @@ from lightning_cgan.core.compat import multiplies_bfloat16
 
 
 def fastest_precision(accelerator: str) -> tuple[str, str]:
-    """Chooses between bfloat16 and float32.
-
-    Args:
-        accelerator: The Trainer's accelerator, with `auto` resolved: `cpu`, `cuda`, …
-
-    Returns:
-        Lightning's name of the precision, and the reason.
-    """
+    """Lightning's name of the precision for `cpu`, `cuda` or another accelerator, and the reason for it."""
     if accelerator == "cuda":
-        has_it, unit = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
+        is_native, unit = torch.cuda.is_bf16_supported(including_emulation=False), "GPU"
     elif accelerator == "cpu":
-        has_it, unit = multiplies_bfloat16(), "CPU"
+        is_native, unit = multiplies_bfloat16(), "CPU"
     else:
-        has_it, unit = False, "device"
-    verb = "multiplies" if has_it else "does not multiply"
-    return ("bf16-mixed" if has_it else "32-true"), f"this {unit} {verb} bfloat16 by itself"
+        is_native, unit = False, "device"
+    verb = "multiplies" if is_native else "does not multiply"
+    return ("bf16-mixed" if is_native else "32-true"), f"this {unit} {verb} bfloat16 natively"
 
 
 def ask_for_gpus_cheaply() -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
+_PADDING = 2
+LARGEST_SIDE = 65_500  # pixels; the limit of GIF files
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name, its checksum
 
 
@@ -38,31 +40,15 @@ def unit_from_signed(images: Tensor) -> Tensor:
     return (images + 1) / 2
 
 
-_PADDING = 2
-LARGEST_SIDE = 65_500  # pixels; the limit of GIF files
-
-
 def cell_size(image_size: int, smallest_cell: int = 56) -> int:
-    """The distance, in pixels, from one image of a `grid` to the next.
-
-    Args:
-        image_size: The height of an image.
-        smallest_cell: As for `grid`.
-    """
+    """The distance, in pixels, from one image of a `grid` to the next."""
     return image_size * -(-smallest_cell // image_size) + _PADDING
 
 
 def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
-    """Arranges images in rows on a white background.
+    """Arranges images (N, C, H, W) in [-1, 1], row by row, on a white background: a picture (3, H', W'), uint8.
 
-    Args:
-        images: Shape (N, C, H, W), in [-1, 1], row by row.
-        columns: The number of images in a row.
-        smallest_cell: Smaller images are magnified by a whole factor until their height has at least as many pixels, so
-            that details are visible.
-
-    Returns:
-        One picture, shape (3, H', W'), uint8.
+    Images lower than `smallest_cell` are magnified by a whole factor until they are not, so that details are visible.
     """
     pixels = bytes_from_signed(images.detach().cpu())
     factor = -(-smallest_cell // pixels.shape[-2])
@@ -85,13 +71,9 @@ def is_whole_png(path: Path) -> bool:
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float, seconds_of_last: float | None = None) -> None:
-    """Writes pictures of one size to a GIF file that loops.
+    """Writes pictures of one size to a GIF file that loops; colours beyond 256 become the nearest ones.
 
-    Args:
-        frames: The pictures. A GIF has 256 colours; pictures with more are shown in the nearest ones.
-        path: The file.
-        seconds: How long each picture is shown.
-        seconds_of_last: How long the last picture is shown, if different.
+    Each picture is shown for `seconds`, the last one for `seconds_of_last` if given.
     """
     milliseconds = [round(1000 * seconds)] * (len(frames) - 1) + [round(1000 * (seconds_of_last or seconds))]
     frames[0].save(path, format="GIF", save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)

@@ -19,25 +19,15 @@ TRAINING, VALIDATION, TEST, PREDICTION, NETWORKS = range(5)
 def rng_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A random generator whose stream is determined by an address, such as (seed, purpose, step).
 
-    The address is hashed, so that neighbouring addresses give unrelated streams.
-
-    Args:
-        address: Whole numbers that fit 64 signed bits.
-        device: Where the numbers are sampled. The streams of a CPU and of a GPU differ.
+    The address consists of signed 64-bit numbers. It is hashed, so that neighbouring addresses give unrelated streams.
+    The streams of a CPU and of a GPU differ.
     """
     return torch.Generator(device).manual_seed(_seed_at(*address))
 
 
 def seed_global_rng(*address: int, device: torch.device) -> None:
-    """Seeds PyTorch's global generators of the CPU and of one device with an address.
-
-    Code that uses them, such as dropout, then does not depend on earlier random numbers. `torch.manual_seed` would also
-    seed all other devices, which is slow.
-
-    Args:
-        address: Whole numbers that fit 64 signed bits.
-        device: Where the networks are.
-    """
+    """Seeds PyTorch's global generators of the CPU and of one device, which dropout uses, with an address."""
+    # `torch.manual_seed` would also seed all other devices, which is slow.
     torch.default_generator.manual_seed(_seed_at(*address))
     if device.type == "cuda":
         torch.cuda.default_generators[device.index or 0].manual_seed(_seed_at(*address))

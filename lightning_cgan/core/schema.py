@@ -15,19 +15,9 @@ def check_schema(
     """Compares a nested value of a checkpoint with one that the program would write.
 
     Numbers match numbers, text matches text, tensors match tensors of the same shape, and containers match containers
-    with matching contents and the same keys or length. An expected None or empty container matches any content. Entries
-    that are off (None, False or empty) where they are expected may be missing, since newer releases of PyTorch have
-    options that older ones did not write.
-
-    Args:
-        expected: What the program would write.
-        got: What the file holds.
-        name: The name of the value.
-        exact: Whether whole numbers must be whole.
-        remedy: The end of the message.
-
-    Raises:
-        UsageError: They differ; the message names the first difference.
+    with matching contents and the same keys or length. An expected None or empty container matches any content.
+    Entries that are expected to be off (None, False or empty) may be missing: older releases of PyTorch have fewer.
+    With `exact`, whole numbers must be whole. The first difference raises a `UsageError` that ends with the remedy.
     """
     if isinstance(expected, dict) and isinstance(got, dict):
         for key, value in expected.items():

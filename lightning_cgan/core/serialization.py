@@ -37,7 +37,7 @@ class ConfigMixin:
         except TypeError:
             return instance  # `__init__` raises a clearer error; unpickling and copying restore the attributes
         init_args, unserializable = {}, []
-        for name, value in _named(bound):
+        for name, value in _arguments_by_name(bound):
             try:
                 init_args[name] = to_config(value)
             except TypeError:
@@ -48,7 +48,7 @@ class ConfigMixin:
         return instance
 
 
-def _named(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
+def _arguments_by_name(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
     """The arguments after `self`, by the names with which they can be passed again."""
     for name, value in list(bound.arguments.items())[1:]:
         kind = bound.signature.parameters[name].kind
@@ -64,10 +64,7 @@ def to_config(value: Any) -> Any:
     Numbers, strings and containers are unchanged. A `ConfigMixin` becomes its class path and arguments, and so does a
     class, or a `functools.partial` of one, such as `partial(torch.optim.Adam, lr=1e-3)`. Arguments of a partial that
     equal the defaults of the class are omitted: jsonargparse fills in all of them, and another release of PyTorch may
-    not have each.
-
-    Raises:
-        TypeError: The value has no such description, such as a lambda.
+    not have each. Other values, such as a lambda, raise a TypeError.
     """
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
@@ -83,11 +80,12 @@ def to_config(value: Any) -> Any:
         # jsonargparse wraps the class in its own functions, so it may be among the positional arguments.
         classes = [part for part in (value.func, *value.args) if isinstance(part, type)]
         if len(classes) == 1:
-            return {"class_path": class_path(classes[0]), "init_args": to_config(_given(classes[0], value.keywords))}
+            arguments = _without_defaults(classes[0], value.keywords)
+            return {"class_path": class_path(classes[0]), "init_args": to_config(arguments)}
     raise TypeError(f"expected a value that can be described in plain values, got {value!r}")
 
 
-def _given(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
+def _without_defaults(cls: type, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that differ from the defaults of a class."""
     try:
         parameters = inspect.signature(cls).parameters

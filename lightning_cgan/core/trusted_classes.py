@@ -29,25 +29,16 @@ def part_classes() -> tuple[type, ...]:
 
 
 def find_class(path: str, file: str) -> type:
-    """Finds a class by its path, by comparison with the paths of known classes: nothing is imported.
-
-    Args:
-        path: Text from a file.
-        file: The file, as named in messages.
-
-    Raises:
-        UsageError: No class that may be built has this path.
-    """
-    name = path.rpartition(".")[2]
+    """Finds a known class by its path, text from a file; nothing is imported. Raises `UsageError` for other paths."""
+    module, _, name = path.rpartition(".")
     for cls in _buildable():
         if cls.__name__ == name and path in _paths(cls):
             return cls
-    module = path.rpartition(".")[0]
     if module and module not in sys.modules and all(part.isidentifier() for part in path.split(".")):
         remedy = "import its module first, if you trust it"
         raise UsageError(f"{file}: expected classes of imported modules, got {printable(path, 80)}; {remedy}")
-    expected = "expected networks, losses, penalties, optimizers and their like"
-    raise UsageError(f"{file}: {expected}, got {printable(path, 80)}; others are not built")
+    expected = "expected the class of a part of a module, such as a network, loss or optimizer"
+    raise UsageError(f"{file}: {expected}, got {printable(path, 80)}; other classes are not built")
 
 
 def _buildable() -> Iterator[type]:

@@ -20,7 +20,7 @@ from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for
 from lightning_cgan.data.classes import Classes
 from lightning_cgan.data.image_files import check_square
-from lightning_cgan.data.splits import check_test_fraction, hold_out
+from lightning_cgan.data.splits import check_fraction, hold_out
 
 _REQUIRED = ("images", "labels")
 _OF_TEST = ("test_images", "test_labels")
@@ -32,7 +32,7 @@ _NUMBERED = "number the classes from 0 without gaps, or give class_names with a 
 
 
 class ArrayData(LabelledImages):
-    """Images from an `.npz` file or from arrays in memory.
+    """Images from an `.npz` file or from arrays in memory; `LabelledImages` documents the other options.
 
     Example:
         >>> arrays = {"images": torch.zeros(40, 8, 8, dtype=torch.uint8), "labels": torch.arange(40) % 2}
@@ -52,13 +52,7 @@ class ArrayData(LabelledImages):
             centre-cropped. If not given, the size of the images, which must be square.
         test_fraction: The share of each class held out for testing if there are no test images: at least one image, the
             same ones in every run.
-        batch_size: The number of real images per discriminator update, over all processes.
         classes: The classes to keep, by name, number or range; if not given, all that have images.
-        validation_fraction: The share of the training split held out for validation.
-        predictions_per_class: The number of images of each class that `predict` generates.
-        memory_budget: The GPU memory that the images of one split may take, in GiB.
-        balance: Whether to repeat training images of smaller classes, so that each class is seen as often as the
-            largest.
 
     Raises:
         UsageError: The file does not exist, or its arrays are not labelled images.
@@ -76,7 +70,7 @@ class ArrayData(LabelledImages):
         memory_budget: float = 4.0,
         balance: bool = False,
     ) -> None:
-        check_test_fraction(test_fraction)
+        check_fraction("--data.test_fraction", test_fraction)
         self.arrays = _load(arrays) if isinstance(arrays, Mapping) else arrays  # a file may be closed later
         self.test_fraction = test_fraction
         found = _Contents.of(self.arrays)
@@ -87,22 +81,11 @@ class ArrayData(LabelledImages):
         self.all_class_names = found.class_names
         present = sorted(set(found.labels.tolist()))
         chosen: Classes = [found.class_names[label] for label in present] if classes is None else classes
-        super().__init__(
-            batch_size,
-            None,
-            chosen,
-            image_size,
-            validation_fraction,
-            predictions_per_class,
-            memory_budget,
-            balance,
-        )
+        others = (validation_fraction, predictions_per_class, memory_budget, balance)
+        super().__init__(batch_size, None, chosen, image_size, *others)
         empty = [self.all_class_names[label] for label in self.kept if label not in present]
         if empty:
-            raise UsageError(
-                f"--data.classes: expected classes with images, got {', '.join(empty)}, of which there is none; leave "
-                "them out"
-            )
+            raise UsageError(f"--data.classes: expected classes that have images, got {', '.join(empty)}; omit these")
 
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
         """Reads the arrays again for each split: keeping them would hold the pixels in memory twice."""
@@ -135,7 +118,7 @@ class _Contents:
         _check_keys(arrays)
         images, labels = _pair(arrays, *_REQUIRED)
         if "class_names" in arrays:
-            names = _names(_as_array("class_names", arrays["class_names"]))
+            names = _class_names(_as_array("class_names", arrays["class_names"]))
         else:
             names = tuple(map(str, range(len(labels.unique()))))
         _check_range("labels", labels, names)
@@ -145,23 +128,23 @@ class _Contents:
         _check_range("test_labels", test_labels, names)
         if test_images.shape[1:] != images.shape[1:]:
             expected, got = (tuple(pixels.shape[1:]) for pixels in (images, test_images))
-            raise _wrong(f"test_images of the shape of images, (N, *{expected})", f"(N, *{got})", "bring them to that")
+            raise _wrong(f"test_images of the shape of images, {expected}", str(got), "resize or convert them")
         return cls(images, labels, names, test_images, test_labels)
 
 
 def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
     """Loads the arrays of a mapping or an `.npz` file; values under unknown names are not read."""
     expected, remedy = "an .npz file of arrays without Python objects", "write one with numpy.savez_compressed"
-    what = type(given).__name__ if isinstance(given, Mapping) else str(given)
     if not isinstance(given, Mapping):
         if not Path(given).exists():
             raise UsageError(no_such_file("--data.arrays", given))
         if not is_zipfile(given):
-            raise _wrong(expected, f"{given}, which is none", remedy)
+            raise _wrong(expected, f"{given}, which is another file", remedy)
     try:
         with nullcontext(given) if isinstance(given, Mapping) else np.load(given, allow_pickle=False) as arrays:
             return {name: arrays[name] if name in _KNOWN else None for name in arrays}
     except Exception as error:  # a damaged file can raise any exception
+        what = type(given).__name__ if isinstance(given, Mapping) else given
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise _wrong(expected, f"{what} ({reason})", remedy) from error
 
@@ -175,14 +158,15 @@ def _check_keys(arrays: Mapping[str, Any]) -> None:
         got = ", ".join(map(str, arrays)) or "nothing"
         raise _wrong(" and ".join(needed), got, renames or f"add {' and '.join(lacking)}")
     if renames:
-        rank_zero_warn(f"--data.arrays: passed over what has another name; if it is meant to be read, {renames}")
+        rank_zero_warn(f"--data.arrays: skipped arrays of unknown names; to use them, {renames}")
 
 
-def _meant(name: str, missing: Sequence[str]) -> str:
-    """The missing name that an unknown name stands for; empty if there is none."""
-    usual = _OTHER_NAMES.get(name.lower(), "")
-    near = [usual] if usual in missing else get_close_matches(name.lower(), missing, n=1, cutoff=0.8)
-    return near[0] if near else ""
+def _meant(name: str, missing: Sequence[str]) -> str | None:
+    """The missing name that an unknown name stands for, if there is one."""
+    usual = _OTHER_NAMES.get(name.lower())
+    if usual in missing:
+        return usual
+    return next(iter(get_close_matches(name.lower(), missing, n=1, cutoff=0.8)), None)
 
 
 def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
@@ -202,8 +186,8 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         got = type(value).__name__
         if isinstance(value, Tensor):
             got = f"a tensor of {value.dtype}, {value.layout}, on {value.device}"
-        expected = f"{name} to be a NumPy array, or a tensor that can be turned to one"
-        raise _wrong(expected, got, "turn it to one") from error
+        expected = f"{name} to be a NumPy array, or a tensor that can be converted to one"
+        raise _wrong(expected, got, "convert it") from error
 
 
 def _pixels(name: str, array: np.ndarray) -> Tensor:
@@ -214,53 +198,56 @@ def _pixels(name: str, array: np.ndarray) -> Tensor:
     elif array.ndim == 4 and array.shape[-1] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels and none of them 0"
-        raise _wrong(f"{name} of shape {shapes}", str(array.shape), "bring them into one of these")
+        shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels and no axis of length 0"
+        raise _wrong(f"{name} of shape {shapes}", str(array.shape), "reshape them")
     return torch.from_numpy(np.require(array, requirements=["C", "W"]))
 
 
 def _to_bytes(name: str, array: np.ndarray) -> str:
     """A hint with an expression that converts pixels of another type to uint8, chosen by their value range."""
     lowest, highest = (array.min(), array.max()) if array.size and array.dtype.kind in "biuf" else (0, -1)
-    given, turned = f"numpy.asarray({name})", ""
+    given = f"numpy.asarray({name})"
     if array.dtype.kind == "b":
-        turned = f"({given} * 255).astype('uint8')"
+        converted = f"({given} * 255)"
     elif array.dtype.kind in "iu" and 0 <= lowest <= highest <= 255:
-        turned = f"{given}.astype('uint8')"
+        converted = given
     elif array.dtype.kind in "iu" and 0 <= lowest <= highest < 2**16:
-        turned = f"({given} >> {bits_for(int(highest)) - 8}).astype('uint8')"
+        converted = f"({given} >> {bits_for(int(highest)) - 8})"
     elif 0 <= lowest <= highest <= 1:
-        turned = f"({given} * 255).round().astype('uint8')"
+        converted = f"({given} * 255).round()"
     elif -1 <= lowest <= highest <= 1:
-        turned = f"(({given} + 1) * 127.5).round().astype('uint8')"
+        converted = f"(({given} + 1) * 127.5).round()"
     elif 0 <= lowest <= highest <= 255:
-        turned = f"{given}.round().astype('uint8')"
-    return f"turn them to it, as {turned} does" if turned else "bring them to whole numbers from 0 to 255 first"
+        converted = f"{given}.round()"
+    else:
+        return "convert them to whole numbers from 0 to 255 first"
+    return f"convert them: {converted}.astype('uint8')"
 
 
 def _labels(name: str, array: np.ndarray) -> Tensor:
     given = f"numpy.asarray({name})"
     if not np.issubdtype(array.dtype, np.integer):
         is_whole = array.dtype.kind == "b" or (array.dtype.kind == "f" and bool((array == array.round()).all()))
-        turned = f"{given}.astype('int64')" if is_whole else f"numpy.unique({name}, return_inverse=True)[1]"
-        raise _wrong(f"{name} of whole numbers", str(array.dtype), f"turn them to it, as {turned} does")
+        converted = f"{given}.astype('int64')" if is_whole else f"numpy.unique({name}, return_inverse=True)[1]"
+        raise _wrong(f"{name} of whole numbers", str(array.dtype), f"convert them: {converted}")
     if array.ndim != 1:
         remedy = "give one number for each image"
         if array.ndim == 2:
-            remedy += f", as {given}.{'argmax(1)' if array.shape[1] > 1 else 'reshape(-1)'} does"
+            remedy += f": {given}.{'argmax(1)' if array.shape[1] > 1 else 'reshape(-1)'}"
         raise _wrong(f"{name} of shape (N,)", str(array.shape), remedy)
     if array.size and array.max() > np.iinfo(np.int64).max:  # would wrap to a negative int64
         raise _wrong(f"{name} from 0 without gaps", str(array.max()), _NUMBERED)
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _names(array: np.ndarray) -> tuple[str, ...]:
-    names = array.tolist() if array.ndim == 1 and all(isinstance(name, str) for name in array.tolist()) else []
-    if not names or len(set(names)) < len(names) or not all(name and name.isprintable() for name in names):
+def _class_names(array: np.ndarray) -> tuple[str, ...]:
+    names = array.tolist() if array.ndim == 1 else []
+    are_texts = all(isinstance(name, str) and name and name.isprintable() for name in names)
+    if not names or not are_texts or len(set(names)) < len(names):
         got = f"{array.tolist()!r:.60} ({array.dtype})"
-        remedy = "turn them to it, as numpy.asarray(class_names).astype(str) does"
-        if array.ndim != 1 or array.dtype.kind not in "Siu":
-            remedy = "give a name for each label"
+        remedy = "give one name for each label"
+        if array.ndim == 1 and array.dtype.kind in "Siu":
+            remedy = "convert them: numpy.asarray(class_names).astype(str)"
         raise _wrong("class_names to be different texts of one line", got, remedy)
     return tuple(names)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -20,9 +20,9 @@ from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import seed_of_process
 from lightning_cgan.data.classes import Classes, class_numbers
-from lightning_cgan.data.image_files import ImageFiles, squared
+from lightning_cgan.data.image_files import ImageFiles, to_square
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
-from lightning_cgan.data.splits import hold_out_for_validation
+from lightning_cgan.data.splits import check_fraction, hold_out_for_validation
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
@@ -60,9 +60,7 @@ class LabelledImages(LightningDataModule, ABC):
             largest. Scores, Judges (reference classifiers) and the validation split still use every image once.
 
     Attributes:
-        num_classes: The number of classes.
         image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width, in pixels.
         class_names: The name of each label.
         tops_up: Whether real images, except those of the test split, count towards `predictions_per_class`.
         already_made: Pairs of label and index within the class that `predict` skips.
@@ -87,18 +85,15 @@ class LabelledImages(LightningDataModule, ABC):
         balance: bool = False,
     ) -> None:
         super().__init__()
-        sizes = {"batch_size": batch_size, "image_size": image_size, "predictions_per_class": predictions_per_class}
-        for name, value in sizes.items():
-            check_positive(f"--data.{name}", value)
-        if not 0 < validation_fraction < 1:
-            raise UsageError(
-                f"--data.validation_fraction: expected a number between 0 and 1, got {validation_fraction}; "
-                "5,000 of 60,000 images are 0.0833"
-            )
+        check_positive("--data.batch_size", batch_size)
+        check_positive("--data.image_size", image_size)
+        check_positive("--data.predictions_per_class", predictions_per_class)
+        check_fraction("--data.validation_fraction", validation_fraction)
         if memory_budget < 0:
-            raise UsageError(f"--data.memory_budget: expected 0 or more GiB, got {memory_budget}; 0 keeps nothing")
+            raise UsageError(f"--data.memory_budget: expected 0 or more GiB, got {memory_budget}; 0 keeps no images")
         self.memory_budget = memory_budget
         self.balance = balance
+        self.splits: dict[str, tuple[Tensor | ImageFiles, Tensor]] = {}
         self.batch_size = batch_size
         self.data_dir = Path(os.path.expanduser(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data"))
         self.image_size = image_size or self.native_image_size
@@ -107,17 +102,12 @@ class LabelledImages(LightningDataModule, ABC):
         self.tops_up = False
         self.already_made: Container[tuple[int, int]] = ()
         self.kept = class_numbers(classes, self.all_class_names)
-        self.class_names = tuple(self.all_class_names[number] for number in self.kept)
         self.num_classes = len(self.kept)
-        self.splits: dict[str, tuple[Tensor | ImageFiles, Tensor]] = {}
+        self.class_names = tuple(self.all_class_names[number] for number in self.kept)
 
     @classmethod
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """Builds a data module from the plain values of a checkpoint; classes that the file names are not built.
-
-        Raises:
-            UsageError: The values do not fit this data module.
-        """
+        """Builds a data module from the plain values of a checkpoint; classes that the file names are not built."""
         # An instantiator would parse text as descriptions of objects; without one, Lightning passes values unchanged.
         plain: dict[str, Any] = {"weights_only": True, INSTANTIATOR_KEY: None}
         try:
@@ -125,47 +115,36 @@ class LabelledImages(LightningDataModule, ABC):
         except (FileNotFoundError, UsageError):
             raise
         except Exception as error:  # unexpected values can raise any exception
-            expected, reason = f"what a {cls.__name__} can be built from", " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:200]
             raise UsageError(
-                f"the checkpoint: expected {expected}, got other values ({reason}); take another"
+                f"the checkpoint: expected valid arguments of {cls.__name__}, got others ({reason}); use another file"
             ) from error
 
     @property
     def batch_size(self) -> int:
-        """The number of real images per update; once the training split is read, capped at what it can fill.
-
-        Searches for the largest batch that fits into memory, such as Lightning's `BatchSizeFinder`, try ever larger
-        sizes.
-        """
+        """The number of real images per update; once the training split is read, capped at what it can fill."""
         return self._batch_size
 
     @batch_size.setter
-    def batch_size(self, size: int) -> None:
-        most = self._largest_batch() if "train" in getattr(self, "splits", ()) else size
+    def batch_size(self, size: int) -> None:  # Lightning's `BatchSizeFinder` tries ever larger sizes
+        most = self._largest_batch() if "train" in self.splits else size
         if size > most > 0:
-            rank_zero_info(f"--data.batch_size: {size:,} is more than the images to train on; {most:,} are taken")
+            rank_zero_info(f"--data.batch_size: reduced from {size:,} to {most:,}, the most that one epoch can fill")
         self._batch_size = min(size, most or size)
 
     def _largest_batch(self) -> int:
         """The largest batch that one epoch can fill and that divides evenly among processes and accumulated parts."""
         counts = self.splits["train"][1].bincount()
         images = int((counts > 0).sum() * counts.max() if self.balance else counts.sum())
-        parts = getattr(self._module(), "accumulation", {}).values()
-        unit = lcm(self._place()[1], *parts)
-        return images // self._discriminator_steps() // unit * unit
+        unit = lcm(self._rank_and_world_size()[1], *self._of_module("accumulation", {}).values())
+        return int(images // self._of_module("discriminator_steps", 1) // unit * unit)
 
-    def _module(self) -> LightningModule | None:
-        return self.trainer.lightning_module if self.trainer else None
-
-    def _discriminator_steps(self) -> int:
-        return int(getattr(self._module(), "discriminator_steps", 1))
+    def _of_module(self, attribute: str, default: Any) -> Any:
+        return getattr(self.trainer.lightning_module if self.trainer else None, attribute, default)
 
     @abstractmethod
     def read(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
         """Reads one split, or lists its files.
-
-        Args:
-            split: The split.
 
         Returns:
             Images, shape (N, C, H, W), uint8, or the files that decode to their final size; and labels, shape (N,),
@@ -178,20 +157,23 @@ class LabelledImages(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Reads and splits the data that a stage needs; only the stage `test` reads the test split."""
         if stage != "predict" and "train" not in self.splits:
-            pixels, labels = self._checked(*self.read("train"))
-            parts = zip(("train", "validation"), hold_out_for_validation(labels, self.validation_fraction), strict=True)
-            self.splits |= {split: self._prepared(split, pixels, labels, chosen) for split, chosen in parts}
-            self._check_balance(self.splits["train"][1])
+            images, labels = self._read_checked("train")
+            train, validation = hold_out_for_validation(labels, self.validation_fraction)
+            self.splits["train"] = self._prepared("train", images, labels, train)
+            self.splits["validation"] = self._prepared("validation", images, labels, validation)
+            self._check_balance()
         if stage == "test" and "test" not in self.splits:
-            self.splits["test"] = self._prepared("test", *self._checked(*self.read("test")))
+            images, labels = self._read_checked("test")
+            self.splits["test"] = self._prepared("test", images, labels, torch.arange(len(labels)))
 
-    def _checked(self, images: Tensor | ImageFiles, labels: Tensor) -> tuple[Tensor | ImageFiles, Tensor]:
+    def _read_checked(self, split: Split) -> tuple[Tensor | ImageFiles, Tensor]:
+        images, labels = self.read(split)
         highest = len(self.all_class_names) - 1
         outside = labels[(labels < 0) | (labels > highest)]
         if len(outside):
             raise UsageError(
                 f"{type(self).__name__}: expected labels from 0 to {highest}, got {sorted(set(outside.tolist()))} in "
-                f"{len(outside)} images; mend {self._source}"
+                f"{len(outside)} images; fix {self._source}"
             )
         return images, labels
 
@@ -200,20 +182,19 @@ class LabelledImages(LightningDataModule, ABC):
         """A description of where the images come from, for messages."""
         return f"the files in {self.data_dir}, given by --data.data_dir"
 
-    def _check_balance(self, labels: Tensor) -> None:
-        missing = sorted(set(range(self.num_classes)) - set(labels.unique().tolist()))
+    def _check_balance(self) -> None:
+        present = set(self.splits["train"][1].tolist())
+        missing = [name for label, name in enumerate(self.class_names) if label not in present]
         if self.balance and missing:
             raise UsageError(
-                "--data.balance: expected training images of each class, got none of "
-                f"{', '.join(self.class_names[label] for label in missing)}; add some, or name the others in "
-                "--data.classes"
+                f"--data.balance: expected training images of each class, got none of {', '.join(missing)}; add some, "
+                "or list only the other classes in --data.classes"
             )
 
     def _prepared(
-        self, split: str, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor | None = None
+        self, split: str, images: Tensor | ImageFiles, labels: Tensor, chosen: Tensor
     ) -> tuple[Tensor | ImageFiles, Tensor]:
-        """Selects the images of kept classes, renumbers their labels, and loads or resizes the images."""
-        chosen = torch.arange(len(labels)) if chosen is None else chosen
+        """Selects the chosen images of kept classes, renumbers their labels, and loads or resizes the images."""
         renumbered = torch.full((len(self.all_class_names),), -1)
         renumbered[torch.tensor(self.kept)] = torch.arange(self.num_classes)
         chosen = chosen[renumbered[labels[chosen]] >= 0]
@@ -223,17 +204,17 @@ class LabelledImages(LightningDataModule, ABC):
         if isinstance(images, ImageFiles):
             return (images.load() if self._fits(images) else images), labels
         if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
-            images = torch.cat([squared(part, self.image_size) for part in images.split(4096)])
+            images = torch.cat([to_square(part, self.image_size) for part in images.split(4096)])
         return images, labels
 
     def _none_in(self, split: str, labels: Tensor) -> UsageError:
         """The error for a split without images of kept classes; `labels` are those that it was selected from."""
-        there, names = labels[torch.isin(labels, torch.tensor(self.kept))], ", ".join(self.class_names)
-        where, remedy = f"{type(self).__name__}: expected images of {names} in the {split} split", ""
-        if split == "validation" and len(there):
-            where = f"--data.validation_fraction: expected images of {names} beside one of each class to train on"
-            remedy = "give more, or " if len(there) > len(there.unique()) else ""
-        return UsageError(f"{where}, got none; {remedy}add images to {self._source}")
+        kept, names = labels[torch.isin(labels, torch.tensor(self.kept))], ", ".join(self.class_names)
+        start, remedy = f"{type(self).__name__}: expected images of {names} in the {split} split", ""
+        if split == "validation" and len(kept):
+            start = f"--data.validation_fraction: expected images of {names} besides one per class to train on"
+            remedy = "give a larger one, or " if len(kept) > len(kept.unique()) else ""
+        return UsageError(f"{start}, got none; {remedy}add images to {self._source}")
 
     def _fits(self, images: Tensor | ImageFiles) -> bool:
         return images.nbytes <= self.memory_budget * 2**30
@@ -248,18 +229,14 @@ class LabelledImages(LightningDataModule, ABC):
 
     def train_dataloader(self) -> ShufflingLoader:
         """Shuffled batches with the images of one step each; see `discriminator_steps` of `ConditionalGAN`."""
-        trainer = self.trainer
-        steps = self._discriminator_steps()
-        seed = getattr(self._module(), "seed", None)  # the run's seed; PyTorch's changes with each step
-        if seed is None:
-            seed = seed_of_process()
-        seed = trainer.strategy.broadcast(seed) if trainer else seed
+        seed = self._of_module("seed", None)  # the run's seed; PyTorch's changes with each step
+        seed = seed_of_process() if seed is None else seed
+        seed = self.trainer.strategy.broadcast(seed) if self.trainer else seed
         images, labels = self._on_device("train")
-        rank, world_size = self._place()
-        options: dict[str, Any] = {"rank": rank, "world_size": world_size, "seed": seed, "balance": self.balance}
-        options |= {"images": images, "labels": labels, "batch_size": self.batch_size * steps}
-        repeated = getattr(trainer, "overfit_batches", 0)
-        loader = RepeatingLoader(repeated, **options) if repeated else ShufflingLoader(**options)
+        batch_size = self.batch_size * self._of_module("discriminator_steps", 1)
+        options = (images, labels, batch_size, *self._rank_and_world_size(), seed, self.balance)
+        repeated = getattr(self.trainer, "overfit_batches", 0)
+        loader = RepeatingLoader(repeated, *options) if repeated else ShufflingLoader(*options)
         loader.dataset = range(self._largest_batch())
         return loader
 
@@ -274,11 +251,10 @@ class LabelledImages(LightningDataModule, ABC):
     def _evaluation_loader(self, split: str, share: float) -> OrderedLoader:
         """A loader of one split; a `share` between 0 and 1 is the fraction of its batches that Lightning will use."""
         images, labels = self._on_device(split)
-        rank, world_size = self._place()
+        rank, world_size = self._rank_and_world_size()
         size = self._large_batch_size()
-        if (
-            isinstance(share, float) and 0 < share < 1
-        ):  # small batches: a fraction of them is the same fraction of the images
+        if isinstance(share, float) and 0 < share < 1:
+            # Small batches: a fraction of them is the same fraction of the images.
             size = min(self.batch_size, max(1, int(len(labels) * share)))
             size = world_size * max(1, size // world_size)
         return OrderedLoader(images, labels, size, rank, world_size)
@@ -298,7 +274,7 @@ class LabelledImages(LightningDataModule, ABC):
         }
 
     def _large_batch_size(self) -> int:
-        """The batch size without gradients: a large batch of small images costs little more than a small one."""
+        """The batch size without gradients, where a large batch of small images costs little more than a small one."""
         many = 2**20 // (self.image_channels * self.image_size**2)
         return self.batch_size * max(1, many // self.batch_size)
 
@@ -312,10 +288,9 @@ class LabelledImages(LightningDataModule, ABC):
         missing = (self.predictions_per_class - present).clamp(min=0).tolist()
         wanted = [(label, number) for label, count in enumerate(missing) for number in range(count)]
         left = [image for image in wanted if image not in self.already_made]
-        left += left[:1] * (self._place()[1] - len(left))  # Lightning needs an item for every process
+        left += left[:1] * (self._rank_and_world_size()[1] - len(left))  # Lightning needs an item for every process
         images = torch.tensor(left, dtype=torch.int64).reshape(-1, 2)
         return DataLoader(cast(Dataset[Tensor], images), batch_size=self.batch_size)
 
-    def _place(self) -> tuple[int, int]:
-        """The rank of this process and the number of processes."""
+    def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -14,11 +14,7 @@ _HIGHEST = 2**16 - 1
 
 
 def upper_bits(image: Image.Image, bits: int) -> np.ndarray:
-    """The upper 8 of the bits in use, uint8, of an image of mode `I`, `I;16` or `I;16B`.
-
-    Raises:
-        ValueError: A value is outside 0 to 65,535.
-    """
+    """The upper 8 of the bits in use, uint8, of an image of mode `I`, `I;16` or `I;16B`; checks its values."""
     pixels = _checked(np.asarray(image))
     return (pixels >> (bits - 8)).clip(0, 255).astype(np.uint8)
 
@@ -29,25 +25,16 @@ def bits_for(highest: int) -> int:
 
 
 def brightest(paths: list[str], workers: int) -> int:
-    """The highest value in the 16-bit images; -1 if there are none.
-
-    Args:
-        paths: The files.
-        workers: The number of processes that read them.
-
-    Raises:
-        UsageError: A colour image with 16 bits uses fewer; Pillow would keep the upper 8 of the 16.
-    """
+    """The highest value in the 16-bit images, -1 if there are none; refuses colours that use fewer bits."""
     loader = DataLoader(_Highest(paths), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list)
-    found = [one for batch in loader for one in batch]
+    found = [result for batch in loader for result in batch]
     highest = max((value for value, _ in found), default=-1)
-    if 0 <= highest < 2 ** _BITS[-2]:
-        for path, (_, is_colour) in zip(paths, found, strict=True):
-            if is_colour:
-                raise UsageError(
-                    f"--data.data_dir: expected colours of 8 bits, or of 16 that are in use, got {path!r} with values "
-                    f"up to {highest:,} in 16 bits, of which Pillow reads the upper 8; write such files with 8 bits"
-                )
+    coloured = [path for path, (_, is_colour) in zip(paths, found, strict=True) if is_colour]
+    if coloured and 0 <= highest < 2 ** _BITS[-2]:
+        raise UsageError(
+            f"--data.data_dir: expected colours of 8 bits, or of 16 that are all in use, got {coloured[0]!r} with "
+            f"values up to {highest:,} in 16 bits, of which Pillow reads the upper 8; save such files with 8 bits"
+        )
     return highest
 
 
@@ -68,7 +55,7 @@ class _Highest(Dataset["tuple[int, bool]"]):
                 if image.mode.startswith("I"):
                     return int(_checked(np.asarray(image)).max()), False
                 # Pillow has already dropped the lower 8 bits; assume that they were all set.
-                return (int(np.asarray(image).max()) * 256 + 255, True) if _is_cut(image) else (-1, False)
+                return (int(np.asarray(image).max()) * 256 + 255, True) if _is_reduced(image) else (-1, False)
         except Exception:  # reported when the file is decoded
             return -1, False
 
@@ -80,12 +67,12 @@ def _has_8_bits(path: str) -> bool:
     return start.startswith(b"\xff\xd8") or (start.startswith(b"\x89PNG") and start[24:] != b"\x10")
 
 
-def _is_cut(image: Image.Image) -> bool:
+def _is_reduced(image: Image.Image) -> bool:
     """Whether Pillow keeps only the upper 8 of 16 bits, as it does for colour images."""
     return any(";16" in str(tile[3]) or str(_HIGHEST) in str(tile[3]) for tile in getattr(image, "tile", ()))
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
     if pixels.min() < 0 or pixels.max() > _HIGHEST:
-        raise ValueError(f"values from {pixels.min():,} to {pixels.max():,}, more than 16 bits hold")
+        raise ValueError(f"values from {pixels.min():,} to {pixels.max():,}, which 16 bits cannot hold")
     return pixels

@@ -19,11 +19,7 @@ _NUMBER = re.compile("0|[1-9][0-9]*")  # no leading zeros, so that converting to
 
 
 def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
-    """The numbers of the classes to keep; see `find_classes`.
-
-    Raises:
-        UsageError: A class is unknown or named twice.
-    """
+    """The numbers of the classes to keep; see `find_classes`. Raises `UsageError` also if one is named twice."""
     numbers = find_classes(classes, names, "--data.classes")
     if len(set(numbers)) < len(numbers) or not numbers:
         raise UsageError(f"--data.classes: expected one or more different classes, got {classes}; name each once")
@@ -33,51 +29,43 @@ def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
 def find_classes(wanted: Classes | None, names: Sequence[str], option: str) -> list[int]:
     """The numbers of classes, in the order in which they are given.
 
-    Text that equals a class name means that class, even if it looks like a number or a range; so does a number whose
-    digits equal a class name. Any other number is the index of a class, from 0. Any other text may be a range with both
-    ends included, such as `2-5` or `Trouser-Bag`. If both ends are class names that are numbers, the range goes by
-    their values, whatever the order of the classes; else by index.
-
-    Args:
-        wanted: Names, numbers and ranges, in a list or in comma-separated text; all classes if not given. In a list,
-            text is never a number.
-        names: The names of all classes.
-        option: The option that the user typed, for messages.
-
-    Raises:
-        UsageError: A class is unknown.
+    Classes are wanted as a list or comma-separated text of names, numbers and ranges; in a list, text is never a
+    number. Text that equals one of the `names` of all classes means that class, even if it looks like a number or a
+    range; so does a number whose digits equal a name. Any other number is the index of a class, from 0. Any other text
+    may be a range with both ends included, such as `2-5` or `Trouser-Bag`. If both ends are names that are numbers, the
+    range goes by their values, whatever the order of the classes; else by index. An unknown class raises a `UsageError`
+    that names the option.
     """
     if wanted is None:
         return list(range(len(names)))
-    parts = _parts(wanted, names) if isinstance(wanted, str) else wanted
     found: list[int] = []
-    for part in parts:
-        number = _number(part, names, option)
+    for item in _items(wanted, names) if isinstance(wanted, str) else wanted:
+        number = _by_name_or_number(item, names, option)
         if number is not None:
             found.append(number)
-        elif isinstance(part, str) and (ends := _ends(part, names)):
-            found += _between(*ends, part, names, option)
+        elif isinstance(item, str) and (ends := _range_ends(item, names)):
+            found += _in_range(*ends, item, names, option)
         else:
-            raise _unknown(part, names, option)
+            raise _unknown_class(item, names, option)
     return found
 
 
-def _parts(text: str, names: Sequence[str]) -> Iterator[str | int]:
+def _items(text: str, names: Sequence[str]) -> Iterator[str | int]:
     """The items of comma-separated text; commas within class names do not separate."""
     parts = text.split(",")
     most = 2 * max(name.count(",") for name in names) + 1  # both ends of a range may be names with commas
     while parts:
         for count in range(min(most, len(parts)), 0, -1):
             part = ",".join(parts[:count]).strip()
-            if count == 1 or _named(part, names) is not None or _ends(part, names):
+            if count == 1 or _by_name(part, names) is not None or _range_ends(part, names):
                 break
         del parts[:count]
         yield int(part) if _NUMBER.fullmatch(part) else part
 
 
-def _number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
+def _by_name_or_number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
     """The number of the class with this name or number, if there is one."""
-    named = _named(str(wanted), names)
+    named = _by_name(str(wanted), names)
     if named is not None or isinstance(wanted, str | bool):
         return named
     try:
@@ -88,39 +76,37 @@ def _number(wanted: str | int, names: Sequence[str], option: str) -> int | None:
         return None
     alike = [name for name in names if name.isdecimal() and int(name) == number]
     if alike and names[number] not in alike:
-        message = f"{option}: {number} is no name, and so the number of {names[number]}, counted from 0; "
-        rank_zero_warn(f"{message}for the class {alike[0]}, write {alike[0]}")
+        rank_zero_warn(
+            f"{option}: no class is called {number}, so it is the number of {names[number]}, counted from 0; for the "
+            f"class {alike[0]}, write {alike[0]}"
+        )
     return number
 
 
-def _named(text: str, names: Sequence[str]) -> int | None:
+def _by_name(text: str, names: Sequence[str]) -> int | None:
     """The number of the class with this name, ignoring surrounding spaces and the Unicode normal form."""
     if text in names:
         return names.index(text)
-    alike = [number for number, name in enumerate(names) if _bare(name) == _bare(text)]
+    alike = [number for number, name in enumerate(names) if _normalized(name) == _normalized(text)]
     return alike[0] if len(alike) == 1 else None
 
 
-def _bare(name: str) -> str:
+def _normalized(name: str) -> str:
     return normalize("NFC", name).strip()
 
 
-def _ends(text: str, names: Sequence[str]) -> tuple[str, str] | None:
+def _range_ends(text: str, names: Sequence[str]) -> tuple[str, str] | None:
     """The two ends of a range, if the text is one."""
     for hyphen in re.finditer("-", text):
         ends = text[: hyphen.start()].strip(), text[hyphen.end() :].strip()
-        if all(_named(end, names) is not None or _is_number(end, names) for end in ends):
+        if all(_by_name(end, names) is not None or (_NUMBER.fullmatch(end) and int(end) < len(names)) for end in ends):
             return ends
     return None
 
 
-def _is_number(text: str, names: Sequence[str]) -> bool:
-    return bool(_NUMBER.fullmatch(text)) and int(text) < len(names)
-
-
-def _between(first: str, last: str, text: str, names: Sequence[str], option: str) -> list[int]:
+def _in_range(first: str, last: str, text: str, names: Sequence[str], option: str) -> list[int]:
     """The classes of a range, both ends included."""
-    named = [end.isdecimal() and _named(end, names) is not None for end in (first, last)]
+    named = [end.isdecimal() and _by_name(end, names) is not None for end in (first, last)]
     if all(named):
         counted = sorted((int(name), number) for number, name in enumerate(names) if name.isdecimal())
         found = [number for value, number in counted if int(first) <= value <= int(last)]
@@ -128,14 +114,14 @@ def _between(first: str, last: str, text: str, names: Sequence[str], option: str
         missing = first if named[1] else last
         raise UsageError(f"{option}: expected a range between two classes, got {text}; there is no class {missing}")
     else:
-        ends = [_number(int(end) if _NUMBER.fullmatch(end) else end, names, option) for end in (first, last)]
+        ends = [_by_name_or_number(int(end) if _NUMBER.fullmatch(end) else end, names, option) for end in (first, last)]
         found = list(range(ends[0] or 0, (ends[1] or 0) + 1))
     if not found:
-        raise UsageError(f"{option}: expected a range from a class to a later one, got {text}; turn it round")
+        raise UsageError(f"{option}: expected a range from a class to a later one, got {text}; swap its ends")
     return found
 
 
-def _unknown(wanted: str | int, names: Sequence[str], option: str) -> UsageError:
+def _unknown_class(wanted: str | int, names: Sequence[str], option: str) -> UsageError:
     got = f"'{wanted}' in quotes" if isinstance(wanted, str) and _NUMBER.fullmatch(wanted) else str(wanted)
     every = [f"{number} ({name})" if str(number) != name else name for number, name in enumerate(names)]
     known = f"; choose from {', '.join(every[:_SHOWN])}{', …' if len(every) > _SHOWN else ''}"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
-from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.errors import UsageError, printable
 from lightning_cgan.data.bit_depth import upper_bits
 
 _MODES = {1: "L", 3: "RGB"}
@@ -49,17 +49,13 @@ class ImageFiles(Dataset[Tensor]):
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Decodes one image, shape (C, H, W), uint8.
-
-        Raises:
-            UsageError: The file is missing or damaged.
-        """
+        """Decodes one image, shape (C, H, W), uint8; raises `UsageError` if the file is missing or damaged."""
         path = str(self.paths[index])
         try:
-            pixels = _decoded(path, self.channels, self.size, self.bits)
+            pixels = _decode(path, self.channels, self.size, self.bits)
         except Exception as error:  # a damaged file can raise any exception
             raise unreadable(path, error) from error
-        return squared(pixels, self.size)
+        return to_square(pixels, self.size)
 
     @property
     def nbytes(self) -> int:
@@ -68,11 +64,7 @@ class ImageFiles(Dataset[Tensor]):
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the contents of all files, in order, and of the bits in use; computed once.
-
-        Raises:
-            UsageError: A file is missing or cannot be read.
-        """
+        """The hash of the contents of all files, in order, and of the bits in use; computed once."""
         contents = hashlib.sha256()
         for path in self.paths.tolist():
             try:
@@ -98,7 +90,7 @@ class ImageFiles(Dataset[Tensor]):
             self,
             batch_sampler=cast("Iterable[list[int]]", (chosen.tolist() for chosen in indices)),
             num_workers=self.workers,
-            collate_fn=self._stacked,
+            collate_fn=self._stack,
             generator=torch.Generator(),  # not the global one, which dropout samples from
         )
         try:
@@ -106,7 +98,7 @@ class ImageFiles(Dataset[Tensor]):
         except UsageError as error:  # a worker's message contains its whole traceback
             raise UsageError(str(error).rpartition("UsageError: ")[2]) from None
 
-    def _stacked(self, images: list[Tensor]) -> Tensor:
+    def _stack(self, images: list[Tensor]) -> Tensor:
         """Stacks a batch; it is empty if the last batch of a run is too small to give this process an image."""
         return torch.stack(images) if images else torch.empty(0, self.channels, self.size, self.size).byte()
 
@@ -136,7 +128,7 @@ class _Readable(Dataset[bool]):
         return True
 
 
-def _decoded(path: str, channels: int, size: int, bits: int) -> Tensor:
+def _decode(path: str, channels: int, size: int, bits: int) -> Tensor:
     """The pixels of a file, shape (C, H, W), uint8; a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
         opened.draft(_MODES[channels], (2 * size, 2 * size))  # JPEG decodes faster at a reduced size
@@ -144,14 +136,14 @@ def _decoded(path: str, channels: int, size: int, bits: int) -> Tensor:
         ImageOps.exif_transpose(opened, in_place=True)
         image: Image.Image = opened
         if image.mode == "F":
-            raise ValueError("floating-point pixels, of a range that nobody knows: write whole numbers")
+            raise ValueError("floating-point pixels, whose range is unknown: save whole numbers")
         if image.mode.startswith("I"):  # Pillow would clip values above 255
             image = Image.fromarray(upper_bits(image, bits))
         image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
         return cast(Tensor, pil_to_tensor(image))
 
 
-def squared(pixels: Tensor, size: int) -> Tensor:
+def to_square(pixels: Tensor, size: int) -> Tensor:
     """Resizes the shorter side of images, shape (…, H, W), and centre-crops the longer side."""
     return cast(Tensor, center_crop(resize(pixels, [size], antialias=True), [size, size]))
 
@@ -159,8 +151,8 @@ def squared(pixels: Tensor, size: int) -> Tensor:
 def unreadable(path: str, error: Exception) -> UsageError:
     """The error for a file that cannot be decoded, with the reason."""
     return UsageError(
-        f"--data.data_dir: expected images, got {_on_one_line(path)}, which cannot be read ({_reason(error)}); mend it "
-        "or take it away, or leave out such files with --data.corrupt skip"
+        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({_reason(error)}); fix or "
+        "remove it, or skip such files with --data.corrupt skip"
     )
 
 
@@ -168,29 +160,15 @@ def _reason(error: Exception) -> str:
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit of Pillow: make it smaller"
     if isinstance(error, UnidentifiedImageError):
-        return "no kind of image that Pillow knows"
+        return "not an image format that Pillow knows"
     said = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return " ".join(said.split())[:120] or type(error).__name__
 
 
-def _on_one_line(path: str) -> str:
-    return path if path.isprintable() else repr(path)
-
-
 def common_format(paths: Iterable[str], size: int | None, channels: int | None, skip_broken: bool) -> tuple[int, int]:
-    """Finds the size and the channels that images have in common, from the headers of their files.
+    """The size and the channels of images, from the headers of their files, unless given.
 
-    Args:
-        paths: The files.
-        size: Height and width, if known.
-        channels: The number of channels, if known.
-        skip_broken: Whether to skip files without a readable header.
-
-    Returns:
-        Height and width, which are equal, and 1 for gray or 3 for colour.
-
-    Raises:
-        UsageError: A file has no readable header, or the images are not square or differ in size.
+    Raises `UsageError` if a file has no readable header, or the images are not square or differ in size.
     """
     first: tuple[str, tuple[int, int]] | None = None
     are_gray = True
@@ -198,29 +176,25 @@ def common_format(paths: Iterable[str], size: int | None, channels: int | None, 
         are_gray = are_gray and is_gray
         first = first or (path, found)
         if size is None:
-            check_square(_on_one_line(path), *found)
+            check_square(printable(path), *found)
             if found != first[1]:
                 smallest = min(*first[1], *found)
-                one, other = map(_on_one_line, (first[0], path))
+                one, other = map(printable, (first[0], path))
                 raise UsageError(
                     f"--data.image_size: expected images of one size, got {one} of {_by(*first[1])} and {other} of "
-                    f"{_by(*found)} pixels; give the size that all are brought to, as --data.image_size {smallest}"
+                    f"{_by(*found)} pixels; give a size to resize them to, such as --data.image_size {smallest}"
                 )
     if first is None:
-        raise UsageError("--data.data_dir: expected images, got no file that can be read; mend them")
+        raise UsageError("--data.data_dir: expected images, got no file that can be read; fix the files")
     return size or first[1][0], channels or (1 if are_gray else 3)
 
 
 def check_square(what: str, width: int, height: int) -> None:
-    """Refuses images that are not square, for data without a size to resize to.
-
-    Raises:
-        UsageError: The images are not square.
-    """
+    """Raises `UsageError` if images are not square, for data without a size to resize to."""
     if width != height:
         raise UsageError(
-            f"--data.image_size: expected square images, got {what} of {_by(width, height)} pixels; give the size that "
-            f"all are brought to, cut at both ends, as --data.image_size {min(width, height)}"
+            f"--data.image_size: expected square images, got {what} of {_by(width, height)} pixels; give a size to "
+            f"resize and crop them to, such as --data.image_size {min(width, height)}"
         )
 
 

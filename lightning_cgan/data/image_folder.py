@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from os.path import expanduser
 from pathlib import Path
 from typing import Literal
@@ -20,7 +21,7 @@ from lightning_cgan.data.bit_depth import bits_for, brightest
 from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.image_files import ImageFiles, common_format
 from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
-from lightning_cgan.data.splits import check_test_fraction, hold_out
+from lightning_cgan.data.splits import check_fraction, hold_out
 
 _NAMED = 5  # the most damaged files that a warning lists
 
@@ -30,7 +31,7 @@ class ImageFolderData(LabelledImages):
 
     If the folder contains `train` and `test` and no other folder, the classes are in `train/<class>/` and
     `test/<class>/`; else in `<class>/`, and a test split is held out. Names that begin with a dot are skipped. A file
-    that several links point to is used once per class.
+    that several links point to is used once per class. `LabelledImages` documents the other options.
 
     Example:
         >>> import os, tempfile
@@ -50,14 +51,6 @@ class ImageFolderData(LabelledImages):
             same ones in every run.
         corrupt: Whether to refuse files that cannot be read, or to skip them with a warning; to skip them, all files
             are decoded once.
-        batch_size: The number of real images per discriminator update, over all processes.
-        classes: The classes to keep, by name, number or range; all if not given. Files of other classes are only
-            counted.
-        validation_fraction: The share of the training split held out for validation.
-        predictions_per_class: The number of images of each class that `predict` generates.
-        memory_budget: The memory that the images of one split may take, in GiB. Larger splits are decoded on demand.
-        balance: Whether to repeat training images of smaller classes, so that each class is seen as often as the
-            largest.
         workers: The number of processes that decode ahead of time.
 
     Raises:
@@ -83,7 +76,7 @@ class ImageFolderData(LabelledImages):
             raise UsageError(f"--data.image_channels: expected 1 (gray) or 3 (colour), got {image_channels}; give one")
         if workers < 0:
             raise UsageError(f"--data.workers: expected 0 or more, got {workers}; give a number of processes")
-        check_test_fraction(test_fraction)
+        check_fraction("--data.test_fraction", test_fraction)
         self.test_fraction = test_fraction
         self.corrupt = corrupt
         self.workers = workers
@@ -95,20 +88,11 @@ class ImageFolderData(LabelledImages):
         if classes is None:
             for folder, names in self._names.items():
                 _check_depth(folder, list(names.values()))
-        self._bits: int | None = None
-        self._told: set[Path] = set()
-        self._sound: dict[Path, tuple[np.ndarray, Tensor]] = {}
+        self._listings: dict[Path, tuple[np.ndarray, Tensor]] = {}
+        self._readable: dict[Path, tuple[np.ndarray, Tensor]] = {}
         self.native_image_size, self.image_channels = self._format(image_size, image_channels)
-        super().__init__(
-            batch_size,
-            data_dir,
-            classes,
-            image_size,
-            validation_fraction,
-            predictions_per_class,
-            memory_budget,
-            balance,
-        )
+        others = (validation_fraction, predictions_per_class, memory_budget, balance)
+        super().__init__(batch_size, data_dir, classes, image_size, *others)
 
     def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
         """The size and the channels, from the headers of all files of kept classes unless both are given."""
@@ -121,36 +105,34 @@ class ImageFolderData(LabelledImages):
         return common_format(paths, size, channels, skip_broken=self.corrupt == "skip")
 
     def prepare_data(self) -> None:
-        """Checks that both splits have images of each class.
-
-        Raises:
-            UsageError: A class has no images.
-        """
+        """Raises `UsageError` if a class has no images in one of the splits."""
         for folder in self.folders.values():
             self._listed(folder)
 
     def read(self, split: Split) -> tuple[ImageFiles, Tensor]:
         """Lists the files of a split."""
-        folder = self.folders[split]
-        if folder not in self._sound:
-            self._sound[folder] = self._without_broken(folder, *self._listed(folder))
-        paths, labels = self._sound[folder]
-        if len(set(self.folders.values())) == 1:
-            parts = hold_out(labels, self.test_fraction, self.all_class_names, self.kept)
-            chosen = parts[SPLITS.index(split)]
-            paths, labels = paths[chosen.numpy()], labels[chosen]
-        if self._bits is None:
-            self._bits = (
-                self._bits_in_use(paths[self._is_kept(labels)]) if split == "train" else self.read("train")[0].bits
-            )
+        paths, labels = self._files_of(split)
         return ImageFiles(paths, self.image_channels, self.image_size, self.workers, self._bits), labels
 
-    def _bits_in_use(self, paths: np.ndarray) -> int:
+    def _files_of(self, split: Split) -> tuple[np.ndarray, Tensor]:
+        folder = self.folders[split]
+        if folder not in self._readable:
+            self._readable[folder] = self._without_broken(folder, *self._listed(folder))
+        paths, labels = self._readable[folder]
+        if len(set(self.folders.values())) > 1:
+            return paths, labels
+        parts = hold_out(labels, self.test_fraction, self.all_class_names, self.kept)
+        chosen = parts[SPLITS.index(split)]
+        return paths[chosen.numpy()], labels[chosen]
+
+    @cached_property
+    def _bits(self) -> int:
         """The bits, of 16, that the brightest training image needs; the test split is read with the same."""
-        highest = brightest(paths.tolist(), self.workers)
+        paths, labels = self._files_of("train")
+        highest = brightest(paths[self._is_kept(labels)].tolist(), self.workers)
         bits = bits_for(highest) if highest >= 0 else 16
         if bits < 16:
-            rank_zero_info(f"--data.data_dir: values up to {highest:,} in images of 16 bits: {bits} are in use")
+            rank_zero_info(f"--data.data_dir: images of 16 bits have values up to {highest:,}: {bits} bits are in use")
         return bits
 
     def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
@@ -158,36 +140,21 @@ class ImageFolderData(LabelledImages):
 
         Files of classes that are not kept are included: the choice of validation images depends on all files.
         """
-        found, passed_over = [], Counter[str]()
-        for label, name in enumerate(self.all_class_names):
-            place, is_kept = folder / self._names[folder].get(name, name), label in self.kept
-            try:
-                found.append(images_in(place, passed_over if is_kept else Counter()))
-            except UsageError:
-                if is_kept:
-                    raise
-                found.append([])
-        self._tell(folder, passed_over)
-        labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
-        self._check_classes(folder, labels, f"put some there ({', '.join(ENDINGS)})")
-        return np.array([path for paths in found for path in paths]), labels
-
-    def _tell(self, folder: Path, passed_over: Counter[str]) -> None:
-        """Warns once about files that are skipped in a folder of classes."""
-        if folder in self._told:
-            return
-        self._told.add(folder)
-        start = "--data.data_dir: passed over"
-        if passed_over:
-            rank_zero_warn(
-                f"{start} {passed_over.total():,} files in {folder}: {counted(passed_over)}; what is read are "
-                f"{', '.join(ENDINGS)}: bring other images to one of these"
-            )
-        if beside := files_in(folder):
-            rank_zero_warn(
-                f"{start} {len(beside):,} images that lie beside the folders of classes in {folder}, such as "
-                f"{beside[0]!r}; put each into the folder of its class"
-            )
+        if folder not in self._listings:
+            found, skipped = [], Counter[str]()
+            for label, name in enumerate(self.all_class_names):
+                path, is_kept = folder / self._names[folder].get(name, name), label in self.kept
+                try:
+                    found.append(images_in(path, skipped if is_kept else Counter()))
+                except UsageError:
+                    if is_kept:
+                        raise
+                    found.append([])
+            _warn_of_skipped(folder, skipped)
+            labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
+            self._check_classes(folder, labels, f"add some ({', '.join(ENDINGS)})")
+            self._listings[folder] = np.array([path for paths in found for path in paths]), labels
+        return self._listings[folder]
 
     def _is_kept(self, labels: Tensor) -> np.ndarray:
         return torch.isin(labels, torch.tensor(self.kept)).numpy()
@@ -196,25 +163,25 @@ class ImageFolderData(LabelledImages):
         """Drops files of kept classes that cannot be decoded, if `corrupt` asks for it."""
         if self.corrupt == "refuse":
             return paths, labels
-        kept, is_sound = self._is_kept(labels), np.ones(len(paths), dtype=bool)
+        kept, is_readable = self._is_kept(labels), np.ones(len(paths), dtype=bool)
         files = ImageFiles(paths[kept], self.image_channels, self.image_size, self.workers)
-        is_sound[kept] = files.are_readable().numpy()
-        broken = paths[~is_sound]
+        is_readable[kept] = files.are_readable().numpy()
+        broken = paths[~is_readable]
         if len(broken):
             more = f", … ({len(broken):,} files)" if len(broken) > _NAMED else ""
             named = printable(", ".join(broken[:_NAMED]))
-            rank_zero_warn(f"--data.corrupt: cannot be read, and left out: {named}{more}")
-        labels = labels[torch.from_numpy(is_sound)]
-        self._check_classes(folder, labels, "those there cannot be read: mend them")
-        return paths[is_sound], labels
+            rank_zero_warn(f"--data.corrupt: skipped files that cannot be read: {named}{more}")
+        labels = labels[torch.from_numpy(is_readable)]
+        self._check_classes(folder, labels, "fix its files, which cannot be read")
+        return paths[is_readable], labels
 
     def _check_classes(self, folder: Path, labels: Tensor, remedy: str) -> None:
-        there = set(labels.tolist())
-        empty = [self.all_class_names[number] for number in sorted(self.kept) if number not in there]
+        present = set(labels.tolist())
+        empty = [self.all_class_names[number] for number in sorted(self.kept) if number not in present]
         if empty:
             raise UsageError(
                 f"--data.data_dir: expected images of each class in {folder}, got none of {', '.join(empty)}; "
-                f"{remedy}, take the folder away, or name the other classes in --data.classes"
+                f"{remedy}, remove the folder, or list only the other classes in --data.classes"
             )
 
     def _check_folders(self) -> None:
@@ -224,18 +191,29 @@ class ImageFolderData(LabelledImages):
         if lacking:
             raise UsageError(
                 "--data.data_dir: expected the same classes in train and test, got "
-                f"{', '.join(lacking)} in one of them only; mend the folders in {self.folders['train'].parent}, or "
-                "name the other classes in --data.classes"
+                f"{', '.join(lacking)} in one of them only; fix the folders in {self.folders['train'].parent}, or "
+                "list only the other classes in --data.classes"
             )
+
+
+def _warn_of_skipped(folder: Path, skipped: Counter[str]) -> None:
+    if skipped:
+        rank_zero_warn(
+            f"--data.data_dir: skipped {skipped.total():,} files in {folder}: {counted(skipped)}; convert images among "
+            f"them to one of {', '.join(ENDINGS)}"
+        )
+    if outside := files_in(folder):
+        rank_zero_warn(
+            f"--data.data_dir: skipped {len(outside):,} images in {folder} outside the folders of classes, such as "
+            f"{outside[0]!r}; move each into the folder of its class"
+        )
 
 
 def _folders_of_splits(root: Path) -> dict[Split, Path]:
     """The folder that holds the classes of each split; one folder may hold those of both."""
     if not root.is_dir():
         if root.exists():
-            raise UsageError(
-                f"--data.data_dir: expected a folder, got {root}, which is a file; unpack it, if it can be"
-            )
+            raise UsageError(f"--data.data_dir: expected a folder, got {root}, which is a file; unpack archives first")
         raise UsageError(no_such_file("--data.data_dir", str(root)).replace("no such file", "no such folder"))
     names = folders_in(root)
     if set(names) == set(SPLITS):
@@ -243,51 +221,37 @@ def _folders_of_splits(root: Path) -> dict[Split, Path]:
     if {name.lower() for name in names} == set(SPLITS):
         raise UsageError(
             f"--data.data_dir: expected train and test in {root}, or a folder for each class, got {', '.join(names)}; "
-            "rename the folders of the splits to train and test, in small letters"
+            "rename the folders of the splits to train and test, in lower case"
         )
     nested = [name for split in SPLITS for name in names if name.lower() == split and folders_in(root / name)]
     if nested:
         raise UsageError(
             f"--data.data_dir: expected a folder for each class in {root}, or train and test and nothing else, got "
-            f"{', '.join(names)}, with folders in {nested[0]}; take the others away, or give {root / nested[0]} to "
-            "hold a test split out of it"
-        )
-    if not names:
-        raise UsageError(
-            f"--data.data_dir: expected {root} with a folder of images for each class, or with such folders in train "
-            "and test, got none; put the images there"
+            f"{', '.join(names)}, with folders in {nested[0]}; remove the others, or give {root / nested[0]} to hold "
+            "out a test split of it"
         )
     return dict.fromkeys(SPLITS, root)
 
 
 def _class_names(folder: Path) -> dict[str, str]:
-    """Maps the class names of a split, in Unicode normal form C (macOS uses another), to the names of their folders.
-
-    Raises:
-        UsageError: There are no folders, or two with the same normalised name.
-    """
+    """Maps class names in Unicode normal form C (macOS uses another) to the names of their folders in a split."""
     found = folders_in(folder)
     if not found:
-        raise UsageError(
-            f"--data.data_dir: expected {folder} with a folder of images for each class, got none; put the images there"
-        )
+        raise UsageError(f"--data.data_dir: expected a folder of images for each class in {folder}, got none; add them")
     check_names("--data.data_dir", found)
-    names = {normalize("NFC", name): name for name in found}
-    if len(names) < len(found):
-        twice = next(name for name, count in Counter(normalize("NFC", one) for one in found).items() if count > 1)
-        raise UsageError(
-            f"--data.data_dir: expected a name for each class in {folder}, got {twice} twice, in two Unicode forms; "
-            "put the images into one folder"
-        )
+    names: dict[str, str] = {}
+    for name in found:
+        normalized = normalize("NFC", name)
+        if names.setdefault(normalized, name) != name:
+            raise UsageError(
+                f"--data.data_dir: expected a name for each class in {folder}, got {normalized} twice, in two Unicode "
+                "forms; put the images into one folder"
+            )
     return names
 
 
 def _check_depth(root: Path, names: list[str]) -> None:
-    """Detects a superfluous folder level above the classes, as archives often have.
-
-    Raises:
-        UsageError: The only class contains folders, but no images directly.
-    """
+    """Detects a superfluous folder level above the classes, as archives often have."""
     inner = folders_in(root / names[0])
     if not inner or files_in(root / names[0]):
         return

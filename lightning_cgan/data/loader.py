@@ -37,7 +37,7 @@ class OrderedLoader:
         if batch_size % world_size:
             raise UsageError(
                 f"--data.batch_size: expected a multiple of the number of processes ({world_size}), got {batch_size}; "
-                "it is the batch of the whole run, and is shared out"
+                "the processes share it equally"
             )
         self.images = images
         self.labels = labels
@@ -50,10 +50,10 @@ class OrderedLoader:
         return -(-len(self.labels) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        everything = torch.arange(len(self.labels), device=self.labels.device)
-        return self._cut(everything.split(self.batch_size))
+        indices = torch.arange(len(self.labels), device=self.labels.device)
+        return self._shares(indices.split(self.batch_size))
 
-    def _cut(self, whole_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _shares(self, whole_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         shares = (whole_batch[self.rank :: self.world_size] for whole_batch in whole_batches)
         if isinstance(self.images, Tensor):
             for chosen in shares:
@@ -75,14 +75,7 @@ class ShufflingLoader(OrderedLoader):
     that do not fill a batch at the end of an epoch are omitted from that epoch. An iteration is as long as an epoch,
     and begins where the previous one ended when its first batch is requested.
 
-    Args:
-        images: All images: pixels, shape (N, C, H, W), uint8, or files.
-        labels: Their labels, shape (N,), int64.
-        batch_size: The number of images per batch, over all processes.
-        rank: The rank of this process.
-        world_size: The number of processes.
-        seed: Determines the order.
-        balance: Whether to repeat images of smaller classes.
+    The arguments up to `world_size` are those of `OrderedLoader`.
 
     Attributes:
         is_checked: Signals to a module that batches are split equally, and that images and labels are valid.
@@ -105,10 +98,9 @@ class ShufflingLoader(OrderedLoader):
         self.epoch_size = len(labels) if self.classes is None else len(self.classes) * max(map(len, self.classes))
         if batch_size > self.epoch_size:
             raise UsageError(
-                f"--data.batch_size: expected at most {self.epoch_size}, the number of training images for a "
-                f"step, got {batch_size}; give a smaller batch_size (each discriminator step takes as many)"
+                f"--data.batch_size: expected at most {self.epoch_size} images in a step, as many as there are to "
+                f"train on, got {batch_size}; give a smaller batch_size (each discriminator step takes a batch)"
             )
-        self.images_to_shuffle = self.epoch_size
         self.seed = seed
         self.images_seen = 0
         self.epoch, self.offset = 0, 0  # the position after the last batch handed out
@@ -117,7 +109,7 @@ class ShufflingLoader(OrderedLoader):
         return self.epoch_size // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for images, labels in self._cut(islice(self._whole_batches(), len(self))):
+        for images, labels in self._shares(islice(self._whole_batches(), len(self))):
             # Counted before the yield: a checkpoint is written while the batch is in use.
             self.epoch, start = self._next_batch(self.epoch, self.offset)
             self.offset = start + self.batch_size
@@ -142,10 +134,10 @@ class ShufflingLoader(OrderedLoader):
     def _order(self, epoch: int) -> Tensor:
         """The image indices of an epoch, in order."""
         rng = rng_at(self.seed, epoch % 2**63)  # the range of addresses
-        order = torch.randperm(self.images_to_shuffle, generator=rng)
         if self.classes is None:
-            return order
+            return torch.randperm(len(self.labels), generator=rng)
         largest = max(map(len, self.classes))
+        order = torch.randperm(largest * len(self.classes), generator=rng)
         parts = []
         for indices in self.classes:
             times, rest = divmod(largest, len(indices))
@@ -163,16 +155,11 @@ class ShufflingLoader(OrderedLoader):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes at the position of another loader; if its epoch size differs, at the beginning of the next epoch.
-
-        Raises:
-            UsageError: The state is not that of such a loader.
-        """
+        """Resumes at the position of another loader; if its epoch size differs, at the beginning of the next epoch."""
         check_schema({"seed": 1, "images_seen": 1}, state, "the order of the images")
         if "epoch" in state:
             check_schema({"epoch": 1, "offset": 1, "epoch_size": 1}, state, "the order of the images")
-        self.seed = state["seed"]
-        self.images_seen = state["images_seen"]
+        self.seed, self.images_seen = state["seed"], state["images_seen"]
         if "epoch" not in state:  # checkpoints of older versions
             batches = self.images_seen // self.batch_size
             self.epoch, batch = divmod(batches, self.epoch_size // self.batch_size)
@@ -186,13 +173,11 @@ class ShufflingLoader(OrderedLoader):
 class RepeatingLoader(ShufflingLoader):
     """Repeats the first batches of the first epoch, for Lightning's `overfit_batches`.
 
-    Args:
-        share: A whole number counts batches; any other number is a fraction of all batches.
-        options: The arguments of `ShufflingLoader`.
+    A whole number as `share` counts batches; any other number is a fraction of all batches.
     """
 
-    def __init__(self, share: float, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, share: float, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self.batches = super().__len__()
         repeated = share if isinstance(share, int) else int(self.batches * share)
         self.epoch_size = self.batch_size * max(1, min(self.batches, repeated))

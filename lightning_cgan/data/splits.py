@@ -15,35 +15,22 @@ _VALIDATION_SEED = 20150
 _TEST_SEED = 20151
 
 
-def check_test_fraction(fraction: float) -> None:
-    """Refuses a fraction outside 0 to 1.
-
-    Raises:
-        UsageError: The fraction is not between 0 and 1.
-    """
+def check_fraction(option: str, fraction: float) -> None:
+    """Raises `UsageError` if a fraction is not between 0 and 1."""
     if not 0 < fraction < 1:
-        raise UsageError(f"--data.test_fraction: expected a number between 0 and 1, got {fraction}; a seventh is 0.143")
+        raise UsageError(f"{option}: expected a number between 0 and 1, got {fraction}; a tenth is 0.1")
 
 
 def hold_out(
     labels: Tensor, fraction: float, class_names: Sequence[str], kept: Collection[int]
 ) -> tuple[Tensor, Tensor]:
-    """Holds out a part of each class for testing, at least one image.
+    """Holds out a part of each class for testing, at least one image; labels have shape (N,).
 
     The choice depends only on the number and the order of the images of the class: other classes may be added or
-    removed.
-
-    Args:
-        labels: Shape (N,).
-        fraction: The share to hold out.
-        class_names: The name of each label.
-        kept: The labels in use: classes with other labels may have too few images.
+    removed. Raises `UsageError` if a kept class would have no training image left.
 
     Returns:
         The indices of the training images and of the test images, both ascending.
-
-    Raises:
-        UsageError: A class in use would have no training image left.
     """
     is_held_out = torch.zeros(len(labels), dtype=torch.bool)
     for label, name in enumerate(class_names):
@@ -53,18 +40,14 @@ def hold_out(
             is_held_out[indices[torch.randperm(len(indices), generator=rng_at(_TEST_SEED))[:count]]] = True
         elif label in kept:
             raise UsageError(
-                f"--data.test_fraction: expected images of each class to train on beside {count} to test with, got "
-                f"{len(indices)} of {name}; add images, or name the other classes in --data.classes"
+                f"--data.test_fraction: expected training images of each class besides {count} for testing, got "
+                f"{len(indices)} of {name}; add images, or list only the other classes in --data.classes"
             )
     return (~is_held_out).nonzero().flatten(), is_held_out.nonzero().flatten()
 
 
 def hold_out_for_validation(labels: Tensor, fraction: float) -> tuple[Tensor, Tensor]:
     """Holds out a part of all images for validation, at least one; each class keeps a training image.
-
-    Args:
-        labels: Shape (N,).
-        fraction: The share to hold out.
 
     Returns:
         The indices of the training images and of the validation images; the latter are empty if every image is the only

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -37,11 +36,7 @@ class _TorchvisionImages(LabelledImages):
     native_image_size = 28
 
     def prepare_data(self) -> None:
-        """Downloads missing files, and reads the training split to find damaged files before a run begins.
-
-        Raises:
-            UsageError: Files are missing and cannot be downloaded, or are damaged.
-        """
+        """Downloads missing files, and reads the training split to find damaged files before a run begins."""
         if not all(file.exists() for split in SPLITS for file in self._files(split)):
             folders = [folder for folder in (self.raw_folder, *self.raw_folder.parents) if not folder.exists()]
             try:
@@ -55,14 +50,13 @@ class _TorchvisionImages(LabelledImages):
 
     def read(self, split: Split) -> tuple[Tensor, Tensor]:
         """Reads the files of a split."""
-        files = self._files(split)
-        try:
-            images, labels = (_read_idx(file, dimensions) for file, dimensions in zip(files, (3, 1), strict=True))
-        except Exception as error:  # a damaged file can raise any exception
-            raise self._broken(files) from error
+        images_file, labels_file = self._files(split)
+        images, labels = _read_idx(images_file, dimensions=3), _read_idx(labels_file, dimensions=1)
         if len(images) != len(labels):
-            told = f"{len(images)} images but {len(labels)} labels"
-            raise UsageError(f"{files[0]} and its labels do not fit together ({told}); delete both")
+            raise UsageError(
+                f"{labels_file}: expected as many labels as {images_file.name} has images ({len(images)}), got "
+                f"{len(labels)}; delete both files, and they will be unpacked or downloaded again"
+            )
         return images.unsqueeze(1), labels.long()
 
     @property
@@ -76,13 +70,13 @@ class _TorchvisionImages(LabelledImages):
             archive = self.raw_folder / Path(url).name
             if archive.exists() and not check_integrity(str(archive), md5):
                 return UsageError(
-                    f"{archive}: expected the archive with md5 {md5}, got {_size(archive)} of "
-                    "something else: it is truncated or foreign; delete it to download it anew"
+                    f"{archive}: expected the archive with md5 {md5}, got another file of {_size(archive)}; delete it, "
+                    "and it will be downloaded again"
                 )
         if isinstance(error, OSError) and error.filename and not hasattr(error, "reason"):
             return UsageError(
-                f"{error.filename}: {error.strerror}; give --data.data_dir a folder that may be written, and copy the "
-                "archives there if you have them"
+                f"{error.filename}: {error.strerror}; give a folder that can be written to with --data.data_dir, and "
+                "copy the archives there if you have them"
             )
         reason = " ".join(str(error).split()) or type(error).__name__
         return UsageError(
@@ -90,21 +84,10 @@ class _TorchvisionImages(LabelledImages):
             "that holds it with --data.data_dir, or train on configs/digits.yaml, which needs no download"
         )
 
-    def _broken(self, files: Sequence[Path]) -> UsageError:
-        """The error for damaged files: names the file and the reason."""
-        for file, dimensions in zip(files, (3, 1), strict=True):
-            try:
-                _read_idx(file, dimensions)
-            except Exception as reason:
-                said = " ".join(str(reason).split()) or type(reason).__name__
-                remedy = "delete it, and it will be unpacked or downloaded anew"
-                return UsageError(f"{file}: expected a complete IDX file, got {_size(file)} ({said}); {remedy}")
-        return UsageError(f"{files[0]}: expected a complete IDX file, and got one only now; try again")
-
     def _files(self, split: Split) -> list[Path]:
         """The image and the label file of a split, in the first folder that has both splits."""
-        places = (self.raw_folder, self.raw_folder.parent, self.data_dir / "raw", self.data_dir)
-        found = next((files for path in places if (files := _idx_files(path))), None)
+        folders = (self.raw_folder, self.raw_folder.parent, self.data_dir / "raw", self.data_dir)
+        found = next((files for folder in folders if (files := _idx_files(folder))), None)
         prefix = _PREFIXES[split]
         if found is None:
             return [self.raw_folder / f"{prefix}-{kind}-ubyte" for kind in _KINDS]
@@ -124,19 +107,20 @@ def _idx_files(path: Path) -> dict[tuple[str, str], Path] | None:
 
 
 def _read_idx(file: Path, dimensions: int) -> Tensor:
-    """The numbers of an IDX file (http://yann.lecun.com/exdb/mnist), uint8.
-
-    Raises:
-        ValueError: The file is not an IDX file, or incomplete.
-    """
-    content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, 8, dimensions]):
-        raise ValueError(f"it does not begin as one with {dimensions} dimensions does")
-    shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
-    numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
-    if len(numbers) != math.prod(shape):
-        raise ValueError(f"its header promises {math.prod(shape):,} bytes behind it, and there are {len(numbers):,}")
-    return torch.from_numpy(numbers.reshape(shape).copy())
+    """The numbers of an IDX file (http://yann.lecun.com/exdb/mnist), uint8."""
+    try:
+        content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        if len(content) < 4 + 4 * dimensions or content[:4] != bytes([0, 0, 8, dimensions]):
+            raise ValueError(f"it does not begin with the header of {dimensions} dimensions")
+        shape = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
+        numbers = np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions)
+        if len(numbers) != math.prod(shape):
+            raise ValueError(f"its header announces {math.prod(shape):,} bytes of data, but it has {len(numbers):,}")
+        return torch.from_numpy(numbers.reshape(shape).copy())
+    except Exception as error:  # a damaged file can raise any exception
+        reason = " ".join(str(error).split()) or type(error).__name__
+        remedy = "delete it, and it will be unpacked or downloaded again"
+        raise UsageError(f"{file}: expected a complete IDX file, got {_size(file)} ({reason}); {remedy}") from error
 
 
 def _size(file: Path) -> str:

@@ -47,9 +47,6 @@ class Generator(Network):
         torch.Size([4, 1, 8, 8])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         latent_dim: The number of latents per image.
     """
 
@@ -109,10 +106,9 @@ class Discriminator(Network):
 
 def discriminate(discriminator: Discriminator, images: Tensor, labels: Tensor) -> DiscriminatorOutput:
     """Calls a discriminator and returns a `DiscriminatorOutput` in any case, in float32 or better for the losses."""
-    said: Tensor | DiscriminatorOutput = discriminator(images, labels)
-    if isinstance(said, Tensor):
-        return DiscriminatorOutput(at_least_float32(said))
-    return DiscriminatorOutput(*(part if part is None else at_least_float32(part) for part in said))  # type: ignore[arg-type]
+    output: Tensor | DiscriminatorOutput = discriminator(images, labels)
+    parts = (output,) if isinstance(output, Tensor) else output
+    return DiscriminatorOutput(*(part if part is None else at_least_float32(part) for part in parts))  # type: ignore[arg-type]
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -154,16 +150,7 @@ def is_compiled(network: nn.Module) -> bool:
 
 
 def base_resolution(image_size: int, factor: int, network: Network) -> int:
-    """Computes the size of the smallest feature map of a generator that upsamples it to the image.
-
-    Args:
-        image_size: The size of the image, in pixels.
-        factor: The upsampling factor of the network.
-        network: The network, named in the error.
-
-    Raises:
-        UsageError: The size is not a multiple of the factor.
-    """
+    """The size of a network's smallest feature map; raises `UsageError` if the image's is not a multiple of it."""
     size, rest = divmod(image_size, factor)
     if rest or size == 0:
         lower, higher = size * factor, (size + 1) * factor
@@ -200,16 +187,7 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
 
 
 def check_same_shapes(module: nn.Module, saved: Mapping[str, Tensor], strict: bool = True) -> None:
-    """Compares a module with saved weights.
-
-    Args:
-        module: The module.
-        saved: Weights by their names.
-        strict: Whether a name that only one of them has counts as a difference.
-
-    Raises:
-        UsageError: They differ; the message names the first difference.
-    """
+    """Raises `UsageError` if weights differ from saved ones in shape, or, if `strict`, in name."""
     shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     saved_shapes = {name: tuple(tensor.shape) for name, tensor in saved.items()}
     for name in sorted(shapes.keys() | saved_shapes.keys() if strict else shapes.keys() & saved_shapes.keys()):

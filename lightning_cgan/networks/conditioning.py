@@ -24,10 +24,6 @@ def look_up(embedding: nn.Embedding, labels: Tensor) -> Tensor:
 class LabelInput(nn.Module):
     """Appends the label to features, as a one-hot code (Mirza & Osindero 2014, arXiv:1411.1784) or a learned embedding.
 
-    Args:
-        num_classes: The number of classes.
-        embedding_dim: The width of a learned embedding; if not given, the one-hot code is used.
-
     Attributes:
         width: The number of features that the label adds.
     """
@@ -58,12 +54,7 @@ class LabelInput(nn.Module):
 
 
 class ConditionalBatchNorm2d(nn.Module):
-    """Batch normalisation with a scale and a shift for each class (Dumoulin et al. 2017, arXiv:1610.07629, equation 5).
-
-    Args:
-        num_features: The number of channels.
-        num_classes: The number of classes.
-    """
+    """Batch normalisation with a scale and a shift per class (Dumoulin et al. 2017, arXiv:1610.07629, equation 5)."""
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -77,8 +68,7 @@ class ConditionalBatchNorm2d(nn.Module):
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Normalises features, shape (N, C, H, W), then scales and shifts them by their labels, shape (N,)."""
         normalized: Tensor = self.normalize(features)
-        # In the precision of the features: half precision would otherwise become float32 here, and half again in the
-        # next layer.
+        # In the precision of the features: half precision would otherwise become float32, until the next layer.
         scale = look_up(self.scale, labels).to(normalized.dtype)[:, :, None, None]
         shift = look_up(self.shift, labels).to(normalized.dtype)[:, :, None, None]
         return torch.addcmul(shift, normalized, scale)
@@ -105,11 +95,6 @@ class LogitHead(nn.Module):
     With projection, the logit is w · f + b + e(y) · f, where e embeds the label (Miyato & Koyama 2018,
     arXiv:1802.05637, equation 4). With a classifier, it is w · f + b, and a second layer predicts the class (Odena et
     al. 2017, arXiv:1610.09585). `projection_classifier` has both. Otherwise the label must enter in an earlier layer.
-
-    Args:
-        num_features: The number of features.
-        num_classes: The number of classes.
-        conditioning: How the label enters.
     """
 
     def __init__(self, num_features: int, num_classes: int, conditioning: Conditioning) -> None:
@@ -150,9 +135,6 @@ class ConditionalDiscriminator(Discriminator):
         torch.Size([4])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         conditioning: How the label enters: `concatenation` appends it to the image, `projection` multiplies the last
             features by its embedding; with `classifier` it does not enter, but is predicted; `projection_classifier`
             combines the last two. With a classifier, give the module an `AuxiliaryClassifier`.
@@ -178,8 +160,8 @@ class ConditionalDiscriminator(Discriminator):
         self.classifies = conditioning in WITH_CLASSIFIER
         if label_embedding is not None and conditioning != "concatenation":
             raise UsageError(
-                f"label_embedding: expected none with conditioning {conditioning}, got {label_embedding}; leave it "
-                "out, or choose conditioning concatenation"
+                f"label_embedding: expected none with conditioning {conditioning}, got {label_embedding}; omit it, or "
+                "choose conditioning concatenation"
             )
         self.label_input = LabelInput(num_classes, label_embedding) if conditioning == "concatenation" else None
         self.label_channels = self.label_input.width if self.label_input is not None else 0

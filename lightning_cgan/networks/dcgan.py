@@ -31,10 +31,6 @@ class DCGANGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents per image.
         channels: The channels of the first map, and of the output of each transposed convolution but the last.
         strides: The upsampling factor of each transposed convolution: as many numbers as `channels`.
         kernel_size: The kernel of each transposed convolution; an even kernel is reduced by one where the stride is 1.
@@ -70,7 +66,7 @@ class DCGANGenerator(Generator):
         self.project = nn.Linear(latent_dim + self.label_input.width, channels[0] * self.first_size**2)
         self.norms = nn.ModuleList(batch_norm(width, num_classes, conditional_batch_norm) for width in channels)
         self.convolutions = nn.ModuleList(
-            _magnify(fan_in, fan_out, kernel_size, stride)
+            _transposed_convolution(fan_in, fan_out, kernel_size, stride)
             for (fan_in, fan_out), stride in zip(pairwise([*channels, image_channels]), strides, strict=True)
         )
         self.activation = nn.LeakyReLU(negative_slope) if negative_slope else nn.ReLU()
@@ -97,16 +93,11 @@ class DCGANDiscriminator(ConditionalDiscriminator):
         torch.Size([4])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         channels: The channels of the output of each convolution.
         kernel_size: The kernel of each convolution.
         negative_slope: The slope of the leaky ReLU for negative inputs.
         dropout: The fraction of each convolution's outputs that is set to zero in training.
         hidden: The width of a dense layer between the convolutions and the logit, if there is one.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
@@ -152,7 +143,7 @@ class DCGANDiscriminator(ConditionalDiscriminator):
         return self.dense(maps.movedim(1, -1).flatten(1))  # type: ignore[no-any-return]
 
 
-def _magnify(fan_in: int, fan_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose2d:
+def _transposed_convolution(fan_in: int, fan_out: int, kernel_size: int, stride: int) -> nn.ConvTranspose2d:
     """Builds a transposed convolution with "same" padding: it multiplies height and width by exactly `stride`."""
     if stride == 1 and kernel_size % 2 == 0:
         kernel_size -= 1  # an even kernel cannot keep the size

@@ -25,13 +25,9 @@ def sample_latents(
     rng: torch.Generator | None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """Samples latents, standard normal or uniform in [-1, 1].
+    """Samples latents, standard normal or uniform in [-1, 1], on the device of `rng`.
 
-    Args:
-        shape: The shape of the result, usually (N, latent_dim).
-        distribution: The distribution of each number.
-        rng: The random number generator, whose device is used; if not given, PyTorch's global CPU generator.
-        dtype: The type of the result; if not given, PyTorch's default.
+    Without `rng`, PyTorch's global CPU generator is used.
     """
     device = rng.device if rng is not None else torch.device("cpu")
     if distribution == "normal":
@@ -59,14 +55,10 @@ class LatentSampler:
     def latents(
         self, labels: Tensor, numbers: Tensor, latent_dim: int, distribution: Distribution, variant: int = 0
     ) -> Tensor:
-        """Samples the latents of images, shape (N, latent_dim), float32, on the CPU.
+        """Samples the latents of images, shape (N, latent_dim), float32, on the CPU, from a distribution to truncate.
 
-        Args:
-            labels: The classes of the images, shape (N,).
-            numbers: Their numbers within the classes, from 0, shape (N,).
-            latent_dim: The number of latents per image.
-            distribution: The distribution of each latent before truncation.
-            variant: Selects other latents for the same numbers.
+        `labels` are the classes of the images and `numbers` their numbers within the classes, from 0, shape (N,);
+        another `variant` gives other latents for the same numbers.
         """
         blocks: dict[tuple[int, int], Tensor] = {}
         rows = []
@@ -103,5 +95,5 @@ def slerp(first: Tensor, second: Tensor, part: float) -> Tensor:
     """
     cosine = torch.nn.functional.cosine_similarity(first, second, dim=1).clamp(-1 + 1e-6, 1 - 1e-6)[:, None]
     angle = torch.acos(cosine)
-    way: Tensor = (torch.sin((1 - part) * angle) * first + torch.sin(part * angle) * second) / torch.sin(angle)
-    return way
+    between: Tensor = (torch.sin((1 - part) * angle) * first + torch.sin(part * angle) * second) / torch.sin(angle)
+    return between

@@ -24,10 +24,6 @@ class MLPGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents per image.
         hidden: The width of each hidden layer.
         batch_norm: Whether batch normalisation follows each hidden layer's ReLU.
         label_embedding: The width of a learned embedding of the label that replaces its one-hot code.
@@ -46,7 +42,7 @@ class MLPGenerator(Generator):
         super().__init__(num_classes, image_channels, image_size, latent_dim)
         self.label_input = LabelInput(num_classes, label_embedding)
         widths = [latent_dim + self.label_input.width, *hidden]
-        last = _linear(widths[-1], image_channels * image_size**2)
+        last = _initialized(nn.Linear(widths[-1], image_channels * image_size**2))
         self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm), last, nn.Sigmoid())
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
@@ -68,12 +64,7 @@ class MLPDiscriminator(ConditionalDiscriminator):
         torch.Size([4])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         hidden: The width of each hidden layer.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 
@@ -91,7 +82,7 @@ class MLPDiscriminator(ConditionalDiscriminator):
         widths = [image_channels * image_size**2 + self.label_channels, *hidden]
         self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm=False))
         self.add_head(widths[-1])
-        _initialize(self.head.linear)
+        _initialized(self.head.linear)
         if spectral_norm:
             apply_spectral_norm(self)
 
@@ -108,15 +99,13 @@ def _hidden_layers(widths: Sequence[int], batch_norm: bool) -> list[nn.Module]:
     """Builds linear layers of these widths, each followed by ReLU and, optionally, batch normalisation."""
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
-        layers += [_linear(fan_in, fan_out), nn.ReLU(), *([nn.BatchNorm1d(fan_out)] if batch_norm else [])]
+        layers += [_initialized(nn.Linear(fan_in, fan_out)), nn.ReLU()]
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(fan_out))
     return layers
 
 
-def _linear(fan_in: int, fan_out: int) -> nn.Linear:
-    return _initialize(nn.Linear(fan_in, fan_out))
-
-
-def _initialize(linear: nn.Linear) -> nn.Linear:
+def _initialized(linear: nn.Linear) -> nn.Linear:
     nn.init.kaiming_normal_(linear.weight)  # standard deviation 1 / sqrt(fan_in / 2)
     nn.init.zeros_(linear.bias)
     return linear

@@ -34,10 +34,6 @@ class R3GANGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents per image.
         channels: The channels of each stage, from the smallest map to the image.
         blocks: The number of residual blocks per stage.
         expansion: The factor by which a block is wider inside.
@@ -90,15 +86,10 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         torch.Size([4])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         channels: The channels of each stage, from the image to the smallest map.
         blocks: The number of residual blocks per stage.
         expansion: The factor by which a block is wider inside.
         group_width: The maximum number of channels per group of the 3 x 3 convolution.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
     """
 
     def __init__(

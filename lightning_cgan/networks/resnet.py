@@ -30,10 +30,6 @@ class ResNetGenerator(Generator):
         torch.Size([4, 1, 28, 28])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
-        latent_dim: The number of latents per image.
         channels: The channels of the first map and of each block's output.
     """
 
@@ -73,12 +69,7 @@ class ResNetDiscriminator(ConditionalDiscriminator):
         torch.Size([4])
 
     Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
         channels: The channels of each block's output. All blocks but the last halve the size.
-        conditioning: How the label enters; see `ConditionalDiscriminator`.
-        label_embedding: With concatenation, the width of a learned embedding that replaces the one-hot code.
         spectral_norm: Whether to divide every weight by its largest singular value.
     """
 

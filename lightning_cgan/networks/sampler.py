@@ -42,12 +42,7 @@ class Sampler(nn.Module):
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
         """Samples latents as in training, shape (count, latent_dim), float32, on the CPU.
 
-        Args:
-            count: The number of rows.
-            seed: Makes them reproducible. Without it they come from PyTorch's global generator.
-
-        Raises:
-            UsageError: The seed is not an integer of 64 bits.
+        A seed, of 64 bits, makes them reproducible. Without it they come from PyTorch's global generator.
         """
         check_seed("seed", seed)
         rng = None if seed is None else rng_at(seed)
@@ -58,6 +53,7 @@ class Sampler(nn.Module):
         """Returns the averaged generator if `ema` is set and it exists, else the trained one."""
         return self.generator_ema if ema and self.generator_ema is not None else self.generator
 
+    @torch.no_grad()
     def generate(
         self,
         labels: Tensor | Sequence[int] | int,
@@ -82,16 +78,16 @@ class Sampler(nn.Module):
             UsageError: Labels are neither class numbers nor mixtures of classes, latents have another shape, or the
                 seed is not an integer of 64 bits.
         """
-        return self._generate(self.chosen_generator(ema), labels, latents, seed)
-
-    @torch.no_grad()
-    def _generate(
-        self, network: Generator, labels: Tensor | Sequence[int] | int, latents: Tensor | None, seed: int | None
-    ) -> Tensor:
         labels = _as_labels(labels, self.num_classes)
         if latents is None:
             latents = self.sample_latents(len(labels), seed)
-        _check_latents(latents, len(labels), self.generator.latent_dim)
+        expected = (len(labels), self.generator.latent_dim)
+        got = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
+        if got != expected:
+            raise UsageError(
+                f"latents: expected a tensor of shape {expected}, got {got}; sample_latents returns such a tensor"
+            )
+        network = self.chosen_generator(ema)
         weight = next(network.parameters(), torch.empty(0))
         evaluated = in_evaluation_mode(network)  # unaffected by other users of the network
         images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
@@ -112,19 +108,6 @@ class Sampler(nn.Module):
         return self
 
 
-def check_labels(labels: Tensor, num_classes: int) -> None:
-    """Checks that labels are class numbers of a model.
-
-    Raises:
-        UsageError: A label is not the number of a class.
-    """
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-        raise UsageError(
-            f"labels: expected class numbers from 0 to {num_classes - 1}, got {sorted(set(labels.tolist()))}; name "
-            "classes of the model"
-        )
-
-
 def _as_labels(labels: Any, num_classes: int) -> Tensor:
     """Returns class numbers (N,) as int64, or mixtures of classes (N, num_classes)."""
     try:
@@ -135,7 +118,9 @@ def _as_labels(labels: Any, num_classes: int) -> Tensor:
         if given.numel() and (given.is_floating_point() or given.is_complex() or given.dtype == torch.bool):
             raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
         given = given.to(torch.int64).reshape(-1)
-        check_labels(given, num_classes)
+        if len(given) and not 0 <= int(given.min()) <= int(given.max()) < num_classes:
+            expected, got = f"expected class numbers from 0 to {num_classes - 1}", sorted(set(given.tolist()))
+            raise UsageError(f"labels: {expected}, got {got}; give classes of the model")
     elif given.shape[1:] != (num_classes,) or given.is_complex():
         raise _other_labels(f"{given.dtype} of shape {tuple(given.shape)}", num_classes)
     else:
@@ -147,15 +132,7 @@ def _as_labels(labels: Any, num_classes: int) -> Tensor:
 
 def _other_labels(got: str, num_classes: int) -> UsageError:
     expected = f"expected class numbers, or mixtures (N, {num_classes}) whose rows are 0 or more and add up to 1"
-    return UsageError(f"labels: {expected}, got {got}; name classes of the model")
-
-
-def _check_latents(latents: Any, count: int, latent_dim: int) -> None:
-    shape = tuple(latents.shape) if isinstance(latents, Tensor) else type(latents).__name__
-    if shape != (count, latent_dim):
-        raise UsageError(
-            f"latents: expected a tensor of shape {(count, latent_dim)}, got {shape}; sample_latents draws one"
-        )
+    return UsageError(f"labels: {expected}, got {got}; give classes of the model")
 
 
 def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

@@ -152,4 +152,4 @@ def _choose(uniforms: Tensor, count: int) -> Tensor:
 
 def _check_fraction(option: str, value: float) -> None:
     if not 0 <= value <= 1:
-        raise UsageError(f"{option}: expected a number from 0 to 1, got {value}; 0 leaves images as they are")
+        raise UsageError(f"{option}: expected a number from 0 to 1, got {value}; 0 does not change images")

@@ -56,12 +56,7 @@ class UpdateInputs(NamedTuple):
 
 
 class StepInputs(NamedTuple):
-    """The inputs of all updates of one training step.
-
-    Attributes:
-        discriminator: The inputs of each discriminator update.
-        generator: The inputs of the generator update.
-    """
+    """The inputs of all updates of one training step: of each discriminator update, and of the generator update."""
 
     discriminator: list[UpdateInputs]
     generator: UpdateInputs
@@ -73,16 +68,7 @@ class StepInputs(NamedTuple):
 
 
 class InputSampler:
-    """Samples the inputs of each training step.
-
-    Args:
-        latent_dim: The number of latents per image.
-        num_classes: The number of classes.
-        latents: The distribution of the latents.
-        fake_labels: The source of the labels of generated images; see `ConditionalGAN`.
-        augmentations: Augmentations of real and generated images.
-        with_interpolation: Whether a penalty needs random numbers.
-    """
+    """Samples the inputs of each training step; `ConditionalGAN` documents most arguments."""
 
     def __init__(
         self,
@@ -110,13 +96,7 @@ class InputSampler:
     ) -> StepInputs:
         """Splits a batch into the parts of a step, and samples the random inputs of each.
 
-        Args:
-            images: Real images, shape (N, C, H, W).
-            labels: Their labels, shape (N,).
-            seed: The seed of the run.
-            step: The number of the step.
-            discriminator_steps: The number of discriminator updates in it.
-            share_fakes: Whether the generator update reuses the images of the last discriminator update.
+        With `share_fakes`, the generator update reuses the inputs of the last discriminator update.
         """
 
         def sample_part(part: tuple[Tensor, Tensor], number: int) -> UpdateInputs:
@@ -138,13 +118,10 @@ class InputSampler:
         return UpdateInputs(self.augment(real, for_real), labels, latents, fake_labels, interpolation, for_fake)
 
     def sample_fakes(self, rng: torch.Generator, labels: Tensor, alone: bool = False) -> tuple[Tensor, Tensor]:
-        """Samples latents and labels of the generated images that go with real ones of these labels.
+        """Samples latents and labels of the generated images that go with this process's real ones of these labels.
 
-        Args:
-            rng: The random number generator, in the same state in every process.
-            labels: The labels of this process's real images, shape (N,).
-            alone: Whether shares may differ in size, as in a last batch. `empirical` labels are then used as they are,
-                which keeps their frequencies, instead of being shuffled across processes.
+        `alone` means that the processes' shares may differ in size, as in a last batch. `empirical` labels are then
+        used as they are, which keeps their frequencies, instead of being shuffled across processes.
         """
         latents = self.sample_latents(len(labels), rng)
         if self.fake_labels == "real" or (self.fake_labels == "empirical" and alone):
@@ -168,8 +145,8 @@ class InputSampler:
         if not self.augmentations:
             return images
         columns = uniforms.split([augmentation.num_uniforms for augmentation in self.augmentations], dim=1)
-        for augmentation, drawn in zip(self.augmentations, columns, strict=True):
-            images = augmentation(images, drawn)
+        for augmentation, numbers in zip(self.augmentations, columns, strict=True):
+            images = augmentation(images, numbers)
         return images
 
     def _share(self, whole: Tensor) -> Tensor:
@@ -177,18 +154,13 @@ class InputSampler:
 
 
 def check_divides(images: int, **parts: int) -> None:
-    """Checks that a batch can be split into equal parts, so that the mean over the parts is the mean over the batch.
+    """Raises `UsageError` unless a batch can be split, by one option after another, into equal parts.
 
-    Args:
-        images: The number of images in the batch, in this process.
-        parts: The numbers of parts into which it is successively split, by the names of their options.
-
-    Raises:
-        UsageError: The batch cannot be split evenly.
+    Only with equal parts is the mean over the parts the mean over the batch.
     """
     if images % prod(parts.values()):
         options = " times ".join(name for name, count in parts.items() if count > 1)
         raise UsageError(
             f"{options}: expected training batches of a multiple of {prod(parts.values())} images in each process, got "
-            f"{images}; choose a batch size that can be cut so (a loader's batch is that of all discriminator steps)"
+            f"{images}; choose a batch size that divides evenly (a loader's batch is for all discriminator steps)"
         )

@@ -154,11 +154,7 @@ class RelativisticPairing(AdversarialLoss):
         return softplus(fake_logits - real_logits).mean()
 
     def generator(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        """-E[log sigmoid(D(G(z)) - D(x))].
-
-        Raises:
-            UsageError: The logits of real images are missing.
-        """
+        """-E[log sigmoid(D(G(z)) - D(x))]; without logits of real images, raises `UsageError`."""
         if real_logits is None:
             raise UsageError("real_logits: expected those of the real images, got none; a relativistic loss needs both")
         return softplus(real_logits - fake_logits).mean()

@@ -92,11 +92,10 @@ class Objectives:
     def _discriminate_both(
         self, discriminator: Discriminator, real: Tensor, labels: Tensor, fake: Tensor, fake_labels: Tensor
     ) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
-        """Returns the discriminator's outputs for real and for generated images."""
+        """Returns the outputs for real and for generated images."""
         if not self.joint_pass:
             return discriminate(discriminator, real, labels), discriminate(discriminator, fake, fake_labels)
-        # In the precision of the generated images, to which the discriminator's first layer would round the real ones
-        # anyway.
+        # The discriminator's first layer would round the real images to the generated ones' precision anyway.
         both = torch.cat([real.to(fake.dtype), fake]), torch.cat([labels, fake_labels])
         logits, class_logits = discriminate(discriminator, *both)
         halves = (None, None) if class_logits is None else class_logits.split(len(real))
@@ -104,18 +103,14 @@ class Objectives:
 
 
 def check_classifier(discriminator: Discriminator, auxiliary_classifier: AuxiliaryClassifier | None) -> None:
-    """Checks that the discriminator has a classifier exactly when there is a loss for it.
-
-    Raises:
-        UsageError: Only one of the two exists.
-    """
+    """Raises `UsageError` unless the discriminator has a classifier exactly when there is a loss for it."""
     if discriminator.classifies and auxiliary_classifier is None:
         raise UsageError(
-            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none; "
-            "give one, or build the discriminator with another conditioning"
+            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator has a classifier, got "
+            "none; give one, or build the discriminator with another conditioning"
         )
     if auxiliary_classifier is not None and not discriminator.classifies:
         raise UsageError(
-            "auxiliary_classifier: expected a discriminator that names classes, got one that does not; build it with "
-            "conditioning classifier, or leave auxiliary_classifier out"
+            "auxiliary_classifier: expected a discriminator with a classifier, got one without; build it with "
+            "conditioning classifier, or omit auxiliary_classifier"
         )

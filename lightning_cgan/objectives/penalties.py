@@ -75,7 +75,6 @@ class R1(GradientPenalty):
 
     Args:
         gamma: The weight.
-        interval: The number of steps from one computation to the next; the weight grows in proportion.
     """
 
     varying = ("gamma",)
@@ -125,7 +124,6 @@ class WassersteinGradientPenalty(GradientPenalty):
 
     Args:
         weight: The weight, called lambda in the paper, which uses 10.
-        interval: The number of steps from one computation to the next; the weight grows in proportion.
     """
 
     needs_interpolation = True
@@ -136,11 +134,7 @@ class WassersteinGradientPenalty(GradientPenalty):
         self.weight = weight
 
     def __call__(self, discriminator: Discriminator, inputs: UpdateInputs, fake: Tensor) -> Tensor:
-        """Computes the penalty at one point of each line: 0 is the real image, 1 the generated one.
-
-        Raises:
-            UsageError: The interpolation numbers are missing.
-        """
+        """Computes the penalty at one point of each line: 0 is the real image, 1 the generated one."""
         real = inputs.real
         if not inputs.interpolation.numel():
             raise UsageError("interpolation: expected a number for each image, got none; give torch.rand(len(real), 1)")

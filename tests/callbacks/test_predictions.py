@@ -141,9 +141,7 @@ def test_nothing_stays_of_a_predict_that_ends_early(common: list[str], monkeypat
 
     monkeypatch.setattr("lightning_cgan.callbacks.predictions.save_png", fail)
     data.predictions_per_class = 170
-    with pytest.raises(
-        UsageError, match=r"^--predictions.folder: expected a place to write to, got made \(disk full\)"
-    ):
+    with pytest.raises(UsageError, match=r"^--predictions.folder: expected a path to write to, got made \(disk full\)"):
         trainer(writer).predict(module, data)
     assert (module.latent_sampler, data.tops_up, data.already_made) == (LatentSampler(), False, ())
 
@@ -225,8 +223,12 @@ def test_others_take_the_place_of_what_is_doubtful(common: list[str], fails: Fai
         ("min_confidence", "1", "expected a number from 0 to below 1, got 1.0; 0 keeps all"),
         ("truncation", "0", "expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
         ("seed", "99999999999999999999", "expected a whole number of 64 bits, got 99999999999999999999; give another"),
-        ("folder", "afile", "expected a folder to write to, got afile, which is not; name another"),
-        ("folder", "afile/x", "expected a folder to write to, got {here}/afile, which is not; name another"),
+        ("folder", "afile", "expected a folder to write to, got afile, which is not a writable folder; name another"),
+        (
+            "folder",
+            "afile/x",
+            "expected a folder to write to, got {here}/afile, which is not a writable folder; name another",
+        ),
     ],
 )
 def test_mistakes(common: list[str], fails: Fails, option: str, value: str, message: str) -> None:

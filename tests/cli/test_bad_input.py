@@ -76,17 +76,17 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ("--model.ema_ramp_up 0", "ema_ramp_up: expected a number above 0, got 0.0; or none, for no ramp-up"),
         (
             "--model.discriminator.label_embedding 4",
-            "label_embedding: expected none with conditioning projection, got 4; leave it out, or choose conditioning "
+            "label_embedding: expected none with conditioning projection, got 4; omit it, or choose conditioning "
             "concatenation",
         ),
         ("--model.generator.label_embedding 0", "label_embedding: expected 1 or more, got 0; give a positive number"),
         (
             "--model.discriminator.conditioning classifier",
-            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator names classes, got none",
+            "auxiliary_classifier: expected an AuxiliaryClassifier, since the discriminator has a classifier, got none",
         ),
         (
             "--model.auxiliary_classifier.weight 1",
-            "auxiliary_classifier: expected a discriminator that names classes, got one that does not",
+            "auxiliary_classifier: expected a discriminator with a classifier, got one without",
         ),
         (
             "--model.discriminator.conditioning projektion",
@@ -114,7 +114,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         (
             "--data.batch_size 5000",
-            "--data.batch_size: expected at most 1317, the number of training images for a step, got 5000",
+            "--data.batch_size: expected at most 1317 images in a step, as many as there are to train on, got 5000",
         ),
         # networks, data and sizes
         (
@@ -258,8 +258,8 @@ def test_truncated_archive(fails: Fails, tmp_path: Path) -> None:
     archive.write_bytes(gzip.compress(bytes(100))[:20])
     message = on_mnist(fails, tmp_path)
     assert message == (
-        f"error: {archive}: expected the archive with md5 f68b3c2dcbeaaa9fbdd348bbdeb94873, got 20 bytes of something "
-        "else: it is truncated or foreign; delete it to download it anew"
+        f"error: {archive}: expected the archive with md5 f68b3c2dcbeaaa9fbdd348bbdeb94873, got another file of 20 "
+        "bytes; delete it, and it will be downloaded again"
     )
 
 
@@ -272,7 +272,7 @@ def test_broken_unpacked_file(fails: Fails, tmp_path: Path, name: str, content: 
     file.write_bytes(file.read_bytes()[:-7] if content is None else content)
     message = on_mnist(fails, tmp_path)
     assert message.startswith(f"error: {file}: expected a complete IDX file, got {file.stat().st_size:,} bytes (")
-    assert message.endswith("; delete it, and it will be unpacked or downloaded anew")
+    assert message.endswith("; delete it, and it will be unpacked or downloaded again")
     assert not (tmp_path / "runs").exists()
 
 
@@ -294,14 +294,14 @@ def test_images_and_labels_of_different_number(fails: Fails, tmp_path: Path) -> 
     images = (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()
     write_idx(tmp_path / "MNIST" / "raw", "train", 40)
     (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(images)
-    assert "do not fit together (60 images but 40 labels); delete both" in on_mnist(fails, tmp_path)
+    assert "expected as many labels as train-images-idx3-ubyte has images (60), got 40; delete both files" in on_mnist(
+        fails, tmp_path
+    )
 
 
 def test_label_outside_the_classes(fails: Fails, tmp_path: Path) -> None:
     for prefix in ("train", "t10k"):
         write_idx(tmp_path / "MNIST" / "raw", prefix, 110, highest_label=10)
     message = on_mnist(fails, tmp_path)
-    assert message.startswith(
-        "error: MNISTData: expected labels from 0 to 9, got [10] in 10 images; mend the files in "
-    )
+    assert message.startswith("error: MNISTData: expected labels from 0 to 9, got [10] in 10 images; fix the files in ")
     assert not (tmp_path / "runs").exists()

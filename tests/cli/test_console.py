@@ -33,7 +33,7 @@ ASCII = {"PYTHONIOENCODING": "ascii", "MPLBACKEND": "no_such_backend"}
 # Every line of a first run, in this order.
 LINES = (
     r"Seed set to 0",
-    r"Precision \S+, since this CPU .* multiply bfloat16 by itself; --trainer.precision chooses another",
+    r"Precision \S+, since this CPU .* multiply bfloat16 natively; --trainer.precision chooses another",
     r"GPU available: \w+.*, used: False",
     r"Generator: DCGANGenerator, 46,241 parameters; Discriminator: DCGANDiscriminator, 36,193 parameters",
     r"`Trainer.fit` stopped: `max_steps=2` reached.",

@@ -110,7 +110,7 @@ def test_mistakes(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
         assert "Unknown error" not in found
     monkeypatch.setitem(sys.modules, "gradio", None)
     assert fails("demo", OLD) == (
-        'error: gradio: expected it to be installed, got no such package; pip install "lightning_cgan[demo]"'
+        'error: gradio: expected this package to be installed, got none; pip install "lightning_cgan[demo]"'
     )
 
 

@@ -164,17 +164,26 @@ def test_card_tells_the_report(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--out taken.onnx", "--out: expected a new name, got taken.onnx, which exists; name another, or --overwrite"),
-        ("--out folder.pt2 --overwrite", "--out: expected a file in the place of a file, got folder.pt2; name"),
-        ("--out file --overwrite", "--out: expected a folder in the place of a folder, got file; name another"),
+        (
+            "--out taken.onnx",
+            "--out: expected a new name, got taken.onnx, which exists; name another, or add --overwrite",
+        ),
+        (
+            "--out folder.pt2 --overwrite",
+            "--out: expected a file to overwrite, got folder.pt2, which is a folder; name",
+        ),
+        ("--out file --overwrite", "--out: expected a folder to overwrite, got file, which is a file; name another"),
         (
             "--out x.pth",
-            "--out: expected a kind of file that this command writes, or a folder, got x.pth; choose an ending",
+            "--out: expected a folder, or a type of file that this command writes, got x.pth; choose an extension",
         ),
-        ("--out photos", "--out: expected a new name, got photos, which exists; name another, or --overwrite"),
-        ("--out photos --overwrite", "--out: expected nothing but what export writes there, got photos; name"),
-        ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
-        ("--out file/x.onnx", "--out: expected a folder to write to, got file, which is not; name another"),
+        ("--out photos", "--out: expected a new name, got photos, which exists; name another, or add --overwrite"),
+        ("--out photos --overwrite", "--out: expected a folder with nothing but what export writes, got photos; name"),
+        ("--out .", "--out: expected the path of a file or folder, got '.'; name another"),
+        (
+            "--out file/x.onnx",
+            "--out: expected a folder to write to, got file, which is not a writable folder; name another",
+        ),
         ("--out x.onnx --report r.json", "--report: expected a folder to write, got --out x.onnx, which has no card"),
         ("--report r.json", "--report: no such file: r.json; check the path"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
@@ -205,7 +214,7 @@ def test_missing_extras(fails: Fails, monkeypatch: pytest.MonkeyPatch, out: str,
     for module in ("lightning_cgan.export.pretrained", "lightning_cgan.export.hub_folder"):
         monkeypatch.delitem(sys.modules, module, raising=False)
     assert fails("export", OLD, "--out", out) == (
-        f'error: {package}: expected it to be installed, got no such package; pip install "lightning_cgan[{extra}]"'
+        f'error: {package}: expected this package to be installed, got none; pip install "lightning_cgan[{extra}]"'
     )
     assert list(Path().iterdir()) == []
 
@@ -231,7 +240,7 @@ def test_a_disk_that_takes_no_more(fails: Fails, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("lightning_cgan.export.hub_folder.write_folder", fail)
     reason = getattr(error, "strerror", None) or error
     assert fails("export", OLD, "--out", out, "--overwrite") == (
-        f"error: --out: expected a place to write to, got {out} ({reason}); make room, or name another"
+        f"error: --out: expected a path to write to, got {out} ({reason}); make room, or name another"
     )
     assert {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")} == before
 

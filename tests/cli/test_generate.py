@@ -211,18 +211,18 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "--out: expected a new name, got generated.png, which exists; name another, or --overwrite"),
+        ("", "--out: expected a new name, got generated.png, which exists; name another, or add --overwrite"),
         ("--labels 3,12", "--labels: expected names or numbers of classes, got 12; choose from 0, 1,"),
         (
             "--labels 1-x",
             "--labels: expected names or numbers of classes, got 1-x; choose from 0, 1, 2, 3, 4, 5, 6, 7,",
         ),
-        ("--labels 7-3", "--labels: expected a range from a class to a later one, got 7-3; turn it round"),
+        ("--labels 7-3", "--labels: expected a range from a class to a later one, got 7-3; swap its ends"),
         (
             "--seed 99999999999999999999",
             "--seed: expected a whole number of 64 bits, got 99999999999999999999; give another",
         ),
-        ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
+        ("--out .", "--out: expected the path of a file or folder, got '.'; name another"),
         ("--imports json,", "--imports: cannot import : Empty module name; check that it is installed"),
         ("--count 0", "--count: expected 1 or more, got 0; give a positive number"),
         ("--truncation 0", "--truncation: expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
@@ -230,10 +230,13 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--out x.gif", "--out: expected a name in .gif for a walk and for nothing else, got x.gif; change one"),
         (
             "--out x.JPG",
-            "--out: expected a kind of file that this command writes, or a folder, got x.JPG; choose an ending that",
+            "--out: expected a folder, or a type of file that this command writes, got x.JPG; choose an extension that",
         ),
         ("--walk latents --out x.mp4", "--out: expected a name in .gif for a walk and for nothing else, got x.mp4"),
-        ("--out photos --overwrite", "--out: expected nothing but class folders of PNG files there, got photos"),
+        (
+            "--out photos --overwrite",
+            "--out: expected a folder with nothing but class folders of PNG files, got photos",
+        ),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
         ("--device warp", "--device: expected one of this machine, got warp ("),
@@ -266,7 +269,7 @@ def test_what_is_no_file_is_left_alone(fails: Fails, command: str, kind: str, op
     SPECIAL[kind](place)
     before = os.lstat(place)
     assert fails(command, OLD, "--out", place, *options) == (
-        f"error: --out: expected the name of a file or of a folder, got '{place}', which is a {kind}; name one"
+        f"error: --out: expected the path of a file or folder, got '{place}', which is a {kind}; name another"
     )
     assert (os.lstat(place).st_ino, os.listdir()) == (before.st_ino, [place])
     for reader in ("generate", "export"):
@@ -302,7 +305,7 @@ def test_a_disk_that_takes_no_more(
     monkeypatch.setattr(Image.Image, "save", fail)
     monkeypatch.setattr(np, "savez_compressed", fail)
     assert fails("generate", OLD, "--out", out, "--overwrite", "--labels", "7", *walk) == (
-        f"error: --out: expected a place to write to, got {out} ({os.strerror(number)}); {remedy}"
+        f"error: --out: expected a path to write to, got {out} ({os.strerror(number)}); {remedy}"
     )
     assert {file: file.is_file() and file.read_bytes() for file in Path().rglob("*")} == before
 

@@ -339,7 +339,7 @@ def test_switches_of_generate(fails: Fails) -> None:
     main(["generate", "--no_ema", OLD, "--count", "1"])
     main(["generate", "--overwrite", OLD, "--count", "1"])  # the file is no value of the switch
     main(["generate", OLD, "--count", "1", "--overwrite", "--ema", "false"])
-    assert fails("generate", OLD, "--overwrite", "false").endswith("which exists; name another, or --overwrite")
+    assert fails("generate", OLD, "--overwrite", "false").endswith("which exists; name another, or add --overwrite")
     assert fails("generate", OLD, "--overwrite", "maybe") == "error: --overwrite: expected bool, got maybe"
 
 

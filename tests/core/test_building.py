@@ -85,7 +85,7 @@ def test_text_stays_text(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(UsageError, match=f"the checkpoint: expected .* for {place}, got "):
             build_from(ConditionalGAN, changed)
     changed = {**saved, "hyper_parameters": {**saved["hyper_parameters"], "penalties": [text]}}
-    with pytest.raises(UsageError, match=r"expected the description of a GradientPenalty for penalties\.0, got "):
+    with pytest.raises(UsageError, match=r"expected a description of GradientPenalty for penalties\.0, got "):
         build_from(ConditionalGAN, changed)
     monkeypatch.setitem(sys.modules, "own_parts", module := ModuleType("own_parts"))
     named = {"class_path": "own_parts.Named", "init_args": {"name": text, "others": {text: [text]}}}
@@ -210,18 +210,18 @@ class _Private(R1):
 
 def test_classes_that_are_private_or_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = {"gamma": 1.0}
-    with pytest.raises(UsageError, match=f"got {__name__}._Private; others are not built"):
+    with pytest.raises(UsageError, match=f"got {__name__}._Private; other classes are not built"):
         build({"class_path": f"{__name__}._Private", "init_args": arguments}, GradientPenalty, "x")
 
     class Local(R1):
         pass
 
-    with pytest.raises(UsageError, match="others are not built"):
+    with pytest.raises(UsageError, match="other classes are not built"):
         build({"class_path": f"{__name__}.{Local.__qualname__}", "init_args": arguments}, GradientPenalty, "x")
     path = {"class_path": f"{__name__}.Named", "init_args": {"name": "a"}}
     assert isinstance(build(path, GradientPenalty, "x"), Named)
     monkeypatch.delattr(sys.modules[__name__], "Named")
-    with pytest.raises(UsageError, match="others are not built"):
+    with pytest.raises(UsageError, match="other classes are not built"):
         build(path, GradientPenalty, "x")
 
 

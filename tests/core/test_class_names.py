@@ -128,10 +128,10 @@ def test_folders_stay_where_they_belong(names: list[str], folders: list[str], tm
 def test_names_that_no_file_can_hold_are_refused(fails: Fails) -> None:
     for name, shown in (("a\0b", r"a\x00b"), ("\udcff", r"\udcff")):
         named([name, *"123456789"])
-        message = "expected names of classes that are UTF-8, without NUL, got"
+        message = "expected class names in UTF-8, without NUL, got"
         for command in ("generate", "export"):
-            assert fails(command, "named.ckpt") == f"error: checkpoint: {message} {shown}; give that class another name"
-        with pytest.raises(UsageError, match=r"^config\.json: expected names of classes that are UTF-8"):
+            assert fails(command, "named.ckpt") == f"error: checkpoint: {message} {shown}; rename that class"
+        with pytest.raises(UsageError, match=r"^config\.json: expected class names in UTF-8"):
             PretrainedGenerator(
                 torch.load(OLD, weights_only=True)["hyper_parameters"]["generator"], class_names=[name, *"123456789"]
             )
@@ -147,9 +147,7 @@ def test_metadata_of_others_with_such_names() -> None:
         if entry.key == "class_names":
             entry.value = json.dumps(["\udc80", *"123456789"])
     onnx.save(program, "x.onnx")
-    with pytest.raises(
-        UsageError, match=r"source: expected a file .*x\.onnx.*expected names of classes that are UTF-8"
-    ):
+    with pytest.raises(UsageError, match=r"source: expected a file .*x\.onnx.*expected class names in UTF-8"):
         load_source("x.onnx")
 
 
@@ -166,8 +164,8 @@ def test_folders_whose_names_are_no_text_or_orders_to_a_terminal(fails: Fails) -
     except OSError:  # as on macOS
         pytest.skip("the disk refuses such a name")
     assert message == (
-        r"error: --data.data_dir: expected names of classes that are UTF-8, without NUL, got caf\udce9; give that class "
-        "another name"
+        r"error: --data.data_dir: expected class names in UTF-8, without NUL, got caf\udce9; rename that "
+        "class"
     )
     os.rename(b"images/caf\xe9", b"images/\x1b[2Jcat")
     message = fit(b"\x1b[2Jcat")

@@ -1,4 +1,4 @@
-"""The private names that the package uses are there in what is installed, and core/compat.py alone has them."""
+"""The private names that the package uses exist in the installed releases, and only core/compat.py has them."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class Private(NamedTuple):
     """A private name.
 
     Attributes:
-        name: Itself.
-        owner: Makes something that should have it.
-        breaks: What of the package does not work without it.
+        name: The name.
+        owner: Makes an object that should have it.
+        breaks: What does not work without it.
     """
 
     name: str
@@ -90,12 +90,12 @@ def of_loop(name: str, breaks: str) -> Private:
     return Private(name, lambda: trainer().fit_loop.epoch_loop, breaks)
 
 
-HOOKS = "a recorded step would leave out hooks without a word, instead of being given up"
-MODES = "a recorded step would go unseen by modes that look at each operation, and changes of them unnoticed"
-COMPILED = "networks would be compiled twice, or recorded while they are compiled"
-RATES = "schedules of a resumed run would be told as new, or new ones not be told"
-DDP = "DDP would warn of unused options, or reduce gradients that the module averages itself"
-OPTIONS = "switches such as --overwrite, the names that errors suggest and the refusal of null"
+HOOKS = "a recorded step would silently skip hooks, instead of not being used"
+MODES = "modes that intercept operations would miss recorded steps, and changes of modes would go unnoticed"
+COMPILED = "networks would be compiled twice, or recorded although they are compiled"
+RATES = "a resumed run would report its schedules as new, or not report new ones"
+DDP = "DDP would warn about unused options, or reduce gradients that the module averages itself"
+OPTIONS = "switches such as --overwrite, the names that errors suggest, and the refusal of null would not work"
 GRAPHS = "a step as one graph (compile: step, cuda_graph) could not be recorded or checked"
 
 PRIVATE = [
@@ -109,13 +109,17 @@ PRIVATE = [
     *(Private(f"_global{name}", lambda: nn.modules.module, HOOKS) for name in compat.HOOKS_OF_MODULES),
     Private("_backward_hooks", weight, HOOKS),
     Private("_post_accumulate_grad_hooks", weight, HOOKS),
-    Private("_version", weight, "a recorded step would not see that a tensor it read has been changed in place"),
-    Private("_BatchNorm", lambda: nn.modules.batchnorm, "sync_batchnorm on a CPU, and the check of batch statistics"),
+    Private("_version", weight, "a recorded step would not notice that a tensor it read was changed in place"),
     Private(
-        "_apply", lambda: nn.Module, "the moving average would be kept in half precision, in which it stands still"
+        "_BatchNorm",
+        lambda: nn.modules.batchnorm,
+        "sync_batchnorm on a CPU and the check of batch statistics would fail",
+    ),
+    Private(
+        "_apply", lambda: nn.Module, "the moving average would be kept in half precision, in which it does not change"
     ),
     # operations
-    *(Private(f"_foreach_{name}_", lambda: torch, "every update") for name in ("add", "copy", "lerp")),
+    *(Private(f"_foreach_{name}_", lambda: torch, "every update would fail") for name in ("add", "copy", "lerp")),
     Private("_pytree", lambda: torch.utils, GRAPHS),
     Private("tree_flatten", lambda: _pytree, GRAPHS),
     Private("tree_unflatten", lambda: _pytree, GRAPHS),
@@ -138,8 +142,8 @@ PRIVATE = [
         lambda: Adam([weight()], fused=True),
         "fused optimizers would wait for a GPU in each update, and float16 gradients be clipped while scaled",
     ),
-    Private("_opt_called", stepped, "schedules would warn in each run whose steps are graphs"),
-    Private("_wrapped_by_lr_sched", lambda: stepped().step, "no optimizer with a schedule could be in a graph"),
+    Private("_opt_called", stepped, "schedules would warn in each run with recorded steps"),
+    Private("_wrapped_by_lr_sched", lambda: stepped().step, "no step with a schedule could be recorded"),
     Private("_schedulers", lambda: schedule("chained"), RATES),
     Private("_milestones", lambda: schedule("sequential"), RATES),
     Private("_scale_fn_custom", lambda: schedule("cyclic"), RATES),
@@ -149,38 +153,38 @@ PRIVATE = [
     Private("_on_before_step", lambda: LightningOptimizer(stepped()), "global_step would stand still in graphs"),
     Private("_on_after_step", lambda: LightningOptimizer(stepped()), "global_step would stand still in graphs"),
     of_loop("_batches_that_stepped", "a resumed run would log at other steps"),
-    of_loop("_should_check_val_fx", "a run stopped before a validation would leave it out on resuming"),
-    Private("_combined_loader", lambda: trainer().fit_loop, "loaders of one's own would lose their place on a resume"),
-    Private("_data_fetcher", lambda: trainer().fit_loop, "a run stopped before a validation would leave it out"),
+    of_loop("_should_check_val_fx", "a run stopped before a validation would skip it on resuming"),
+    Private("_combined_loader", lambda: trainer().fit_loop, "custom loaders would lose their position on a resume"),
+    Private("_data_fetcher", lambda: trainer().fit_loop, "a run stopped before a validation would skip it on resuming"),
     Private(
-        "_has_run", lambda: trainer().fit_loop.epoch_loop.val_loop, "a resumed run would train on a batch too many"
+        "_has_run", lambda: trainer().fit_loop.epoch_loop.val_loop, "a resumed run would train on one batch too many"
     ),
     Private("_ddp_kwargs", DDPStrategy, DDP),
     Private("_ddp_comm_hook", DDPStrategy, DDP),
     Private("_layer_sync", DDPStrategy, "sync_batchnorm would fail on a CPU"),
-    Private("_MultiProcessingLauncher", lambda: launchers, "the seed and the counts would be lost behind ddp_spawn"),
-    Private("_accelerator_connector", trainer, "a run with fewer processes than it waits for would hang, not fail"),
+    Private("_MultiProcessingLauncher", lambda: launchers, "the seed and the counts would be lost after ddp_spawn"),
+    Private("_accelerator_connector", trainer, "a run with too few processes would hang, not fail"),
     Private(
         "_check_duplicates_and_update_name",
         LearningRateMonitor,
-        "LearningRateMonitor would not say which network a rate is of, where there is no schedule",
+        "LearningRateMonitor would not say which network a rate belongs to, without a schedule",
     ),
     Private("_train_time_interval", ModelCheckpoint, "ModelCheckpoint(train_time_interval=…) would save nothing"),
     Private("_wandb_init", lambda: WandbLogger(offline=True), "W&B would warn in each run"),
-    Private("_load", lambda: cloud_io, "load_from_checkpoint, generate and export"),
+    Private("_load", lambda: cloud_io, "load_from_checkpoint, generate and export would fail"),
     Private("_default_map_location", lambda: saving, "checkpoints of a GPU could not be read without one"),
     # jsonargparse and argparse
     Private("_actions", ArgumentParser, OPTIONS),
     Private("_typehint", lambda: next(a for a in parser()._actions if a.dest == "linked.source"), OPTIONS),
-    Private("_links_group", parser, "errors would suggest options that the data decides"),
-    Private("_group_actions", lambda: parser()._links_group, "errors would suggest options that the data decides"),
+    Private("_links_group", parser, "errors would suggest options that the data determines"),
+    Private("_group_actions", lambda: parser()._links_group, "errors would suggest options that the data determines"),
 ]
 
-# What classes of the package inherit, and use as their own: it may be on `self` anywhere.
+# Inherited names that classes of the package use on `self`.
 INHERITED = [
     Private("_trainer", LightningModule, "attached_trainer: a module without a Trainer could not be saved or loaded"),
     Private("_apply", lambda: nn.Module, "Sampler: the moving average would become half precision with bf16-true"),
-    Private("_modules", lambda: vars(nn.Module()), "Sampler._apply could not leave the moving average out"),
+    Private("_modules", lambda: vars(nn.Module()), "Sampler._apply could not skip the moving average"),
     Private(
         "_get_closed_form_lr",
         lambda: lr_scheduler.PolynomialLR,
@@ -191,14 +195,14 @@ INHERITED = [
     Private("_monitor_candidates", lambda: ModelCheckpoint, "Checkpoints would not save the end of a run"),
     Private("_get_train_description", lambda: RichProgressBar, "ProgressBar would name epochs as Lightning does"),
     Private("_update", lambda: RichProgressBar, "ProgressBar would not show where an epoch ended"),
-    Private("_instantiate_trainer", lambda: LightningCLI, "the command line could not leave callbacks out"),
-    Private("_run_subcommand", lambda: LightningCLI, "errors of a run would be tracebacks, and empty runs be left"),
-    Private("_parse_ckpt_path", lambda: LightningCLI, "a checkpoint would overrule the config beside it"),
-    Private("_parser", lambda: LightningCLI, "null would be let through for options that must have a value"),
+    Private("_instantiate_trainer", lambda: LightningCLI, "the command line could not omit callbacks"),
+    Private("_run_subcommand", lambda: LightningCLI, "errors of a run would be tracebacks, and leave empty folders"),
+    Private("_parse_ckpt_path", lambda: LightningCLI, "a checkpoint would override the config given with it"),
+    Private("_parser", lambda: LightningCLI, "null would be accepted for options that must have a value"),
     Private("_from_pretrained", lambda: huggingface_hub.PyTorchModelHubMixin, "broken folders would be tracebacks"),
 ]
 
-# Names that only some releases have, of which none is missed.
+# Names that only some releases have; nothing breaks without them.
 OF_SOME_RELEASES = {"_is_initial", "_get_lr_called_within_step"}
 
 
@@ -206,7 +210,9 @@ OF_SOME_RELEASES = {"_is_initial", "_get_lr_called_within_step"}
 def test_a_private_name_is_there(private: Private) -> None:
     owner = private.owner()
     is_there = private.name in owner if isinstance(owner, dict) else hasattr(owner, private.name)
-    assert is_there, f"{private.name} is gone: {private.breaks}. Change core/compat.py, or the class that inherits it"
+    assert is_there, (
+        f"{private.name} is missing: {private.breaks}; change core/compat.py, or the class that inherits it"
+    )
 
 
 def test_states_of_schedules_have_no_other_private_keys() -> None:
@@ -215,7 +221,7 @@ def test_states_of_schedules_have_no_other_private_keys() -> None:
         state = schedule(kind).state_dict()
         for entry in (state, *state[compat.PARTS_OF_SCHEDULE]):
             new = {key for key in entry if key.startswith("_")} - known
-            assert not new, f"{new}: {RATES}; if schedules keep it for themselves, it is one of the bookkeeping"
+            assert not new, f"{new}: {RATES}; if it is an internal value, add it to BOOKKEEPING_OF_SCHEDULES"
 
 
 # ---- no other file ---------------------------------------------------------------------------------------------------
@@ -246,7 +252,7 @@ def private_names(file: Path) -> Iterator[tuple[int, str]]:
 
 
 def private_strings(file: Path) -> set[str]:
-    """The private names that a file has as texts, for `getattr` and its like; parts of formatted texts are left out."""
+    """The private names that a file has as texts, for `getattr` and its like; parts of formatted texts are skipped."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and id(node) not in parts]
@@ -260,7 +266,7 @@ OTHERS = sorted(set(PACKAGE.rglob("*.py")) - {COMPAT})
 def test_no_other_file_touches_private_names() -> None:
     assert len(OTHERS) > 100
     found = [f"{file.relative_to(PACKAGE)}:{line}: {name}" for file in OTHERS for line, name in private_names(file)]
-    assert not found, "of others, and so to be had from core/compat.py alone"
+    assert not found, "use these through core/compat.py"
 
 
 def test_no_other_file_names_them_in_texts() -> None:
@@ -295,10 +301,11 @@ def test_each_inherited_name_is_asked_for() -> None:
 
 
 def test_each_function_says_where_its_name_comes_from() -> None:
-    for node in ast.parse(COMPAT.read_text(encoding="utf-8")).body:
+    source = COMPAT.read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
         if isinstance(node, ast.FunctionDef):
-            said = ast.get_docstring(node) or ""
-            assert "https://" in said or "; see `" in said, node.name
+            text = ast.get_source_segment(source, node) or ""
+            assert "https://" in text or "; see `" in text, node.name
 
 
 def test_nothing_is_imported_with_it() -> None:

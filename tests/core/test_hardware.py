@@ -17,7 +17,7 @@ def test_precision_is_what_the_processor_has(monkeypatch: pytest.MonkeyPatch) ->
         assert machine.fastest_precision("cpu")[0] == precision
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has_it=has_it, **_: has_it)
         assert machine.fastest_precision("cuda")[0] == precision
-    assert machine.fastest_precision("mps") == ("32-true", "this device does not multiply bfloat16 by itself")
+    assert machine.fastest_precision("mps") == ("32-true", "this device does not multiply bfloat16 natively")
 
 
 def test_cores_are_those_of_the_container(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -114,15 +114,17 @@ def test_tensors_that_are_no_arrays_are_told(turn: Callable[[torch.Tensor], torc
     with pytest.raises(UsageError) as raised:
         ArrayData({"images": COLOUR, "labels": turn(torch.from_numpy(LABELS))})
     assert str(raised.value) == (
-        "--data.arrays: expected labels to be a NumPy array, or a tensor that can be turned to one, got a tensor of "
-        f"{got}; turn it to one"
+        "--data.arrays: expected labels to be a NumPy array, or a tensor that can be converted to one, got a tensor of "
+        f"{got}; convert it"
     )
 
 
 def test_what_is_not_square_is_cut_to_a_size_that_is_given() -> None:
     wide = np.tile(np.arange(12, dtype=np.uint8) * 10, (9, 6, 1))  # columns of 0, 10, …, 110
     arrays = {"images": wide, "labels": LABELS[:9]}
-    message = "^--data.image_size: expected square images, got images of 12 x 6 pixels; .*, as --data.image_size 6$"
+    message = (
+        "^--data.image_size: expected square images, got images of 12 x 6 pixels; .*, such as --data.image_size 6$"
+    )
     with pytest.raises(UsageError, match=message):
         opened(arrays)
     images, _ = opened(arrays, image_size=6).splits["test"]
@@ -143,9 +145,7 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
         for image, label in zip(written["images"], written["labels"].tolist(), strict=True)
     ]
     assert sorted_pixels(data) == sorted(wanted)
-    with pytest.raises(
-        UsageError, match="^--data.classes: expected classes with images, got 5, of which there is none"
-    ):
+    with pytest.raises(UsageError, match="^--data.classes: expected classes that have images, got 5; omit these"):
         opened(made, classes=["3", "5"])
     again = ("--data", "ArrayData", "--data.arrays", made, "--data.batch_size", "8", "--data.balance", "true")
     checkpoint = run(*again, "--trainer.max_steps", "2", "--scores.images", "0") / "checkpoints" / "last.ckpt"
@@ -175,12 +175,11 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
         ),
         (
             {"images": COLOUR / 255},
-            "images of uint8, from 0 to 255, got float64; turn them to it, as (numpy.asarray(images) * "
-            "255).round().astype('uint8') does",
+            "images of uint8, from 0 to 255, got float64; convert them: (numpy.asarray(images) * 255).round().astype('uint8')",
         ),
         (
             {"images": COLOUR.astype(np.int64) * 300},
-            "images of uint8, from 0 to 255, got int64; bring them to whole numbers from 0 to 255 first",
+            "images of uint8, from 0 to 255, got int64; convert them to whole numbers from 0 to 255 first",
         ),
         (
             {"labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
@@ -189,16 +188,16 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
         ),
         (
             {"labels": LABELS / 1},
-            "labels of whole numbers, got float64; turn them to it, as numpy.asarray(labels).astype('int64') does",
+            "labels of whole numbers, got float64; convert them: numpy.asarray(labels).astype('int64')",
         ),
         (
             {"images": COLOUR[..., :2]},
-            "images of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels and none of them 0, got (30, "
-            "6, 6, 2); bring them into one of these",
+            "images of shape (N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels and no axis of length 0, got "
+            "(30, 6, 6, 2); reshape them",
         ),
         (
             {"labels": LABELS[:, None]},
-            "labels of shape (N,), got (30, 1); give one number for each image, as numpy.asarray(labels).reshape(-1) does",
+            "labels of shape (N,), got (30, 1); give one number for each image: numpy.asarray(labels).reshape(-1)",
         ),
         ({"labels": LABELS[:29]}, "as many labels as images (30), got 29; give a label for each image"),
         (
@@ -218,11 +217,11 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
         ),
         (
             {"class_names": np.array(["a", "b", "a"])},
-            "class_names to be different texts of one line, got ['a', 'b', 'a'] (<U1); give a name for each label",
+            "class_names to be different texts of one line, got ['a', 'b', 'a'] (<U1); give one name for each label",
         ),
         (
             {"test_images": COLOUR[:, :5, :5], "test_labels": LABELS},
-            "test_images of the shape of images, (N, *(3, 6, 6)), got (N, *(3, 5, 5)); bring them to that",
+            "test_images of the shape of images, (3, 6, 6), got (3, 5, 5); resize or convert them",
         ),
     ],
 )
@@ -252,7 +251,7 @@ def test_files_that_are_none_of_arrays_are_told(tmp_path: Path, fails: Fails) ->
     for path in (tmp_path / "one.npy", tmp_path):
         message = fails(*fit, "--data.arrays", str(path))
         assert message == (
-            f"error: --data.arrays: expected an .npz file of arrays without Python objects, got {path}, which is none; "
+            f"error: --data.arrays: expected an .npz file of arrays without Python objects, got {path}, which is another file; "
             "write one with numpy.savez_compressed"
         )
     np.savez(tmp_path / "objects.npz", images=COLOUR, labels=np.array([{}] * 30))
@@ -289,7 +288,7 @@ def test_the_advice_that_is_given_helps(name: str, given: Any) -> None:
     arrays: dict[str, Any] = {"images": COLOUR, "labels": LABELS, "class_names": ["x", "y", "z"], name: given}
     with pytest.raises(UsageError) as raised:
         ArrayData(arrays)
-    (advice,) = re.findall(r"(?:to it|for each image), as (.*) does$", str(raised.value))
+    (advice,) = re.findall(r"(?:convert them|for each image): (.*)$", str(raised.value))
     arrays[name] = eval(advice, {"numpy": np, name: given})
     data = opened(arrays)
     wanted = [image.tobytes() + bytes([label]) for image, label in zip(COLOUR, LABELS, strict=True)]
@@ -301,7 +300,7 @@ def test_the_advice_that_is_given_helps(name: str, given: Any) -> None:
 def test_half_a_range_is_not_taken_for_a_whole_one() -> None:
     for images, got in ((COLOUR.astype(np.int64) - 1, "int64"), (COLOUR * 1.5, "float64"), (COLOUR / 0, "float64")):
         message = (
-            f"^--data.arrays: expected images of uint8, from 0 to 255, got {got}; bring them to whole numbers from 0"
+            f"^--data.arrays: expected images of uint8, from 0 to 255, got {got}; convert them to whole numbers from 0"
         )
         with pytest.raises(UsageError, match=message):
             ArrayData({"images": images, "labels": LABELS})
@@ -316,6 +315,6 @@ def test_other_arrays_are_passed_over() -> None:
         opened({**arrays, "test_image": COLOUR, "classnames": COLOUR})
     (said, *_) = [str(one.message) for one in warned if "--data.arrays" in str(one.message)]
     assert said == (
-        "--data.arrays: passed over what has another name; if it is meant to be read, rename test_image to test_images "
+        "--data.arrays: skipped arrays of unknown names; to use them, rename test_image to test_images "
         "and rename classnames to class_names"
     )

@@ -73,7 +73,7 @@ def test_wrong_numbers() -> None:
         Numbered(batch_size=0)
     with pytest.raises(UsageError, match="--data.validation_fraction: expected a number between 0 and 1, got 1"):
         Numbered(validation_fraction=1.0)
-    with pytest.raises(UsageError, match="--data.batch_size: expected at most 1100, .* got 2000"):
+    with pytest.raises(UsageError, match="--data.batch_size: expected at most 1100 images in a step, .* got 2000"):
         ready(Numbered(batch_size=2000)).train_dataloader()
 
 

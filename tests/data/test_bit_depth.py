@@ -104,7 +104,9 @@ def test_what_16_bits_cannot_hold_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "x", values, "tif32")
         with pytest.raises(UsageError) as raised:
             ImageFiles([tmp_path / "x.tif"], 1, 4, workers=0).load()
-        assert f"x.tif, which cannot be read (values from {range_}, more than 16 bits hold); mend" in str(raised.value)
+        assert f"x.tif, which cannot be read (values from {range_}, which 16 bits cannot hold); fix" in str(
+            raised.value
+        )
 
 
 def test_colours_of_16_bits_must_use_them(tmp_path: Path) -> None:
@@ -122,8 +124,8 @@ def test_colours_of_16_bits_must_use_them(tmp_path: Path) -> None:
         opened_flat(tmp_path)
     first = next(number for number in (3, 4, 5) if f"/a/{number}.png" in str(raised.value))  # one is held out
     assert str(raised.value) == (
-        f"--data.data_dir: expected colours of 8 bits, or of 16 that are in use, got '{tmp_path}/a/{first}.png' with values up "
-        "to 4,095 in 16 bits, of which Pillow reads the upper 8; write such files with 8 bits"
+        f"--data.data_dir: expected colours of 8 bits, or of 16 that are all in use, got '{tmp_path}/a/{first}.png' with values up "
+        "to 4,095 in 16 bits, of which Pillow reads the upper 8; save such files with 8 bits"
     )
 
 

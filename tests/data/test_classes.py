@@ -126,10 +126,10 @@ def test_a_run_keeps_the_names_in_its_config_and_its_checkpoint(run: Callable[..
 def test_a_number_is_what_is_no_name_and_has_no_quotes() -> None:
     names = ("001", "003", "5", "7")
     assert find_classes([5, "7"], names, "--data.classes") == [2, 3]
-    with pytest.warns(UserWarning, match="is no name") as warned:
+    with pytest.warns(UserWarning, match="no class is called") as warned:
         assert find_classes([1], names, "--data.classes") == [1]
     assert str(warned[0].message) == (
-        "--data.classes: 1 is no name, and so the number of 003, counted from 0; for the class 001, write 001"
+        "--data.classes: no class is called 1, so it is the number of 003, counted from 0; for the class 001, write 001"
     )
     assert find_classes([np.int64(0)], ("a", "b"), "x") == [0]  # type: ignore[list-item]
     expected = "x: expected names or numbers of classes, got"
@@ -162,7 +162,7 @@ def test_ranges_and_commas(names: tuple[str, ...], text: str, expected: list[str
 def test_wrong_ranges_are_told() -> None:
     for text, message in (
         ("0-4", "--labels: expected a range between two classes, got 0-4; there is no class 0"),
-        ("4-2", "--labels: expected a range from a class to a later one, got 4-2; turn it round"),
+        ("4-2", "--labels: expected a range from a class to a later one, got 4-2; swap its ends"),
         ("4,,5", "--labels: expected names or numbers of classes, got nothing; choose from 0 (1), 1 (10), 2 (11), "),
         ("13-14", "--labels: expected names or numbers of classes, got 13-14; choose from 0 (1), 1 (10)"),
     ):

@@ -33,7 +33,7 @@ def test_sizes_and_colours_are_those_of_the_images(tmp_path: Path) -> None:
     Image.new("L", (7, 7)).save(folder / "b" / "x.png")
     message = (
         rf"^--data.image_size: expected images of one size, got {folder}/a/000.png of 6 x 6 and {folder}/b/x.png of "
-        r"7 x 7 pixels; give the size that all are brought to, as --data.image_size 6$"
+        r"7 x 7 pixels; give a size to resize them to, such as --data.image_size 6$"
     )
     with pytest.raises(UsageError, match=message):
         opened_flat(folder)
@@ -112,12 +112,12 @@ def spoil(folder: Path) -> None:
 def test_corrupt_files_are_left_out_where_that_is_wanted(tmp_path: Path, workers: int, options: dict[str, int]) -> None:
     folder = write_numbered(tmp_path / "flat", {"a": 10, "b": 10})
     spoil(folder)
-    with pytest.raises(UsageError, match=r"which cannot be read \(no kind of image that Pillow knows\); mend it or"):
+    with pytest.raises(UsageError, match=r"which cannot be read \(not an image format that Pillow knows\); fix or"):
         opened_flat(folder, workers=workers, **options)
     with pytest.warns(UserWarning, match="^--data.corrupt") as warned:
         data = opened_flat(folder, corrupt="skip", workers=workers, **options)
     (said,) = [str(one.message) for one in warned if "--data.corrupt" in str(one.message)]
-    assert said == f"--data.corrupt: cannot be read, and left out: {folder}/a/003.png, {folder}/b/012.png"
+    assert said == f"--data.corrupt: skipped files that cannot be read: {folder}/a/003.png, {folder}/b/012.png"
     everything = [red for split in ("train", "validation", "test") for red in reds(data, split)]
     assert sorted(everything) == sorted({*range(20)} - {3, 12})
     with pytest.warns(UserWarning, match="^--data.corrupt"):
@@ -133,11 +133,11 @@ def test_many_corrupt_files_are_counted_and_an_empty_class_is_refused(tmp_path: 
     for number in range(1200, 1208):
         (folder / "a" / f"{number}.png").write_bytes(b"nonsense")
     named = ", ".join(f"{folder}/a/{number}.png" for number in range(1200, 1205))
-    with pytest.warns(UserWarning, match=rf"left out: {named}, … \(8 files\)$"):
+    with pytest.warns(UserWarning, match=rf"cannot be read: {named}, … \(8 files\)$"):
         opened_flat(folder, corrupt="skip")
     for file in (folder / "b").iterdir():
         file.write_bytes(b"nonsense")
-    message = f"^--data.data_dir: expected images of each class in {folder}, got none of b; those there cannot be read"
+    message = f"^--data.data_dir: expected images of each class in {folder}, got none of b; fix its files, which cannot be read"
     with pytest.warns(UserWarning, match="^--data.corrupt"), pytest.raises(UsageError, match=message):
         opened_flat(folder, corrupt="skip")
     for file in (folder / "a").iterdir():

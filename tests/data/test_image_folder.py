@@ -130,7 +130,7 @@ def test_a_broken_file_is_named_in_one_line(folder: Path) -> None:
     (folder / "train" / "cats" / "07.png").write_bytes(b"nonsense")
     for options in ({"workers": 0}, {"workers": 1}):
         message = (
-            rf"^--data.data_dir: expected images, got {folder}/train/cats/07.png, which cannot be read \(no kind of"
+            rf"^--data.data_dir: expected images, got {folder}/train/cats/07.png, which cannot be read \(not an image"
         )
         with pytest.raises(UsageError, match=message) as raised:
             opened(folder, **options)
@@ -164,7 +164,7 @@ def test_what_is_missing_is_told(folder: Path, fails: Fails, tmp_path: Path) -> 
     message = fails(*fit, str(folder), *common, *networks, "--data.memory_budget", "-1")
     assert message.startswith("error: --data.memory_budget: expected 0 or more GiB, got -1.0")
     message = fails(*fit, str(folder), *common, *networks, "--data.test_fraction", "1")
-    assert message.startswith("error: --data.test_fraction: expected a number between 0 and 1, got 1.0; a seventh is")
+    assert message.startswith("error: --data.test_fraction: expected a number between 0 and 1, got 1.0; a tenth is")
     (folder / "test" / "dogs").rename(folder / "test" / "wolves")
     message = fails(*fit, str(folder), *common, *networks)
     assert message.startswith(
@@ -174,8 +174,8 @@ def test_what_is_missing_is_told(folder: Path, fails: Fails, tmp_path: Path) -> 
     message = fails(*fit, str(folder), *common, *networks)
     assert message == (
         f"error: --data.data_dir: expected a folder for each class in {folder}, or train and test and nothing else, got "
-        f"train, validation, with folders in train; take the others away, or give {folder}/train to hold a test split "
-        "out of it"
+        f"train, validation, with folders in train; remove the others, or give {folder}/train to hold out a test split "
+        "of it"
     )
 
 
@@ -200,7 +200,7 @@ def test_a_test_split_is_held_out_of_each_class(tmp_path: Path) -> None:
 
 def test_a_class_too_small_to_hold_out_of_is_refused(tmp_path: Path) -> None:
     folder = write_numbered(tmp_path / "flat", {"a": 8, "b": 1})
-    message = "^--data.test_fraction: expected images of each class to train on beside 1 to test with, got 1 of b; add"
+    message = "^--data.test_fraction: expected training images of each class besides 1 for testing, got 1 of b; add"
     with pytest.raises(UsageError, match=message):
         opened_flat(folder)
     assert len(opened_flat(folder, classes=["a"]).splits["test"][1]) == 1

@@ -115,7 +115,7 @@ def test_a_part_of_the_test_batches() -> None:
 def test_processes_share_small_batches_too() -> None:
     data = Numbered(batch_size=64)
     data.setup("fit")
-    data.__dict__["_place"] = lambda: (1, 8)
+    data.__dict__["_rank_and_world_size"] = lambda: (1, 8)
     loader = data._evaluation_loader("validation", 0.3)
     assert isinstance(loader, OrderedLoader)
     assert (loader.batch_size, loader.rank, loader.world_size) == (24, 1, 8)

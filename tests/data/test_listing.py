@@ -65,7 +65,9 @@ def test_classes_that_are_not_kept_need_not_be_in_order(tmp_path: Path, corrupt:
     data = opened_flat(odd, classes=["c", "a"], corrupt=corrupt)
     assert (data.class_names, data.image_size, data.image_channels) == (("c", "a"), 8, 3)
     assert [reds(data, split) for split in data.splits] == [reds(expected, split) for split in data.splits]
-    message = f"^--data.data_dir: expected images of each class in {odd}, got none of empty; put .*, or name the other"
+    message = (
+        f"^--data.data_dir: expected images of each class in {odd}, got none of empty; add .*, or list only the other"
+    )
     with pytest.raises(UsageError, match=message):
         opened_flat(odd, classes=["a", "empty"])
 
@@ -84,8 +86,8 @@ def test_a_class_of_one_split_need_not_be_in_the_other_if_it_is_not_kept(tmp_pat
     with pytest.raises(UsageError) as raised:
         opened_flat(tmp_path / "two", classes=["a", "b"])
     assert str(raised.value) == (
-        f"--data.data_dir: expected the same classes in train and test, got a in one of them only; mend the folders in "
-        f"{tmp_path}/two, or name the other classes in --data.classes"
+        f"--data.data_dir: expected the same classes in train and test, got a in one of them only; fix the folders in "
+        f"{tmp_path}/two, or list only the other classes in --data.classes"
     )
 
 
@@ -96,12 +98,10 @@ def test_splits_in_capitals_are_refused(tmp_path: Path) -> None:
         opened_flat(tmp_path / "two")
     assert str(raised.value) == (
         f"--data.data_dir: expected train and test in {tmp_path}/two, or a folder for each class, got TEST, Train; "
-        "rename the folders of the splits to train and test, in small letters"
+        "rename the folders of the splits to train and test, in lower case"
     )
     write_numbered(tmp_path / "two", {"notes": 1})
-    with pytest.raises(
-        UsageError, match="got TEST, Train, notes, with folders in Train; take the others away, or give"
-    ):
+    with pytest.raises(UsageError, match="got TEST, Train, notes, with folders in Train; remove the others, or give"):
         opened_flat(tmp_path / "two")
 
 
@@ -111,8 +111,8 @@ def test_a_broken_file_of_an_odd_name_is_named_in_one_line(tmp_path: Path, worke
     with pytest.raises(UsageError) as raised:
         ImageFiles([tmp_path / "x\ny.png"], 1, 8, workers).load()
     assert str(raised.value) == (
-        rf"--data.data_dir: expected images, got '{tmp_path}/x\ny.png', which cannot be read (no kind of image that Pillow "
-        "knows); mend it or take it away, or leave out such files with --data.corrupt skip"
+        rf"--data.data_dir: expected images, got {tmp_path}/x\ny.png, which cannot be read (not an image format that Pillow "
+        "knows); fix or remove it, or skip such files with --data.corrupt skip"
     )
 
 
@@ -140,11 +140,13 @@ def test_files_that_are_passed_over_are_counted_by_their_kinds(tmp_path: Path) -
     Image.new("RGB", (8, 8), (90, 0, 0)).save(folder / "a" / "x.jfif", format="JPEG", quality=100)
     Image.new("RGB", (8, 8), (99, 0, 0)).save(folder / "b" / "x.JPE", format="JPEG", quality=100)
     assert warnings_of(folder) == [
-        f"--data.data_dir: passed over 8 files in {folder}: 2 .gif, 1 .avif, 1 .csv, 1 .heic, 1 .npy, …; what is read are "
-        ".jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp, .jfif, .jpe: bring other images to one of these"
+        f"--data.data_dir: skipped 8 files in {folder}: 2 .gif, 1 .avif, 1 .csv, 1 .heic, 1 .npy, …; convert images among them to one of "
+        ".jpg, .jpeg, .png, .ppm, .bmp, .pgm, .tif, .tiff, .webp, .jfif, .jpe"
     ]
     (only_b,) = warnings_of(folder, classes=["b"])
-    assert only_b.startswith(f"--data.data_dir: passed over 1 files in {folder}: 1 .avif; what is read are .jpg, ")
+    assert only_b.startswith(
+        f"--data.data_dir: skipped 1 files in {folder}: 1 .avif; convert images among them to one of .jpg, "
+    )
     assert every_red(folder)[-2:] == [90, 99]
 
 
@@ -153,8 +155,8 @@ def test_images_beside_the_folders_of_classes_are_told(tmp_path: Path) -> None:
     for name in ("y.png", "x.jpg", "labels.csv"):
         (folder / name).write_bytes(b"")
     assert warnings_of(folder) == [
-        f"--data.data_dir: passed over 2 images that lie beside the folders of classes in {folder}, such as 'x.jpg'; put "
-        "each into the folder of its class"
+        f"--data.data_dir: skipped 2 images in {folder} outside the folders of classes, such as 'x.jpg'; move each "
+        "into the folder of its class"
     ]
 
 
@@ -186,7 +188,7 @@ def test_no_folder_and_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: 
     folder = write_numbered(tmp_path / "pictures", {"a": 6, "b": 6})
     for wrong, message in (
         ("picture", f"no such folder: {tmp_path}/picture; did you mean pictures?"),
-        ("pictures/a/000.png", f"expected a folder, got {folder}/a/000.png, which is a file; unpack it, if it can be"),
+        ("pictures/a/000.png", f"expected a folder, got {folder}/a/000.png, which is a file; unpack archives first"),
     ):
         with pytest.raises(UsageError) as raised:
             opened_flat(tmp_path / wrong)
@@ -202,8 +204,8 @@ def test_no_folder_and_folders_that_cannot_be_read(tmp_path: Path, monkeypatch: 
     with pytest.raises(UsageError) as raised:
         opened_flat(folder)
     assert str(raised.value) == (
-        f"--data.data_dir: expected folders that can be looked into, got '{folder}/a', which cannot (Permission denied); "
-        "change its permissions, or take it away"
+        f"--data.data_dir: expected folders that can be read, got '{folder}/a' (Permission denied); change its permissions, or "
+        "remove it"
     )
     assert opened_flat(folder, classes=["b"]).class_names == ("b",)
 
@@ -212,10 +214,10 @@ def test_reasons_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     def reason(name: str) -> str:
         with pytest.raises(UsageError) as raised:
             ImageFiles([tmp_path / name], 1, 8, workers=0).load()
-        return str(raised.value).partition("which cannot be read (")[2].partition("); mend it or take it away")[0]
+        return str(raised.value).partition("which cannot be read (")[2].partition("); fix or remove it")[0]
 
     Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "f.tif")
-    assert reason("f.tif") == "floating-point pixels, of a range that nobody knows: write whole numbers"
+    assert reason("f.tif") == "floating-point pixels, whose range is unknown: save whole numbers"
     assert reason("none.png") == "No such file or directory"
     Image.new("L", (30, 30)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)

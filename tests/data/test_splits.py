@@ -46,8 +46,8 @@ def test_a_validation_split_without_images_is_refused() -> None:
     expected = "--data.validation_fraction: expected images of"
     with pytest.raises(UsageError) as raised:
         ready(Few(validation_fraction=0.25))
-    beside = "beside one of each class to train on, got none;"
-    assert str(raised.value) == f"{expected} zero, one, two {beside} give more, or {remedy}"
+    beside = "besides one per class to train on, got none;"
+    assert str(raised.value) == f"{expected} zero, one, two {beside} give a larger one, or {remedy}"
     with pytest.raises(UsageError) as raised:
         ready(Few(validation_fraction=0.25, classes=["one"]))
     assert str(raised.value) == f"{expected} one {beside} {remedy}"  # more would not help

@@ -55,22 +55,22 @@ def test_config_of_others_runs_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     inner = {**config["generator"]["init_args"], "hidden": {"class_path": "evil.Evil"}}
     assert "got evil.Evil; import its module first" in read({**config["generator"], "init_args": inner})
     for text in ("evil.Evil", "{class_path: evil.Evil}", '{"class_path": "evil.Evil"}', "{class_path:\tevil.Evil}"):
-        assert read(text).startswith("config.json: expected the description of a Generator, got ")
+        assert read(text).startswith("config.json: expected a description of Generator, got ")
         inner = {**config["generator"]["init_args"], "hidden": text}
         assert "expected Sequence for hidden, got " in read({**config["generator"], "init_args": inner})
     popen = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "ran"]}}
     built = {"class_path": "lightning_cgan.export.pretrained.build", "init_args": {"description": popen}}
     nested = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hidden": popen}}
     for other in (popen, built, nested, {"class_path": "os.system"}, {"class_path": "builtins.eval"}):
-        named = r"got (subprocess.Popen|lightning_cgan.export.pretrained.build|os.system|builtins.eval); others are not built"
+        named = r"got (subprocess.Popen|lightning_cgan.export.pretrained.build|os.system|builtins.eval); other classes are not built"
         assert re.search(named, read(other))
     misspelt = {**config["generator"], "init_args": {**config["generator"]["init_args"], "hiden": [8]}}
     message = "config.json: expected options of MLPGenerator, got hiden; did you mean hidden?"
     assert read(misspelt) == message
     layer = {"class_path": "torch.nn.Linear", "init_args": {}}
-    assert read(layer).startswith("config.json: expected the description of a Generator, got torch.nn.Linear; ")
+    assert read(layer).startswith("config.json: expected a description of Generator, got torch.nn.Linear; ")
     for value in (5, {}, None, []):
-        assert read(value).startswith("config.json: expected the description of a Generator, got ")
+        assert read(value).startswith("config.json: expected a description of Generator, got ")
     assert not Path("ran").exists()
 
 

@@ -61,7 +61,7 @@ def test_labels_that_are_none(gan: ConditionalGAN, labels: Any, got: str) -> Non
         gan.generate(labels)
     assert str(caught.value) == (
         "labels: expected class numbers, or mixtures (N, 3) whose rows are 0 or more and add up to 1, "
-        f"got {got}; name classes of the model"
+        f"got {got}; give classes of the model"
     )
 
 
@@ -72,7 +72,7 @@ def test_labels_that_are_none(gan: ConditionalGAN, labels: Any, got: str) -> Non
 def test_latents_of_another_shape(gan: ConditionalGAN, latents: Any, got: str) -> None:
     with pytest.raises(UsageError) as caught:
         gan.generate([2, 0], latents)
-    expected = f"latents: expected a tensor of shape (2, 4), got {got}; sample_latents draws one"
+    expected = f"latents: expected a tensor of shape (2, 4), got {got}; sample_latents returns such a tensor"
     assert str(caught.value) == expected
 
 

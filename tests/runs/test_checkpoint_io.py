@@ -116,9 +116,9 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, run: Run, 
     assert trace.exists()  # it would have
 
 
-OTHERS = "expected networks, losses, penalties, optimizers and their like"
+OTHERS = "expected the class of a part of a module, such as a network, loss or optimizer"
 POPEN = {"class_path": "subprocess.Popen", "init_args": {"args": ["touch", "trace"]}}
-LOSS = "expected the description of a AdversarialLoss for loss"
+LOSS = "expected a description of AdversarialLoss for loss"
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
             "got hostile_module.Loss; import its module",
         ),
         ({"penalties": [{"class_path": "hostile_module.Loss"}]}, "got hostile_module.Loss; import its module first"),
-        ({"generator": POPEN}, f"{OTHERS}, got subprocess.Popen; others are not built"),
+        ({"generator": POPEN}, f"{OTHERS}, got subprocess.Popen; other classes are not built"),
         ({"generator_optimizer": POPEN}, f"{OTHERS}, got subprocess.Popen"),
         ({"generator_scheduler": POPEN}, f"{OTHERS}, got subprocess.Popen"),
         ({"penalties": [POPEN]}, f"{OTHERS}, got subprocess.Popen"),
@@ -158,7 +158,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         # PyTorch's own take plain values only
         (
             {"generator_optimizer": {"class_path": "torch.optim.Optimizer", "init_args": {"defaults": {"lr": POPEN}}}},
-            "expected a plain value for generator_optimizer.defaults.lr, got the description of an object",
+            "expected a plain value for generator_optimizer.defaults.lr, got a description of an object",
         ),
         (
             {
@@ -167,7 +167,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
                     "init_args": {"lr_lambda": {"class_path": "torch.nn.ReLU"}},
                 }
             },
-            "expected a plain value for generator_scheduler.lr_lambda, got the description of an object",
+            "expected a plain value for generator_scheduler.lr_lambda, got a description of an object",
         ),
         (
             {"generator_optimizer": {"class_path": "torch.optim.Adam", "init_args": {"params": [1]}}},
@@ -176,10 +176,16 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         # other forms
         (
             {"generator_scheduler": {"class_path": "torch.optim.swa_utils.SWALR", "dict_kwargs": {"swa_lr": POPEN}}},
-            "expected class_path with init_args alone for generator_scheduler, got class_path, dict_kwargs",
+            "expected a name as class_path, a mapping as init_args and nothing else for generator_scheduler, got class_path, dict_kwargs",
         ),
-        ({"loss": {"class_path": ["lightning_cgan.Hinge"]}}, "expected class_path with init_args alone for loss, got"),
-        ({"loss": {"class_path": "lightning_cgan.Hinge", "init_args": []}}, "expected class_path with init_args alone"),
+        (
+            {"loss": {"class_path": ["lightning_cgan.Hinge"]}},
+            "expected a name as class_path, a mapping as init_args and nothing else for loss, got",
+        ),
+        (
+            {"loss": {"class_path": "lightning_cgan.Hinge", "init_args": []}},
+            "expected a name as class_path, a mapping as init_args and nothing else",
+        ),
         (
             {"loss": {"class_path": "lightning_cgan.Hinge", "init_args": {"weight": 1}}},
             "expected options of Hinge for l",
@@ -188,7 +194,7 @@ LOSS = "expected the description of a AdversarialLoss for loss"
         ({"discriminator_steps": 0}, "discriminator_steps: expected 1 or more, got 0"),
         ({"latents": "cauchy"}, "expected 'normal' or 'uniform' for latents, got cauchy"),
         ({"latents": torch.zeros(1)}, "expected plain values for latents, got a Tensor"),
-        ({"loss": None}, "expected the description of a AdversarialLoss for loss, got None"),
+        ({"loss": None}, "expected a description of AdversarialLoss for loss, got None"),
     ],
 )
 def test_a_description_that_names_other_code_runs_none(
