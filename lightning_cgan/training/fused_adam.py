@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import getitem, is_
 from typing import Any, Literal
 
 import torch
@@ -53,12 +52,9 @@ class GraphAdam:
 
     def has_its_moments(self) -> bool:
         """Whether the optimizer's state still consists of the same tensors."""
-        if self.optimizer.state is not self._state:
-            return False
-        try:
-            return all(map(is_, map(getitem, self._holders, self._keys), self._values))
-        except KeyError:
-            return False
+        return self.optimizer.state is self._state and all(
+            container.get(key) is value for container, key, value in self._found
+        )
 
     def trains(self) -> bool:
         """Whether any of the named parameters is updated."""
@@ -67,9 +63,7 @@ class GraphAdam:
     def find_moments(self) -> None:
         """Finds the optimizer's state, and initialises it where it is missing."""
         self._state = self.optimizer.state
-        self._holders: list[Any] = []
-        self._keys: list[Any] = []
-        self._values: list[Any] = []
+        self._found: list[tuple[Any, Any, Any]] = []  # container, key, value
         for group, tensors in zip(self.optimizer.param_groups, self._groups, strict=True):
             trained = [weight for weight in group["params"] if weight.requires_grad and weight in self.names]
             tensors["moments"] = {self.names[weight]: self._moments(weight) for weight in trained}
@@ -82,9 +76,7 @@ class GraphAdam:
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] = state["step"].to(parameter.device)
-        self._holders += [self._state, state, state, state]
-        self._keys += [parameter, *_MOMENTS]
-        self._values += [state, *(state[name] for name in _MOMENTS)]
+        self._found += [(self._state, parameter, state), *((state, name, state[name]) for name in _MOMENTS)]
         return {name: state[name] for name in _MOMENTS}
 
     def sync_learning_rates(self) -> None:
@@ -153,7 +145,7 @@ def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
     is_changed = own_step is not None and not hasattr(own_step, MARK_OF_SCHEDULE)
     has_hooks = any(getattr(optimizer, hooks) for hooks in HOOKS_OF_OPTIMIZERS) or any(_HOOKS_OF_ALL_OPTIMIZERS)
     if is_changed or has_hooks:
-        return f"a hook of {type(optimizer).__name__} looks at its steps"
+        return f"a hook of {type(optimizer).__name__} would not be called"
     return None
 
 
