@@ -146,9 +146,11 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         check_positive("discriminator_accumulation", discriminator_accumulation)
         check_positive("ema_half_life", ema_half_life)
         if ema_ramp_up is not None and ema_ramp_up <= 0:
-            raise UsageError(f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; or none, for no ramp-up")
+            raise UsageError(
+                f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; give one, or none for no ramp-up"
+            )
         if compile not in COMPILED:
-            raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; name one of them")
+            raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; give one of them")
         check_agreement("discriminator", discriminator, "generator", generator)
         check_classifier(discriminator, auxiliary_classifier)
         self.automatic_optimization = False
@@ -438,7 +440,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         """
         if hparams_file is not None:
             expected = "hparams_file: expected none, since the checkpoint says how its module is built"
-            raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
+            raise UsageError(f"{expected}, got {hparams_file}; give arguments by name")
         return build_from(cls, load_plain(checkpoint_path, map_location), strict, kwargs)
 
     def _save_config(self) -> None:
@@ -446,8 +448,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         if self.unserializable:
             names = ", ".join(self.unserializable)
             rank_zero_warn(
-                f"{type(self).__name__}: the checkpoint cannot say how {names} was made; give {names} to "
-                "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
+                f"{type(self).__name__}: the checkpoint cannot record how {names} was built; give {names} to "
+                "load_from_checkpoint too, or build it from serializable parts, such as functools.partial(Adam, "
                 "lr=1e-3) for an optimizer"
             )
         self.save_hyperparameters({INSTANTIATOR_KEY: INSTANTIATOR, **self.init_args}, logger=False)

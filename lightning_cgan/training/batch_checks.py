@@ -15,7 +15,7 @@ _SLACK = 0.05  # how far resizing and noise may leave [-1, 1]
 _IMPOSSIBLE = 16  # larger than any scaled image: pixels of 8 or 16 bits
 _MOST_WAITING = 256
 _FRACTION = -(2**63)  # stands for a label with a fraction
-_TO_PAIRS = "; give pairs (images, labels), as by a collate_fn"
+_TO_PAIRS = "; yield pairs (images, labels), for example with a collate_fn"
 
 
 class BatchChecker:
@@ -102,7 +102,7 @@ class BatchChecker:
         if len(images) != len(labels):
             raise UsageError(
                 f"batches: expected as many labels as images, got {len(labels)} labels and {len(images)} images; give "
-                "each image its label"
+                "one label per image"
             )
         if images.dtype != torch.float32:
             images = images.to(next(self.discriminator.parameters()).dtype)
@@ -123,8 +123,8 @@ class BatchChecker:
             elif got == (size, size) and channels == 1:
                 remedy = "give images.unsqueeze(1)"
             elif len(got) == 3 and got[1:] == (size, size):
-                remedy = f"change their colours, or build both networks with image_channels={got[0]}"
-            expected = f"expected shape {_batched(self.image_shape)}, as the networks have"
+                remedy = f"convert them to {channels} channels, or build both networks with image_channels={got[0]}"
+            expected = f"expected shape {_batched(self.image_shape)}, as the networks expect"
             raise UsageError(f"images: {expected}, got {_batched(got)}; {remedy}")
 
     def _check_values(self, values: list[Any], where: str, is_first: bool = False) -> None:
@@ -143,15 +143,15 @@ class BatchChecker:
                 )
         if not -torch.inf < lowest <= highest < torch.inf:
             raise UsageError(
-                f"images: expected finite pixels in [-1, 1], got NaN or infinity in {where}; leave such images out"
+                f"images: expected finite pixels in [-1, 1], got NaN or infinity in {where}; remove such images"
             )
         found = f"images: expected pixels in [-1, 1], got {lowest:.3g} to {highest:.3g} in {where}; "
         if max(-lowest, highest) > _IMPOSSIBLE:
-            raise UsageError(f"{found}give images / 127.5 - 1, if they are those of 8 bits")
+            raise UsageError(f"{found}if they have 8 bits per channel, give images / 127.5 - 1")
         if max(-lowest, highest) > 1 + _SLACK:
             self.warn_once(f"{found}scale them, as ToTensor() and Normalize(0.5, 0.5) do", where.split()[0])
         elif is_first and lowest >= 0 and highest > 0:
-            remedy = "if they are in [0, 1], give images * 2 - 1, or add Normalize(0.5, 0.5) behind ToTensor()"
+            remedy = "if they are in [0, 1], give images * 2 - 1, or add Normalize(0.5, 0.5) after ToTensor()"
             self.warn_once(f"{found}{remedy}", where.split()[0])
 
     def warn_once(self, message: str, kind: str) -> None:
@@ -195,11 +195,12 @@ class BatchChecker:
 def _check_shape_of_labels(labels: Tensor) -> None:
     if labels.ndim == 1:
         return
-    remedy = "give one label for each image"
-    if labels.ndim == 2:
-        remedy = (
-            "give labels.squeeze(1)" if labels.shape[1] == 1 else "give one of each row; of one-hot rows, argmax(1)"
-        )
+    if labels.shape[1:] == (1,):
+        remedy = "give labels.squeeze(1)"
+    elif labels.ndim == 2:
+        remedy = "give one label per image; for one-hot rows, labels.argmax(1)"
+    else:
+        remedy = "give one label per image"
     raise UsageError(f"labels: expected class numbers, shape (N,), got shape {tuple(labels.shape)}; {remedy}")
 
 
@@ -209,7 +210,7 @@ def _as_whole(labels: Tensor, num_classes: int) -> Tensor:
         return labels
     is_half = labels.is_floating_point() and 2 / torch.finfo(labels.dtype).eps < num_classes
     if labels.dtype == torch.bool or labels.is_complex() or is_half:
-        inexact = f", which does not hold all numbers below {num_classes}" if is_half else ""
+        inexact = f", which cannot represent all numbers below {num_classes}" if is_half else ""
         raise UsageError(f"labels: expected class numbers, got {labels.dtype}{inexact}; give int64")
     whole = labels.to(torch.int64)
     return whole.where(labels == whole, _FRACTION) if labels.is_floating_point() else whole

@@ -41,7 +41,7 @@ class TrainingBatches(BatchChecker):
         has_statistics = uses_batch_statistics(generator) or uses_batch_statistics(discriminator)
         self._fewest = 2 if has_statistics else 1  # one image has no batch statistics
         self._largest = 0  # batch trained on so far
-        self._left_out_last = False
+        self._skipped_last = False
 
     def take(
         self, batch: Any, batch_idx: int, loader: Any, device: torch.device, world_size: int
@@ -82,7 +82,7 @@ class TrainingBatches(BatchChecker):
         if max(shares) > fewest:
             self.warn_once(
                 f"batches: expected shares of equal size in all processes, got {fewest} to {max(shares)} images in "
-                f"training batch {batch_idx + 1}; each process leaves out what is more than {fewest}, here and later",
+                f"training batch {batch_idx + 1}; each process skips those above {fewest}, here and later",
                 "shares",
             )
         return images[:fewest], labels[:fewest]
@@ -107,13 +107,13 @@ class TrainingBatches(BatchChecker):
         if used < images or not images:
             self.warn_once(
                 f"batches: expected a multiple of {parts} images in each process, got {images} in a short one, of "
-                f"which {used} are used; it will be so in each epoch, unless drop_last=True leaves short batches out",
+                f"which {used} are used; this repeats in each epoch, unless drop_last=True skips short batches",
                 "short",
             )
-        if not used and self._left_out_last:
+        if not used and self._skipped_last:
             raise UsageError(
                 f"batches: expected {parts} images or more in each process, got fewer in two batches in a row; give "
-                "larger ones (a loader's batch is that of all discriminator steps)"
+                "larger batches (one batch holds the images of all discriminator steps)"
             )
-        self._left_out_last, self._largest = not used, max(self._largest, used)
+        self._skipped_last, self._largest = not used, max(self._largest, used)
         return used

@@ -33,8 +33,8 @@ def check_progress(checkpoint: dict[str, Any]) -> None:
     """Rejects a checkpoint from which no fit can resume."""
     if "optimizer_states" not in checkpoint and "lr_schedulers" not in checkpoint:
         raise UsageError(
-            "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); "
-            "name another, or begin a run with these weights: load_from_checkpoint, then fit without ckpt_path"
+            "--ckpt_path: expected a checkpoint to resume from, got one with weights only (save_weights_only); name "
+            "another, or start a run with these weights: load_from_checkpoint, then fit without ckpt_path"
         )
     check_schema({"epoch": 1, "global_step": 1}, checkpoint, "its content")
 
@@ -109,4 +109,4 @@ def compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [f"{name} {saved[name]}, got {now[name]}" for name in saved if name in now and saved[name] != now[name]]
     if differing:
         found = printable("; ".join(differing), 500)
-        rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; going on anyway")
+        rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; resuming anyway")

@@ -169,16 +169,19 @@ class Checkpointing:
         checkpoint, self._resumed_from = self._resumed_from, None
         if checkpoint is None:
             return
-        option = self.optimization.option("generator", "optimizer")
-        others = f"give optimizers and schedulers ({option}, …) as its run had them, or begin another"
         before = checkpoint["lightning_cgan"].get("configured")
         if before is not None:
             check_configuration(before, "lightning_cgan.configured")
             check_same_classes(before, self.configured, self._option_of_number)
+        option = self.optimization.option("generator", "optimizer")
+        remedy = f"give the optimizers and schedulers of its run ({option}, …), or start a new run"
         expected = [_state_after_a_step(optimizer) for optimizer in optimizers]
-        check_form(checkpoint, expected, len(configs), others)
-        changes = apply_changed_options(checkpoint, before, optimizers, configs, self._option_of_number)
-        check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
+        check_form(checkpoint, expected, len(configs), remedy)
+        if before is None:  # written by an earlier version
+            changes = ["The checkpoint does not record options of optimizers and schedulers: those of its run are kept"]
+        else:
+            changes = apply_changed_options(checkpoint, before, optimizers, configs, self._option_of_number)
+        check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], remedy)
         for change in changes if checkpoint["global_step"] else ():  # 0 after a search for a batch size
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")
 
@@ -243,8 +246,8 @@ def build_from(
     unlike = module.load_state_dict(weights, strict=module.strict_loading)
     module.strict_loading = was_strict
     for verb, names, owner in (
-        ("left out", unlike.unexpected_keys, "which this model has not"),
-        ("kept", unlike.missing_keys, "which the checkpoint has not"),
+        ("skipped", unlike.unexpected_keys, "which this model does not have"),
+        ("has no", unlike.missing_keys, "which keep their initial values"),
     ):
         if names:
             rank_zero_warn(f"the checkpoint: {verb} {shorten(', '.join(names), 200, placeholder=' …')}, {owner}")

@@ -199,7 +199,7 @@ class _GuardedGraphs:
             self._find_persistent()
             # A CUDA graph contains memory addresses, and any graph contains layouts.
             if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.persistent_tensors)):
-                self.fused_step.count("the place of weights in memory")
+                self.fused_step.count("the memory location of weights")
                 self.recorded.clear()
 
     def _find_persistent(self) -> None:

@@ -42,16 +42,16 @@ def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.
         others = {owners.get(id(parameter), role) for parameter in parameters} - {role}
         if others:
             raise UsageError(
-                f"{name}: expected an optimizer of the {role} alone, got weights of the {others.pop()}; "
+                f"{name}: expected an optimizer of the {role} only, got weights of the {others.pop()}; "
                 "return that of the generator first, then that of the discriminator"
             )
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-        wants_closure = closure is not None and closure.default is inspect.Parameter.empty
-        if wants_closure or isinstance(optimizer, SparseAdam):
-            wants = "gradients more than once in a step" if wants_closure else "sparse gradients"
+        needs_closure = closure is not None and closure.default is inspect.Parameter.empty
+        if needs_closure or isinstance(optimizer, SparseAdam):
+            needs = "gradients more than once in a step" if needs_closure else "sparse gradients"
             raise UsageError(
                 f"{name}: expected an optimizer that takes one dense gradient, got {type(optimizer).__name__}, which "
-                f"wants {wants}; choose another, such as Adam"
+                f"needs {needs}; choose another, such as Adam"
             )
 
 
@@ -63,7 +63,7 @@ def check_scheduler(scheduler: Any, name: str) -> None:
     """
     if isinstance(scheduler, ReduceLROnPlateau):
         raise UsageError(
-            f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which waits for a score; "
+            f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which needs a metric; "
             "choose another, such as LinearDecay"
         )
 
@@ -82,7 +82,7 @@ def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
                 if scheduler.total_steps < steps < math.inf:
                     raise UsageError(
                         f"{name(scheduler.optimizer)}.total_steps: expected at least the {steps} steps of the run, got "
-                        f"{scheduler.total_steps}; give {steps}, or end the run before (--trainer.max_steps)"
+                        f"{scheduler.total_steps}; give {steps}, or shorten the run (--trainer.max_steps)"
                     )
 
 
@@ -124,7 +124,7 @@ def warn_of_ended_schedules(trainer: Trainer, name: NameOfScheduler) -> None:
         if trainer.global_step and all(float(group["lr"]) == 0 for group in optimizer.param_groups):
             rank_zero_warn(
                 f"{name(optimizer)}: the learning rate is 0 from step {trainer.global_step} on, where the schedule has "
-                "ended; make it longer (total_iters, for example), or nothing is learnt"
+                "ended; make it longer (total_iters, for example), or the network learns nothing more"
             )
 
 

@@ -48,7 +48,7 @@ def warn_of_differences(saved: Numerics, now: Numerics) -> None:
     differing = [f"{name} {shown[0][name]}, got {shown[1][name]}" for name in names if shown[0][name] != shown[1][name]]
     if differing:
         rank_zero_warn(
-            f"the checkpoint: expected what its run had, {'; '.join(differing)}; going on anyway, but the last bits "
+            f"the checkpoint: expected what its run had, {'; '.join(differing)}; resuming anyway, but the last bits "
             "will differ from those of an uninterrupted run"
         )
 

@@ -202,7 +202,7 @@ class Optimization:
 
     def tell_skipped(self) -> None:
         """Logs how many updates were skipped."""
-        normal = "; a few are normal, while float16's loss scale is being found" if self.scaler() is not None else ""
+        normal = "; a few are normal while float16's loss scale adjusts" if self.scaler() is not None else ""
         for role, skipped in self.skipped_steps.items():
             if skipped:
                 rank_zero_info(
@@ -238,7 +238,7 @@ def prepare_strategy(strategy: Strategy) -> None:
     if has_comm_hook(strategy):
         raise UsageError(
             "--trainer.strategy: expected a DDPStrategy without ddp_comm_hook, got one with it; the module "
-            "averages gradients itself, so leave the hook out"
+            "averages gradients itself, so remove the hook"
         )
     if isinstance(strategy, DDPStrategy):
         leave_out_static_graph(strategy)  # with it, Lightning would call the unused reducer
@@ -274,7 +274,7 @@ def _options_of(option: str) -> Iterator[None]:
         raise UsageError(f"{option}.{error}") from error
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{option}: expected options that suit it, got others ({reason}); change them") from error
+        raise UsageError(f"{option}: expected valid options, got invalid ones ({reason}); change them") from error
 
 
 def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:

@@ -89,7 +89,7 @@ def check_same_classes(before: Mapping[str, Any], now: Mapping[str, Any], name: 
 def _check_same(name: str, old: Sequence[str], new: Sequence[str]) -> None:
     if [_LINEAR.sub("LinearDecay", kind) for kind in old] != [_LINEAR.sub("LinearDecay", kind) for kind in new]:
         was, now = (shorten(" and ".join(kinds) or "none", 200) for kinds in (old, new))
-        raise UsageError(f"{name}: expected {was}, as the run had it, got {now}; give the former, or begin another run")
+        raise UsageError(f"{name}: expected {was}, as the run had it, got {now}; give the former, or start a new run")
 
 
 def groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:

@@ -73,8 +73,8 @@ class LinearDecay(PolynomialLR):
     def _check_length(self) -> None:
         if not self.total_iters:
             raise UsageError(
-                "LinearDecay: expected a length before its first step, got none; a fit by a ConditionalGAN gives it "
-                "that of the run, anywhere else give total_iters"
+                "LinearDecay: expected a length before its first step, got none; ConditionalGAN sets it when a fit "
+                "starts, elsewhere give total_iters"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -164,4 +164,4 @@ def _endless(trainer: Trainer) -> str:
         return "epochs of unknown length"
     limits = f"--trainer.max_steps {trainer.max_steps} and --trainer.max_epochs -1"
     is_timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    return f"{limits}, which --trainer.max_time alone ends" if is_timed else limits
+    return f"{limits}, which only --trainer.max_time ends" if is_timed else limits

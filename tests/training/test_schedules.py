@@ -113,8 +113,8 @@ def test_states_are_those_of_pytorch() -> None:
 
 def test_without_a_length_there_is_no_step() -> None:
     message = (
-        "LinearDecay: expected a length before its first step, got none; a fit by a ConditionalGAN gives it that of "
-        "the run, anywhere else give total_iters"
+        "LinearDecay: expected a length before its first step, got none; ConditionalGAN sets it when a fit starts, "
+        "elsewhere give total_iters"
     )
     with pytest.raises(UsageError, match=message):
         stepped(LinearDecay, 1)
@@ -207,7 +207,7 @@ class Endless(IterableDataset[tuple[Tensor, Tensor]]):
         ({"max_epochs": -1}, "--trainer.max_steps -1 and --trainer.max_epochs -1;"),
         (
             {"max_time": {"hours": 1}},
-            "--trainer.max_steps -1 and --trainer.max_epochs -1, which --trainer.max_time alone",
+            "--trainer.max_steps -1 and --trainer.max_epochs -1, which only --trainer.max_time",
         ),
         ({"max_epochs": 2, "data": DataLoader(Endless(), batch_size=None)}, "epochs of unknown length; give"),
     ],
