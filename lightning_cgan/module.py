@@ -186,12 +186,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Runs one step: `discriminator_steps` updates of the discriminator, then one of the generator.
-
-        Raises:
-            UsageError: The batch is not images (N, C, H, W), floats in [-1, 1], with class numbers (N,), or cannot be
-                split into the requested parts.
-        """
+        """Runs one step: `discriminator_steps` updates of the discriminator, then one of the generator."""
         loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
         images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)
         if not len(images):
@@ -262,11 +257,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:
-        """Sets the seed, prepares strategy and networks, and compares the networks with the data module, if any.
-
-        Raises:
-            UsageError: They disagree on classes, channels or image size, or the strategy is not supported.
-        """
+        """Sets the seed, prepares strategy and networks, and compares the networks with the data module, if any."""
         # A resumed run loads its seed from the checkpoint later; a second fit of the same Trainer keeps its seed.
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
             seed, images_seen = seed_of_process(), self.ema.images_seen
@@ -274,7 +265,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
                 seed = rng_at(seed, images_seen).initial_seed()
             self.seed = self.trainer.strategy.broadcast(seed)
         networks = self.generator, self.discriminator
-        self.batches = TrainingBatches(*networks, self.discriminator_steps, self.accumulation, warn=rank_zero_warn)
+        self.batches = TrainingBatches(*networks, self.discriminator_steps, self.accumulation)
         self.input_sampler.set_rank(self.trainer.global_rank, self.trainer.world_size)
         prepare_strategy(self.trainer.strategy)
         if stage == "fit":
@@ -327,7 +318,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
     def on_train_end(self) -> None:
         """Logs how many updates were skipped, and packs what a spawned process returns with the weights."""
-        self.optimization.tell_skipped()
+        self.optimization.log_skipped()
         self.checkpointing.end()
 
     # ---- outside training --------------------------------------------------------------------------------------------
@@ -362,9 +353,6 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
                 `latent_sampler`; or labels alone, shape (N,), for arbitrary latents. May be the only element of a list.
             batch_idx: The number of the batch.
             dataloader_idx: The number of the loader, if there are several.
-
-        Raises:
-            UsageError: The batch is something else.
         """
         given = self.batches.check_prediction(batch, batch_idx)
         if given.ndim == 1:

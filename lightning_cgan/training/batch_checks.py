@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
@@ -23,18 +24,12 @@ class BatchChecker:
 
     Types and shapes are always checked, and values too where that costs next to nothing. On a GPU, reading values would
     make it wait; so from the second batch on they are stored until `raise_faults` checks them.
-
-    Args:
-        generator: Defines the number of classes, and the shape of an image.
-        discriminator: Defines the precision of the images.
-        warn: Shows a warning.
     """
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, warn: Callable[[str], None]) -> None:
+    def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
         self.num_classes = generator.num_classes
         self.image_shape = (generator.image_channels, generator.image_size, generator.image_size)
         self.discriminator = discriminator
-        self._warn = warn
         self._warned_of: set[str] = set()
         self._waiting: list[tuple[str, list[Tensor]]] = []
 
@@ -50,9 +45,6 @@ class BatchChecker:
 
         Returns:
             The images, in the precision of the networks, and the labels as int64.
-
-        Raises:
-            UsageError: It is something else, or a value is impossible.
         """
         images, labels = self.pair(batch)
         where = f"{stage} batch {batch_idx + 1}"
@@ -68,11 +60,7 @@ class BatchChecker:
         return images, labels.clamp(0, self.num_classes - 1)
 
     def raise_faults(self) -> None:
-        """Checks the values whose check was deferred.
-
-        Raises:
-            UsageError: One is impossible.
-        """
+        """Checks the values whose check was deferred."""
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
@@ -82,11 +70,7 @@ class BatchChecker:
             self._check_values(list(row), where)
 
     def pair(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Returns images in the precision of the networks and labels as int64, with checked shapes; see `check`.
-
-        Raises:
-            UsageError: Their types or shapes are wrong.
-        """
+        """Returns images in the precision of the networks and labels as int64, with checked shapes; see `check`."""
         if not isinstance(batch, (tuple, list)):
             raise UsageError(f"batches: expected (images, labels), got {_described(batch)}{_TO_PAIRS}")
         if len(batch) != 2:
@@ -158,7 +142,7 @@ class BatchChecker:
         """Shows only the first warning of each kind."""
         if kind not in self._warned_of:
             self._warned_of.add(kind)
-            self._warn(message)
+            rank_zero_warn(message)
 
     def check_prediction(self, batch: Any, batch_idx: int) -> Tensor:
         """Validates a batch of labels to generate images for.
@@ -170,9 +154,6 @@ class BatchChecker:
 
         Returns:
             The same, as one tensor of int64.
-
-        Raises:
-            UsageError: It is something else.
         """
         where = f"predict batch {batch_idx + 1}"
         expected = "expected labels, shape (N,), or labels and numbers of images, shape (N, 2)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import lcm
 from typing import Any
 
@@ -14,28 +14,20 @@ from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Generator, uses_batch_statistics
 from lightning_cgan.objectives.inputs import check_divides
 from lightning_cgan.training.batch_checks import BatchChecker
+from lightning_cgan.training.contract import Role
 
 
 class TrainingBatches(BatchChecker):
-    """Selects the images of each batch that can be trained on.
-
-    Args:
-        generator: Defines the number of classes, and the shape of an image.
-        discriminator: Defines the precision of the images.
-        discriminator_steps: The number of parts into which a batch is split.
-        accumulation: The number of parts into which each of those is split, by the names of networks.
-        warn: Shows a warning.
-    """
+    """Selects the images of each batch that can be trained on."""
 
     def __init__(
         self,
         generator: Generator,
         discriminator: Discriminator,
         discriminator_steps: int,
-        accumulation: Mapping[Any, int],
-        warn: Callable[[str], None],
+        accumulation: Mapping[Role, int],
     ) -> None:
-        super().__init__(generator, discriminator, warn)
+        super().__init__(generator, discriminator)
         self.discriminator_steps = discriminator_steps
         self.accumulation = accumulation
         has_statistics = uses_batch_statistics(generator) or uses_batch_statistics(discriminator)
@@ -91,10 +83,7 @@ class TrainingBatches(BatchChecker):
         """Returns how many images of a batch can be split into equal parts.
 
         The first batch must split evenly. The surplus of a later, short one, as at the end of an epoch, is skipped.
-
-        Args:
-            images: The number of images of the batch, in each process.
-            full: The number of images of a full batch, 0 if unknown.
+        A full batch has `full` images, 0 if unknown.
         """
         parts = self.discriminator_steps * lcm(*self.accumulation.values())
         used = images // parts * parts

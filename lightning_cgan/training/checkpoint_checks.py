@@ -18,11 +18,7 @@ from lightning_cgan.training.numerics import check_numerics
 
 
 def entry_of(checkpoint: Any) -> dict[str, Any]:
-    """Returns the module's own entry in a checkpoint.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Returns the module's own entry in a checkpoint, which must have one."""
     entry = checkpoint.get("lightning_cgan") if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")

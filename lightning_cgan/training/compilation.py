@@ -34,13 +34,6 @@ _METHODS = (*_HOOKS, "update_discriminator", "update_generator", "manual_backwar
 class Compilation:
     """Runs steps compiled or as graphs where possible, and logs the reason where not.
 
-    Args:
-        module: Holds the networks.
-        optimization: Updates the networks in all other steps.
-        scalars: Receive the scalars that a graph computes.
-        mode: What `torch.compile` compiles.
-        cuda_graph: Whether a GPU runs steps as CUDA graphs.
-
     Attributes:
         fused_step: The graphs of the run, if there are any.
     """
@@ -55,11 +48,7 @@ class Compilation:
         self._checked_callbacks: list[Any] | None = None  # when `_check_overrides` last passed
 
     def prepare(self) -> None:
-        """Compiles the networks, if they are to be compiled separately.
-
-        Raises:
-            UsageError: There is no C++ compiler for a CPU.
-        """
+        """Compiles the networks, if they are to be compiled separately."""
         if _undo_compile(cast(LightningModule, self.module)):
             self.mode = "networks" if self.mode == "none" else self.mode
             rank_zero_info(
@@ -84,11 +73,7 @@ class Compilation:
             self._do_not_fuse(str(error))
 
     def _fuse(self) -> FusedStep:
-        """Prepares to record steps as graphs.
-
-        Raises:
-            FusionError: A step cannot be a graph.
-        """
+        """Prepares to record steps as graphs, or raises a `FusionError`."""
         if self.module.trainer.world_size > 1:
             raise FusionError("processes average their gradients within it")
         if self.optimization.scaler() is not None:
@@ -101,11 +86,7 @@ class Compilation:
         return FusedStep(self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
     def _check_step(self) -> None:
-        """Checks for what a graph cannot hold, and what may change between steps.
-
-        Raises:
-            FusionError: There is such a thing.
-        """
+        """Raises a `FusionError` for what a graph cannot hold, where that may change between steps."""
         if any(self.optimization.clip_norms.values()):
             raise FusionError("clip_norm checks gradients before each step")
         if self.module.accumulates:
@@ -122,11 +103,7 @@ class Compilation:
             self._checked_callbacks = list(callbacks)
 
     def _check_overrides(self) -> None:
-        """Checks for classes that override a part of a step.
-
-        Raises:
-            FusionError: There is one.
-        """
+        """Raises a `FusionError` if a class overrides a part of a step."""
         package, trainer = __name__.partition(".")[0], self.module.trainer
         own = type(self.module)
         ours = next(kind for kind in own.__mro__ if kind.__module__.partition(".")[0] == package)
@@ -163,7 +140,7 @@ class Compilation:
         except FusionError as error:
             self._do_not_fuse(str(error))
             return False
-        self.scalars.stopwatch.leave_out(self.fused_step.seconds - seconds)
+        self.scalars.stopwatch.subtract(self.fused_step.seconds - seconds)
         self.scalars.add(means)
         count_step(self.optimization.optimizer_of("generator"), optimizers)  # a graph bypasses Lightning's optimizers
         return True

@@ -24,18 +24,13 @@ class GraphAdam:
 
     PyTorch's own implementation reads Python numbers from its state, which a graph cannot do.
 
-    Args:
-        optimizer: See `why_not_in_a_graph`.
-        names: The names of the parameters; others are ignored, since they get no gradients.
-        skipped: Counts the steps skipped because a gradient is not finite.
-
     Attributes:
         tensors: All that the steps read and write, except weights: numbers and moments by group, and the count.
     """
 
     def __init__(self, optimizer: Optimizer, names: Mapping[nn.Parameter, str], skipped: Tensor) -> None:
         self.optimizer = optimizer
-        self.names = names
+        self.names = names  # parameters without a name get no gradients
         self._structure = _structure(optimizer)
         self._seen: list[list[Any]] = [[None] * len(_NUMBERS) for _ in optimizer.param_groups]
         self._groups: list[dict[str, Any]] = []

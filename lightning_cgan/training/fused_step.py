@@ -90,11 +90,6 @@ class FusedStep:
     def run(self, parts: StepParts, inputs: StepInputs, penalties: Penalties) -> Means:
         """Runs a step, and returns the scalars to log.
 
-        Args:
-            parts: The objects that make it up.
-            inputs: The inputs of its updates.
-            penalties: The penalties to compute.
-
         Raises:
             FusionError: There is no graph for this step yet, and none can be recorded.
         """
@@ -216,11 +211,7 @@ class _GuardedGraphs:
         return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
 
     def record(self, inputs: StepInputs, penalties: Penalties) -> None:
-        """Records the graph of a step without performing the step.
-
-        Raises:
-            FusionError: The step changes something other than tensors.
-        """
+        """Records the graph of a step without performing the step."""
         names: list[str] = []
         entering, put_back = flatten((self.persistent, *_inputs_of_graph(inputs)))
 

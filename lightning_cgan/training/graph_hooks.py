@@ -34,11 +34,7 @@ def has_hooks(weight: Tensor) -> bool:
 
 
 def refuse_hooks(modules: Mapping[str, nn.Module], parameters: Mapping[str, Tensor]) -> None:
-    """Rejects hooks, which a graph would not call, and anything else that intercepts operations.
-
-    Raises:
-        FusionError: There is such a thing.
-    """
+    """Rejects hooks, which a graph would not call, and anything else that intercepts operations."""
     for path, module in modules.items():
         for kind in HOOKS_OF_MODULES:
             if getattr(module, kind):

@@ -27,19 +27,9 @@ def record(
     compiles: bool,
     cuda_graph: bool,
 ) -> Run:
-    """Records a function without side effects.
+    """Records a function of tensors without side effects.
 
-    Args:
-        function: Takes only tensors.
-        inputs: The tensors to record it with.
-        persistent: How many of them, from the first on, are the same tensors in every call; the function may write to
-            them.
-        dependencies: What else the function depends on.
-        compiles: Whether `torch.compile` compiles the graph.
-        cuda_graph: Whether a GPU runs it as one CUDA graph.
-
-    Raises:
-        FusionError: The Python code of the function changes something.
+    The first `persistent` inputs are the same tensors in every call, and the function may write to them.
     """
     devices = [inputs[0].device] if inputs[0].is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
@@ -82,11 +72,7 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Replaces numbers by tensors temporarily.
-
-    Raises:
-        FusionError: The code within has set one of them.
-    """
+    """Replaces numbers by tensors temporarily; the code within must not set them."""
     numbers = [attributes[name] for attributes, name in varying]
     versions = list(map(version_of, tensors))
     try:
@@ -103,11 +89,7 @@ def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[
 
 @contextmanager
 def _without_side_effects(dependencies: Dependencies) -> Iterator[None]:
-    """Undoes changes made by Python code, which a graph would not repeat.
-
-    Raises:
-        FusionError: There was something to undo.
-    """
+    """Undoes changes made by Python code, which a graph would not repeat, and raises a `FusionError` for them."""
     values, rng_state, numpy_rng_state = dependencies.loose_values(), random.getstate(), np.random.get_state()
     try:
         yield

@@ -48,17 +48,14 @@ def apply_changed_options(
     configs: Sequence[Any],
     name: Name,
 ) -> list[str]:
-    """Writes changed options into the states of a checkpoint, before they are restored.
+    """Writes changed options into the states of a checkpoint, before they are restored, and describes the changes.
 
     Args:
         checkpoint: With `optimizer_states` and `lr_schedulers`, whose entries are replaced.
         before: The `configuration` of the run that wrote it.
         optimizers: The optimizers, before their first step; they and their schedulers may be left at any step.
-        configs: Their schedulers.
+        configs: Lightning's configs of these schedulers.
         name: Returns the option that configures the optimizer of a given number, or its scheduler.
-
-    Returns:
-        The changes, option by option.
 
     Raises:
         UsageError: A schedule ends before the step of the checkpoint.

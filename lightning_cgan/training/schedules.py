@@ -83,12 +83,7 @@ class LinearDecay(PolynomialLR):
 
 
 def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = False) -> None:
-    """Sets the length of each `LinearDecay` that follows the run.
-
-    Args:
-        trainer: Is about to fit, and has the schedulers.
-        name: Names the option that configures the scheduler of an optimizer.
-        only_missing: Whether lengths that are already set are kept.
+    """Sets the length of each `LinearDecay` that follows the run, or only of those that have none yet.
 
     Raises:
         UsageError: The length of the run is unknown.

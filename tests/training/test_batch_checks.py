@@ -191,11 +191,10 @@ class LookedAt(Tensor):
         return super().__torch_function__(function, types, args, kwargs or {})
 
 
-def test_on_a_gpu_values_wait_to_be_looked_at() -> None:
+def test_on_a_gpu_values_wait_to_be_looked_at(recwarn: pytest.WarningsRecorder) -> None:
     """Nothing is read off a tensor in between; labels that are no classes are made such, so that a look-up holds."""
-    warned: list[str] = []
     module = gan()
-    checker = BatchChecker(module.generator, module.discriminator, warned.append)
+    checker = BatchChecker(module.generator, module.discriminator)
     LookedAt.asked.clear()
     for labels in (LABELS, LABELS.float(), LABELS + 7, -LABELS):
         images = IMAGES.as_subclass(LookedAt)
@@ -207,7 +206,7 @@ def test_on_a_gpu_values_wait_to_be_looked_at() -> None:
     checker.raise_faults()  # said once
     checker.check((IMAGES * 3, LABELS), "training", 8, at_once=False)
     checker.raise_faults()
-    assert warned == [
+    assert [str(one.message) for one in recwarn] == [
         "images: expected pixels in [-1, 1], got -3 to 3 in training batch 9; scale them, as ToTensor() and "
         "Normalize(0.5, 0.5) do"
     ]
@@ -236,7 +235,7 @@ def test_what_waits_is_looked_at_where_scalars_are_logged_and_at_the_end(
 def test_half_precision_does_not_hold_all_labels() -> None:
     module = gan(generator=MLPGenerator(300, 2, 8), discriminator=MLPDiscriminator(300, 2, 8))
     for kind in (torch.bfloat16, torch.float32):
-        checker = BatchChecker(module.generator, module.discriminator, print)
+        checker = BatchChecker(module.generator, module.discriminator)
         if kind == torch.float32:
             checker.check((IMAGES, LABELS.to(kind)), "training", 0)
             continue
