@@ -14,7 +14,7 @@ from lightning_cgan.networks.base import Discriminator, Generator
 
 _SLACK = 0.05  # how far resizing and noise may leave [-1, 1]
 _IMPOSSIBLE = 16  # larger than any scaled image: pixels of 8 or 16 bits
-_MOST_WAITING = 256
+_MOST_DEFERRED = 256
 _FRACTION = -(2**63)  # stands for a label with a fraction
 _TO_PAIRS = "; yield pairs (images, labels), for example with a collate_fn"
 
@@ -31,7 +31,7 @@ class BatchChecker:
         self.image_shape = (generator.image_channels, generator.image_size, generator.image_size)
         self.discriminator = discriminator
         self._warned_of: set[str] = set()
-        self._waiting: list[tuple[str, list[Tensor]]] = []
+        self._deferred: list[tuple[str, list[Tensor]]] = []
 
     def check(self, batch: Any, stage: str, batch_idx: int, at_once: bool = True) -> tuple[Tensor, Tensor]:
         """Validates a batch of images and labels.
@@ -54,19 +54,19 @@ class BatchChecker:
         if at_once:
             self._check_values([value.item() for value in values], where, is_first=batch_idx == 0)
             return images, labels
-        self._waiting.append((where, values))
-        if len(self._waiting) == _MOST_WAITING:
+        self._deferred.append((where, values))
+        if len(self._deferred) == _MOST_DEFERRED:
             self.raise_faults()
         return images, labels.clamp(0, self.num_classes - 1)
 
     def raise_faults(self) -> None:
         """Checks the values whose check was deferred."""
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
+        deferred, self._deferred = self._deferred, []
+        if not deferred:
             return
-        columns = zip(*(values for _, values in waiting), strict=True)
+        columns = zip(*(values for _, values in deferred), strict=True)
         rows = zip(*(torch.stack(column).tolist() for column in columns), strict=True)
-        for (where, _), row in zip(waiting, rows, strict=True):
+        for (where, _), row in zip(deferred, rows, strict=True):
             self._check_values(list(row), where)
 
     def pair(self, batch: Any) -> tuple[Tensor, Tensor]:
@@ -90,7 +90,7 @@ class BatchChecker:
             )
         if images.dtype != torch.float32:
             images = images.to(next(self.discriminator.parameters()).dtype)
-        return images, _as_whole(labels, self.num_classes)
+        return images, _as_int64(labels, self.num_classes)
 
     def _check_images(self, images: Any) -> None:
         if not isinstance(images, Tensor):
@@ -163,7 +163,7 @@ class BatchChecker:
             raise UsageError(f"{where}: {expected}, got {_described(given)}; {remedy}")
         if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != 2):
             raise UsageError(f"{where}: {expected}, got shape {tuple(given.shape)}; {remedy}")
-        whole = _as_whole(given, self.num_classes)
+        whole = _as_int64(given, self.num_classes)
         labels = whole if whole.ndim == 1 else whole[:, 0]
         if len(labels):
             lowest, highest = (value.item() for value in labels.aminmax())
@@ -185,7 +185,7 @@ def _check_shape_of_labels(labels: Tensor) -> None:
     raise UsageError(f"labels: expected class numbers, shape (N,), got shape {tuple(labels.shape)}; {remedy}")
 
 
-def _as_whole(labels: Tensor, num_classes: int) -> Tensor:
+def _as_int64(labels: Tensor, num_classes: int) -> Tensor:
     """Returns labels as int64; a label with a fraction becomes `_FRACTION`."""
     if labels.dtype == torch.int64:
         return labels

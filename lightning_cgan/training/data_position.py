@@ -46,7 +46,7 @@ class DataPosition:
             _count_epochs(checkpoint)
         self.order, self.step = order, checkpoint["global_step"]
 
-    def enter(self, trainer: Trainer) -> None:
+    def move_loader(self, trainer: Trainer) -> None:
         """Moves the loader to the position, before its first batch is requested."""
         loader, order = _loader_of(trainer), self.at(trainer.global_step)
         if loader is not None and order is not None:
@@ -62,7 +62,7 @@ class KeepsDataPosition(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves the loader to its position, and lets Lightning finish an epoch that has no batches left."""
-        cast(Any, pl_module).checkpointing.position.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.move_loader(trainer)
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
             # Otherwise Lightning would train on one more batch, unless a validation follows.
@@ -70,7 +70,7 @@ class KeepsDataPosition(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves a loader recreated for this epoch to its position; the epoch is then not a restarted one."""
-        cast(Any, pl_module).checkpointing.position.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.move_loader(trainer)
         _end_restart(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -98,12 +98,12 @@ class GraphAdam:
                 for name, moments in state["moments"].items():
                     if name in gradients:
                         # In a skipped step gradients are 0 too, since a share of 0 times infinity is NaN.
-                        moved = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
+                        operands = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
                         decays = _kind_of_decay(self.optimizer, group)
-                        _move(decays, share=is_good.double(), **moved, **state["numbers"], **moments)
+                        _adam_step(decays, share=is_good.double(), **operands, **state["numbers"], **moments)
 
 
-def _move(
+def _adam_step(
     decays: _Decay,
     share: Tensor,
     weight: Tensor,

@@ -27,7 +27,7 @@ from lightning_cgan.training.fused_adam import GraphAdam
 from lightning_cgan.training.graph_dependencies import Dependencies, is_number
 from lightning_cgan.training.graph_recording import Run, as_tensors, record, without_autocast
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 # How often graphs are recorded again for changes of the same thing, and how many sets of graphs are kept.
 _MOST_CHANGES, _MOST_CACHED = 3, 4
@@ -55,7 +55,7 @@ class FusedStep:
         skipped_steps: Count the updates of each network skipped because a gradient is not finite.
         compiles: Whether `torch.compile` compiles each graph.
         cuda_graph: Whether a GPU runs each as one CUDA graph.
-        tell: Logs a line when graphs are recorded again.
+        log: Logs a line when graphs are recorded again.
 
     Attributes:
         seconds: The time spent on recording and compiling.
@@ -67,24 +67,24 @@ class FusedStep:
         skipped_steps: Mapping[Role, Tensor],
         compiles: bool,
         cuda_graph: bool = False,
-        tell: Tell = lambda line: None,
+        log: Log = lambda line: None,
     ) -> None:
         self.skipped_steps = skipped_steps
         self.compiles = compiles
         self.cuda_graph = cuda_graph
-        self.tell = tell
+        self.log = log
         self.seconds = 0.0
         self.sizes: set[Any] = set()
-        self._with_varying, self._has_told_sizes = True, False
+        self._with_varying, self._has_logged_sizes = True, False
         self._changes: Counter[str] = Counter()
         self._cached: list[_GuardedGraphs] = []  # the latest first
 
     def accepts(self, inputs: StepInputs) -> bool:
         """Whether graphs exist for batches of this size, or may be recorded: only for the first two sizes."""
         accepts = len(self.sizes) < _MOST_SIZES or _size(inputs) in self.sizes
-        if not accepts and not self._has_told_sizes:
-            self._has_told_sizes = True
-            self.tell(f"Batches of more than {_MOST_SIZES} sizes: steps of the others are not run as one graph")
+        if not accepts and not self._has_logged_sizes:
+            self._has_logged_sizes = True
+            self.log(f"Batches of more than {_MOST_SIZES} sizes: steps of the others are not run as one graph")
         return accepts
 
     def run(self, parts: StepParts, inputs: StepInputs, penalties: Penalties) -> Means:
@@ -109,23 +109,23 @@ class FusedStep:
         """Returns the graphs that are valid now: the latest, earlier ones, or a new set."""
         if self._cached and not all(map(is_, parts, self._cached[0].parts)):
             self._cached = []
-            self.count("a network, an optimizer or another part")
+            self.count_change("a network, an optimizer or another part")
         for index, graphs in enumerate(self._cached):
             if graphs.hold():
                 self._cached.insert(0, self._cached.pop(index))
                 return graphs
         new = _GuardedGraphs(self, parts, self._with_varying)
         if self._cached:
-            self.count(self._cached[0].difference())
+            self.count_change(self._cached[0].difference())
         self._cached = [new, *self._cached][:_MOST_CACHED]
         return new
 
-    def count(self, changed: str) -> None:
+    def count_change(self, changed: str) -> None:
         """Logs that graphs are recorded again, or raises if that has happened too often."""
         self._changes[changed] += 1
         if self._changes[changed] > _MOST_CHANGES:
             raise FusionError(f"{changed} has changed {self._changes[changed]} times: graphs are not recorded again")
-        self.tell(f"{changed} has changed: steps are recorded again as graphs")
+        self.log(f"{changed} has changed: steps are recorded again as graphs")
 
     def _record(self, graphs: _GuardedGraphs, inputs: StepInputs, penalties: Penalties) -> _GuardedGraphs:
         """Records a graph; numbers that may vary enter as tensors, if the code that uses them accepts tensors."""
@@ -194,7 +194,7 @@ class _GuardedGraphs:
             self._find_persistent()
             # A CUDA graph contains memory addresses, and any graph contains layouts.
             if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.persistent_tensors)):
-                self.fused_step.count("the memory location of weights")
+                self.fused_step.count_change("the memory location of weights")
                 self.recorded.clear()
 
     def _find_persistent(self) -> None:
@@ -213,16 +213,16 @@ class _GuardedGraphs:
     def record(self, inputs: StepInputs, penalties: Penalties) -> None:
         """Records the graph of a step without performing the step."""
         names: list[str] = []
-        entering, put_back = flatten((self.persistent, *_inputs_of_graph(inputs)))
+        entering, unflatten = flatten((self.persistent, *_inputs_of_graph(inputs)))
 
-        def alternate(*tensors: Tensor) -> list[Tensor]:
-            persistent, updates, last = put_back(tensors)
+        def run_step(*tensors: Tensor) -> list[Tensor]:
+            persistent, updates, last = unflatten(tensors)
             means = self._run_updates(persistent, updates, last[0] if last else None, penalties)
             names[:] = means
             return [mean.detach() for mean in means.values()]
 
         how = self.dependencies, self.fused_step.compiles, self.fused_step.cuda_graph
-        graph = record(alternate, entering, len(self.persistent_tensors), *how)
+        graph = record(run_step, entering, len(self.persistent_tensors), *how)
         self.recorded[_key(inputs, penalties)] = graph, names, penalties
 
     @torch.enable_grad()
@@ -237,7 +237,7 @@ class _GuardedGraphs:
             leaves[name].requires_grad_()
         objectives, input_sampler = self.parts.objectives, self.parts.input_sampler
 
-        def alternate(generator: Generator, discriminator: Discriminator) -> Means:
+        def run_step(generator: Generator, discriminator: Discriminator) -> Means:
             for inputs in updates:
                 fake = input_sampler.generate_fakes(generator, inputs)
                 objective, means = objectives.of_discriminator(discriminator, inputs, fake.detach(), penalties)
@@ -250,7 +250,7 @@ class _GuardedGraphs:
 
         used = dict(leaves)  # `functional_call` stores tensors here that a network replaces
         with as_tensors(self.dependencies.varying, numbers):
-            means: Means = functional_call(self.pair, used, (alternate,))
+            means: Means = functional_call(self.pair, used, (run_step,))
         for name, tensor in used.items():
             if tensor is not leaves[name]:
                 raise FusionError(f"{name} is replaced in each pass")
@@ -265,8 +265,8 @@ class _Pair(nn.Module):
         self.generator = generator
         self.discriminator = discriminator
 
-    def forward(self, alternate: Callable[[Generator, Discriminator], Means]) -> Means:
-        return alternate(self.generator, self.discriminator)
+    def forward(self, run_step: Callable[[Generator, Discriminator], Means]) -> Means:
+        return run_step(self.generator, self.discriminator)
 
 
 def _key(inputs: StepInputs, penalties: Penalties) -> Any:

@@ -75,8 +75,8 @@ class Dependencies:
         self._hooks = hooks_of(self._modules)
         buffers = {id(buffer) for module in self._modules.values() for buffer in module.buffers(recurse=False)}
         entering = buffers | set(map(id, parameters.values()))
-        self._loose = [tensor for *_, tensor in self._tensors if id(tensor) not in entering]
-        self._versions = list(map(version_of, self._loose))
+        self._constants = [tensor for *_, tensor in self._tensors if id(tensor) not in entering]
+        self._versions = list(map(version_of, self._constants))
         self._trained = list(map(_requires_grad, parameters.values()))
         self._device = next((parameter.device.type for parameter in parameters.values()), "cpu")
         self._settings = settings(self._device)
@@ -91,7 +91,7 @@ class Dependencies:
                 and all(container[key] is tensor for _, container, key, tensor in self._tensors)
                 and all(container[key] == value for container, key, value in self._globals)
                 and list(map(_requires_grad, self.parameters.values())) == self._trained
-                and list(map(version_of, self._loose)) == self._versions
+                and list(map(version_of, self._constants)) == self._versions
                 and settings(self._device) == self._settings
                 and not any(self._hooks)
                 and not any(map(has_hooks, self.parameters.values()))
@@ -113,7 +113,7 @@ class Dependencies:
         for (name, weight), before in zip(self.parameters.items(), self._trained, strict=True):
             if weight.requires_grad != before:
                 return f"requires_grad of {name}"
-        if list(map(version_of, self._loose)) != self._versions:
+        if list(map(version_of, self._constants)) != self._versions:
             return "a tensor that is neither a parameter nor a buffer"
         return "autocast, or another setting of PyTorch," if settings(self._device) != self._settings else "a hook"
 
@@ -127,9 +127,9 @@ class Dependencies:
                 live.clear()
                 live.extend(copied)
 
-    def loose_values(self) -> list[tuple[Tensor, Tensor]]:
+    def constant_values(self) -> list[tuple[Tensor, Tensor]]:
         """Returns the tensors that do not enter the graph, with copies of them."""
-        return [(tensor, tensor.detach().clone()) for tensor in self._loose]
+        return [(tensor, tensor.detach().clone()) for tensor in self._constants]
 
     # ---- traversal ---------------------------------------------------------------------------------------------------
 

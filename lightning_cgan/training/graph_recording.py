@@ -90,7 +90,7 @@ def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[
 @contextmanager
 def _without_side_effects(dependencies: Dependencies) -> Iterator[None]:
     """Undoes changes made by Python code, which a graph would not repeat, and raises a `FusionError` for them."""
-    values, rng_state, numpy_rng_state = dependencies.loose_values(), random.getstate(), np.random.get_state()
+    values, rng_state, numpy_rng_state = dependencies.constant_values(), random.getstate(), np.random.get_state()
     try:
         yield
     finally:

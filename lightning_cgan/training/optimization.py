@@ -161,7 +161,7 @@ class Optimization:
             optimizer.step()  # counted in the Trainer's `global_step`
         else:
             # Through the precision plugin, like every step, but not through Lightning's step counter.
-            self.module.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
+            self.module.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_empty_closure)
 
     def clip(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to be updated, by its unscaled norm.
@@ -265,5 +265,5 @@ def _options_of(option: str) -> Iterator[None]:
         raise UsageError(f"{option}: expected valid options, got invalid ones ({reason}); change them") from error
 
 
-def _nothing() -> None:
+def _empty_closure() -> None:
     """The closure of an optimizer step whose gradients have been computed."""

@@ -40,7 +40,7 @@ def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> di
         ],
         "schedulers": [
             {
-                "class": _class_of(config.scheduler) + _pace(config),
+                "class": _class_of(config.scheduler) + _interval_of(config),
                 "optimizer": numbers[id(config.scheduler.optimizer)],
                 "state": plain(config.scheduler.state_dict()),
             }
@@ -91,7 +91,7 @@ def _class_of(scheduler: Any) -> str:
     return f"{type(scheduler).__name__}({parts})" if parts else type(scheduler).__name__
 
 
-def _pace(config: Any) -> str:
+def _interval_of(config: Any) -> str:
     if config.interval == "step" and config.frequency == 1:
         return ""
     return f" by {config.interval}" if config.frequency == 1 else f" every {config.frequency} {config.interval}s"

@@ -97,7 +97,7 @@ def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = F
         if length == math.inf:
             raise UsageError(
                 f"{name(config.scheduler.optimizer)}: expected a run with an end for LinearDecay, got "
-                f"{_endless(trainer)}; give --trainer.max_steps, or total_iters"
+                f"{_describe_endless(trainer)}; give --trainer.max_steps, or total_iters"
             )
         # One rate per step: that of the last step is not zero yet.
         _give_length(config.scheduler, math.ceil(length / config.frequency))
@@ -154,7 +154,7 @@ def _give_length(scheduler: Any, length: int) -> None:
         _give_length(part, min(end, length) - begin)
 
 
-def _endless(trainer: Trainer) -> str:
+def _describe_endless(trainer: Trainer) -> str:
     if trainer.max_epochs not in (None, -1):
         return "epochs of unknown length"
     limits = f"--trainer.max_steps {trainer.max_steps} and --trainer.max_epochs -1"

@@ -52,7 +52,7 @@ def fastest_threads(
     latents = torch.zeros(batch_size, generator.latent_dim)
     labels = torch.zeros(batch_size, dtype=torch.int64)
 
-    def exercise() -> float:
+    def timed_pass() -> float:
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision.startswith("bf16")):
             logits = discriminate(discriminator, generator(latents, labels), labels).logits
@@ -64,7 +64,7 @@ def fastest_threads(
     for _ in range(2):  # twice, in case another program starts or ends meanwhile
         for threads in candidates:
             torch.set_num_threads(threads)
-            exercise()
-            seconds[threads] = min(seconds.get(threads, math.inf), statistics.median(exercise() for _ in range(25)))
+            timed_pass()
+            seconds[threads] = min(seconds.get(threads, math.inf), statistics.median(timed_pass() for _ in range(25)))
     torch.set_num_threads(before)
     return min(seconds, key=lambda threads: seconds[threads])
