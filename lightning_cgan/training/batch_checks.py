@@ -62,8 +62,6 @@ class BatchChecker:
     def raise_faults(self) -> None:
         """Checks the values whose check was deferred."""
         deferred, self._deferred = self._deferred, []
-        if not deferred:
-            return
         columns = zip(*(values for _, values in deferred), strict=True)
         rows = zip(*(torch.stack(column).tolist() for column in columns), strict=True)
         for (where, _), row in zip(deferred, rows, strict=True):

@@ -18,7 +18,7 @@ from lightning_cgan.core.hardware import ask_for_gpus_cheaply
 from lightning_cgan.objectives.inputs import StepInputs
 from lightning_cgan.objectives.objectives import Penalties
 from lightning_cgan.training.contract import ROLES, TrainedModule
-from lightning_cgan.training.fused_adam import why_not_in_a_graph
+from lightning_cgan.training.fused_adam import check_optimizer
 from lightning_cgan.training.fused_step import FusedStep, StepParts
 from lightning_cgan.training.optimization import Optimization
 from lightning_cgan.training.scalars import Scalars
@@ -70,7 +70,7 @@ class Compilation:
         try:
             self.fused_step = self._fuse()
         except FusionError as error:
-            self._do_not_fuse(str(error))
+            self._fall_back(str(error))
 
     def _fuse(self) -> FusedStep:
         """Prepares to record steps as graphs, or raises a `FusionError`."""
@@ -92,8 +92,7 @@ class Compilation:
         if self.module.accumulates:
             raise FusionError("an update is accumulated")
         for optimizer in self.module.trainer.optimizers:
-            if reason := why_not_in_a_graph(optimizer):
-                raise FusionError(reason)
+            check_optimizer(optimizer)
         for owner, methods in ((self.module, _METHODS), (self.optimization, ("step",))):
             if not vars(owner).keys().isdisjoint(methods):
                 raise FusionError(f"{type(owner).__name__} has a custom method for a part of it")
@@ -118,7 +117,7 @@ class Compilation:
             if type(part).__module__.partition(".")[0] not in ("lightning", "pytorch_lightning", package):
                 raise FusionError(f"{type(part).__name__} may change steps")
 
-    def _do_not_fuse(self, reason: str) -> None:
+    def _fall_back(self, reason: str) -> None:
         rank_zero_info(f"A step is not run as one graph: {reason}")
         self.fused_step = None
         if self.mode == "step" and self.has_compiler():
@@ -138,7 +137,7 @@ class Compilation:
             parts = StepParts(*networks, module.objectives, module.input_sampler, *optimizers)
             means = self.fused_step.run(parts, inputs, penalties)
         except FusionError as error:
-            self._do_not_fuse(str(error))
+            self._fall_back(str(error))
             return False
         self.scalars.stopwatch.subtract(self.fused_step.seconds - seconds)
         self.scalars.add(means)

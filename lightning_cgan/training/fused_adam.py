@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_cgan.core.compat import HOOKS_OF_OPTIMIZERS, MARK_OF_SCHEDULE, hooks_of_all_optimizers
+from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.gradients import are_finite
 
 # The numbers of a parameter group, which may change in every step, in the order of `_numbers`.
@@ -130,18 +131,17 @@ def _adam_step(
     weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
 
 
-def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
-    """Returns why a graph cannot hold an optimizer's steps, if so: it must be PyTorch's Adam or AdamW."""
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raises a `FusionError` if a graph cannot hold an optimizer's steps: it must be PyTorch's Adam or AdamW."""
     unlike = ("amsgrad", "maximize", "differentiable")
     is_unlike = any(group.get(option) for group in optimizer.param_groups for option in unlike)
     if type(optimizer) not in (Adam, AdamW) or is_unlike:
-        return "only Adam and AdamW without amsgrad, maximize and differentiable can be"
+        raise FusionError("only Adam and AdamW without amsgrad, maximize and differentiable can be")
     own_step = vars(optimizer).get("step")  # a scheduler adds one to count steps
     is_changed = own_step is not None and not hasattr(own_step, MARK_OF_SCHEDULE)
     has_hooks = any(getattr(optimizer, hooks) for hooks in HOOKS_OF_OPTIMIZERS) or any(_HOOKS_OF_ALL_OPTIMIZERS)
     if is_changed or has_hooks:
-        return f"a hook of {type(optimizer).__name__} would not be called"
-    return None
+        raise FusionError(f"a hook of {type(optimizer).__name__} would not be called")
 
 
 def _structure(optimizer: Optimizer) -> list[tuple[Any, ...]]:
