@@ -89,7 +89,7 @@ def test_images_of_another_precision_train() -> None:
         (LABELS == 1, "expected class numbers, got torch.bool; give int64"),
         (LABELS[:, None], r"expected class numbers, shape \(N,\), got shape \(6, 1\); give labels.squeeze\(1\)"),
         (torch.eye(3)[LABELS], r"got shape \(6, 3\); give one label per image; for one-hot rows, labels.argmax\(1\)"),
-        (LABELS.reshape(6, 1, 1), r"got shape \(6, 1, 1\); give one label for each image"),
+        (LABELS.reshape(6, 1, 1), r"got shape \(6, 1, 1\); give one label per image"),
         (
             ("cat", "dog") * 3,
             r"expected a tensor of class numbers, shape \(N,\), got text such as 'cat'; number the cl",
