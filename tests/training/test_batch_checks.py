@@ -113,10 +113,10 @@ def test_labels_that_are_no_classes(labels: Any, message: str) -> None:
         (IMAGES.to(torch.int32), "expected floats in [-1, 1], got torch.int32; give floats"),
         (
             (IMAGES + 1) * 127.5,
-            "expected pixels in [-1, 1], got 0 to 255 in training batch 1; give images / 127.5 - 1, if they are "
-            "if they have 8 bits per channel",
+            "expected pixels in [-1, 1], got 0 to 255 in training batch 1; if they have 8 bits per "
+            "channel, give images / 127.5 - 1",
         ),
-        (IMAGES / 0, "expected finite pixels in [-1, 1], got NaN or infinity in training batch 1; leave such"),
+        (IMAGES / 0, "expected finite pixels in [-1, 1], got NaN or infinity in training batch 1; remove such"),
         (IMAGES.where(IMAGES < 0.5, torch.nan), "expected finite pixels in [-1, 1], got NaN or infinity"),
         (IMAGES.tolist(), "expected a tensor of images, shape (N, 2, 8, 8), got a list of 6 parts; yield pairs"),
     ],

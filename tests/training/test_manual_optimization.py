@@ -171,7 +171,7 @@ class Closed(SGD):
         ),
         (
             {"generator_scheduler": partial(OneCycleLR, max_lr=1, total_steps=4)},
-            "--model.generator_scheduler.total_steps: expected at least the 6 steps of the run, got 4; give 6, or end",
+            "--model.generator_scheduler.total_steps: expected at least the 6 steps of the run, got 4; give 6, or shorten",
         ),
         (
             {
