@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -89,12 +88,6 @@ def test_the_rates_are_those_of_pytorch_to_the_last_bit(steps: int, rate: float)
 
 def test_the_rates_by_hand() -> None:
     assert stepped(partial(LinearDecay, total_iters=4), 6, 1.0) == [1, 0.75, 0.5, 0.25, 0, 0]
-
-
-def test_the_example_of_the_docstring() -> None:
-    (example,) = doctest.DocTestFinder().find(LinearDecay, globs={"torch": torch, "LinearDecay": LinearDecay})[:1]
-    assert example.examples
-    assert doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_states_are_those_of_pytorch() -> None:
