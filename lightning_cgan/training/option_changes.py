@@ -11,7 +11,7 @@ import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import shorten
 from typing import Any
 
@@ -38,7 +38,7 @@ class _Options:
 
     groups: list[dict[str, Any]]
     schedules: list[dict[str, Any]]
-    defaults: dict[str, Any]  # the optimizer's, before a scheduler changes them
+    defaults: dict[str, Any] = field(default_factory=dict)  # the optimizer's, before a scheduler changes them
 
 
 def apply_changed_options(
@@ -66,7 +66,7 @@ def apply_changed_options(
     for number, optimizer in enumerate(optimizers):
         own = [index for index, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
         was, fresh = _configured(before, number), _configured(now, number)
-        saved = _Options(states[number]["param_groups"], [schedules[index] for index in own], fresh.defaults)
+        saved = _Options(states[number]["param_groups"], [schedules[index] for index in own])
         names: dict[Part, str] = {"optimizer": name(number, "optimizer"), "scheduler": name(number, "scheduler")}
         schedulers = [configs[index].scheduler for index in own]
         options, new = _resumed(optimizer, schedulers, saved, was, fresh, names)
@@ -93,7 +93,7 @@ def _resumed(
         return saved, []
     _replay(schedulers, steps, names["scheduler"])
     states = [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers]
-    at_step = _Options(groups_of(optimizer), states, fresh.defaults)
+    at_step = _Options(groups_of(optimizer), states)
     new = [_differing(*groups) for groups in zip(was.groups, fresh.groups, strict=True)]
     scheduled = [  # options set by a schedule
         {"lr", *_differing(before, after), *(after.keys() - optimizer.defaults.keys())}
@@ -109,7 +109,7 @@ def _resumed(
     changes = _changes(was, fresh, names)
     if is_rescheduled and not changes:
         changes = [f"{names['scheduler']}: another schedule"]
-    return _Options(groups, (at_step if is_rescheduled else saved).schedules, fresh.defaults), changes
+    return _Options(groups, (at_step if is_rescheduled else saved).schedules), changes
 
 
 def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -> None:
