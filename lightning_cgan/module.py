@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, cast
 
 import torch
@@ -48,15 +49,14 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     discriminator's updates go through Lightning's precision plugin but not through its step counter.
 
     A training batch holds what one step needs: images (N, C, H, W) in [-1, 1] and labels (N,). With several
-    discriminator steps it is split into that many equal parts, so that each update sees fresh images and fresh latents
-    (as in BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches
-    accordingly; a custom loader must yield `discriminator_steps` times the batch size. A short last batch is trimmed to
-    equal parts, and skipped if it has too few images.
+    discriminator steps it is split into that many equal parts, so that each update sees fresh images and latents (as in
+    BigGAN's code; Brock et al. 2019, arXiv:1809.11096). The package's data modules size their batches accordingly; a
+    custom loader must yield `discriminator_steps` times the batch size. A short last batch is trimmed to equal parts,
+    and skipped if it has too few images.
 
-    Latents, fake labels, augmentations and the interpolation points of penalties are a function of the seed and the
-    step (see `core/rng.py`). The seed is PyTorch's initial seed (set by `seed_everything`) at the start of a fit; a fit
-    resumed with `ckpt_path` uses the seed of its checkpoint. A module that was trained before derives a different seed
-    from the number of images it has seen.
+    All random inputs of a step are a function of the seed and the step (see `core/rng.py`). The seed is PyTorch's
+    initial seed (set by `seed_everything`) at the start of a fit; a fit resumed with `ckpt_path` uses that of its
+    checkpoint. A module that was trained before derives a different one from the number of images it has seen.
 
     Example:
         >>> model = ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), NonSaturating())
@@ -68,15 +68,12 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         discriminator: Scores images as real or generated.
         loss: The adversarial loss of both networks.
         penalties: Gradient penalties added to the discriminator's loss.
-        augmentations: Differentiable augmentations, applied in order to real and generated images alike before the
-            discriminator sees them.
-        auxiliary_classifier: Classification loss added to both networks' losses; needs a discriminator with a
-            classifier.
+        augmentations: Differentiable augmentations, applied in order to all images that the discriminator sees.
+        auxiliary_classifier: Classification loss of both networks; needs a discriminator with a classifier.
         generator_optimizer: Takes the generator's parameters, returns their optimizer. For convolutional networks
             Radford et al. 2016 (arXiv:1511.06434, section 4) use `partial(Adam, lr=2e-4, betas=(0.5, 0.999))`.
         discriminator_optimizer: The same for the discriminator.
-        generator_scheduler: Takes the generator's optimizer, returns a learning-rate scheduler, which is stepped once
-            per training step.
+        generator_scheduler: Takes the generator's optimizer, returns a scheduler, which is stepped once per step.
         discriminator_scheduler: The same for the discriminator.
         latents: The distribution of the latents: standard normal, or uniform in [-1, 1].
         fake_labels: The labels of generated images in training: `real` reuses those of the real batch, `uniform`
@@ -86,15 +83,13 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         share_fakes: Whether the generator's update reuses the images of the last discriminator update. This is exact,
             since the generator has not changed in between, and saves a forward pass, unless an update is accumulated:
             then the images are generated again from the same latents.
-        generator_clip_norm: The maximum norm of the generator's gradient over all parameters; larger gradients are
-            scaled down to it.
+        generator_clip_norm: The maximum norm of the generator's gradient; larger gradients are scaled down to it.
         discriminator_clip_norm: The same for the discriminator.
         generator_accumulation: The number of parts into which the generator's batch is split to save memory; their
             gradients add up to those of the whole batch.
         discriminator_accumulation: The same for the discriminator.
         ema_half_life: Half-life, in images (batch size times steps), of an exponential moving average of the
-            generator's weights, which is then used for sampling. The average is kept in float32 where the networks are
-            in half precision.
+            generator's weights, which is then used for sampling. It has float32 or better.
         ema_ramp_up: Upper bound of the half-life as a fraction of the images seen so far (Karras et al. 2020,
             arXiv:2006.06676).
         compile: What `torch.compile` compiles: `networks` compiles both in place, except for penalties, which need
@@ -106,7 +101,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
     Attributes:
         latent_sampler: How `predict` samples the latents of numbered images.
-        objectives_class: Computes the objective of each update; a subclass of this module may set one that adds terms.
+        objectives_class: Computes the objective of each update; a subclass may set one that adds terms.
 
     Raises:
         UsageError: The networks disagree with each other, or an option is out of range.
@@ -146,9 +141,11 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         check_positive("discriminator_accumulation", discriminator_accumulation)
         check_positive("ema_half_life", ema_half_life)
         if ema_ramp_up is not None and ema_ramp_up <= 0:
-            raise UsageError(f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; or none, for no ramp-up")
+            raise UsageError(
+                f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; give one, or none for no ramp-up"
+            )
         if compile not in COMPILED:
-            raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; name one of them")
+            raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; give one of them")
         check_agreement("discriminator", discriminator, "generator", generator)
         check_classifier(discriminator, auxiliary_classifier)
         self.automatic_optimization = False
@@ -184,18 +181,12 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         )
         self.compilation = Compilation(self, self.optimization, self.scalars, compile, cuda_graph)
         self.checkpointing = Checkpointing(self, self.optimization, self.compilation, self.ema, self.scalars)
-        self._prepare_batches()
         self._save_config()
 
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Runs one step: `discriminator_steps` updates of the discriminator, then one of the generator.
-
-        Raises:
-            UsageError: The batch is not images (N, C, H, W), floats in [-1, 1], with class numbers (N,), or cannot be
-                split into the requested parts.
-        """
+        """Runs one step: `discriminator_steps` updates of the discriminator, then one of the generator."""
         loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
         images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)
         if not len(images):
@@ -251,10 +242,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         """Computes gradients of this process's images; `Optimization.step` averages them over processes."""
         strategy = self.trainer.strategy
-        if isinstance(strategy, ParallelStrategy):
-            with strategy.block_backward_sync():
-                super().manual_backward(loss, *args, **kwargs)
-        else:
+        with strategy.block_backward_sync() if isinstance(strategy, ParallelStrategy) else nullcontext():
             super().manual_backward(loss, *args, **kwargs)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -269,37 +257,28 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:
-        """Sets the seed, prepares strategy and networks, and compares the networks with the data module, if any.
-
-        Raises:
-            UsageError: They disagree on classes, channels or image size, or the strategy is not supported.
-        """
+        """Sets the seed, prepares strategy and networks, and compares the networks with the data module, if any."""
         # A resumed run loads its seed from the checkpoint later; a second fit of the same Trainer keeps its seed.
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
-            self.seed = self.trainer.strategy.broadcast(self._seed_of_fit())
-        self._prepare_batches()
+            seed, images_seen = seed_of_process(), self.ema.images_seen
+            if images_seen:  # a different seed, so that no latents repeat
+                seed = rng_at(seed, images_seen).initial_seed()
+            self.seed = self.trainer.strategy.broadcast(seed)
+        networks = self.generator, self.discriminator
+        self.batches = TrainingBatches(*networks, self.discriminator_steps, self.accumulation)
         self.input_sampler.set_rank(self.trainer.global_rank, self.trainer.world_size)
         prepare_strategy(self.trainer.strategy)
         if stage == "fit":
             self.compilation.prepare()
-        data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
-            check_agreement(role, getattr(self, role), "data", data)
+            check_agreement(role, getattr(self, role), "data", getattr(self.trainer, "datamodule", None))
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Builds an optimizer and, if configured, a scheduler for the generator and for the discriminator.
-
-        Raises:
-            UsageError: See `Optimization.configure`.
-        """
+        """Builds an optimizer and, if configured, a scheduler for the generator and for the discriminator."""
         return self.optimization.configure()
 
     def on_fit_start(self) -> None:
-        """Validates optimizers and schedulers, and what a checkpoint is about to restore of them.
-
-        Raises:
-            UsageError: They cannot update the two networks in turn, or differ from those of the checkpoint.
-        """
+        """Validates optimizers and schedulers, and what a checkpoint is about to restore of them."""
         self.optimization.check()
         self.checkpointing.begin()
 
@@ -339,7 +318,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
     def on_train_end(self) -> None:
         """Logs how many updates were skipped, and packs what a spawned process returns with the weights."""
-        self.optimization.tell_skipped()
+        self.optimization.log_skipped()
         self.checkpointing.end()
 
     # ---- outside training --------------------------------------------------------------------------------------------
@@ -353,13 +332,13 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
         With several loaders, the losses of each are logged under names ending in `/dataloader_idx_0`, and so on.
         """
-        pair = self.batches.check(batch, "validation", batch_idx)
-        self._report_losses("val", *pair, VALIDATION, batch_idx, *_unless_first(dataloader_idx))
+        images, labels = self.batches.check(batch, "validation", batch_idx)
+        self._report_losses("val", images, labels, VALIDATION, batch_idx, *_unless_first(dataloader_idx))
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs `test_discriminator_loss` and `test_generator_loss` on the test split; see `validation_step`."""
-        pair = self.batches.check(batch, "test", batch_idx)
-        self._report_losses("test", *pair, TEST, batch_idx, *_unless_first(dataloader_idx))
+        images, labels = self.batches.check(batch, "test", batch_idx)
+        self._report_losses("test", images, labels, TEST, batch_idx, *_unless_first(dataloader_idx))
 
     def _report_losses(self, prefix: str, images: Tensor, labels: Tensor, *address: int) -> None:
         networks = self.generator, self.discriminator
@@ -374,17 +353,14 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
                 `latent_sampler`; or labels alone, shape (N,), for arbitrary latents. May be the only element of a list.
             batch_idx: The number of the batch.
             dataloader_idx: The number of the loader, if there are several.
-
-        Raises:
-            UsageError: The batch is something else.
         """
         given = self.batches.check_prediction(batch, batch_idx)
-        labels = given if given.ndim == 1 else given[:, 0]
         if given.ndim == 1:
-            address = (PREDICTION, batch_idx, *_unless_first(dataloader_idx))
-            latents = self.input_sampler.sample_latents(len(given), self._rng(*address))
+            labels, rng = given, self._rng(PREDICTION, batch_idx, *_unless_first(dataloader_idx))
+            latents = self.input_sampler.sample_latents(len(labels), rng)
         else:
-            latents = self.latent_sampler.latents(labels, given[:, 1], self.generator.latent_dim, self.latents)
+            labels, numbers = given.unbind(dim=1)
+            latents = self.latent_sampler.latents(labels, numbers, self.generator.latent_dim, self.latents)
         with torch.autocast(self.device.type, enabled=False):  # with the precision of a direct call of `generate`
             return self.generate(labels, latents), labels
 
@@ -395,11 +371,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.checkpointing.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the seed, counters and means of the run; Lightning loads the weights afterwards.
-
-        Raises:
-            UsageError: See `Checkpointing.load`.
-        """
+        """Restores the seed, counters and means of the run; Lightning loads the weights afterwards."""
         self.checkpointing.load(checkpoint)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
@@ -425,8 +397,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
         Args:
             checkpoint_path: A file, a URL, or an open file.
-            map_location: Where to load its tensors; see `torch.load`. If not given, the device they were saved from, if
-                available.
+            map_location: Where to load its tensors; see `torch.load`. By default, the device they were saved from.
             hparams_file: Not supported: a checkpoint contains how its module is built.
             strict: Whether the weights must match those of the module exactly.
             weights_only: Has no effect: a file that would run code is always refused.
@@ -437,8 +408,10 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
                 losses, optimizers and the like: its author would choose what code runs.
         """
         if hparams_file is not None:
-            expected = "hparams_file: expected none, since the checkpoint says how its module is built"
-            raise UsageError(f"{expected}, got {hparams_file}; give arguments by their names")
+            raise UsageError(
+                "hparams_file: expected none, since the checkpoint records how its module is built, got "
+                f"{hparams_file}; give arguments by name"
+            )
         return build_from(cls, load_plain(checkpoint_path, map_location), strict, kwargs)
 
     def _save_config(self) -> None:
@@ -446,8 +419,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         if self.unserializable:
             names = ", ".join(self.unserializable)
             rank_zero_warn(
-                f"{type(self).__name__}: the checkpoint cannot say how {names} was made; give {names} to "
-                "load_from_checkpoint too, or build it from classes that can say it, such as functools.partial(Adam, "
+                f"{type(self).__name__}: the checkpoint cannot record how {names} was built; give {names} to "
+                "load_from_checkpoint too, or build it from serializable parts, such as functools.partial(Adam, "
                 "lr=1e-3) for an optimizer"
             )
         self.save_hyperparameters({INSTANTIATOR_KEY: INSTANTIATOR, **self.init_args}, logger=False)
@@ -473,16 +446,6 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     def reported(self) -> dict[str, float]:
         """The scalars most recently passed to the loggers."""
         return self.scalars.reported
-
-    def _prepare_batches(self) -> None:
-        steps, accumulation = self.discriminator_steps, self.accumulation
-        networks = self.generator, self.discriminator
-        self.batches = TrainingBatches(*networks, steps, accumulation, warn=rank_zero_warn)
-
-    def _seed_of_fit(self) -> int:
-        """Returns PyTorch's current seed; a different one if images have been seen, so that no latents repeat."""
-        seed, images_seen = seed_of_process(), self.ema.images_seen
-        return rng_at(seed, images_seen).initial_seed() if images_seen else seed
 
     def _rng(self, *address: int) -> torch.Generator:
         assert self.seed is not None, "the seed is known once a Trainer runs"

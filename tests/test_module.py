@@ -291,7 +291,7 @@ def test_penalties_and_augmentations_see_what_the_discriminator_sees() -> None:
 def test_strategies_that_cannot_be_right_are_refused() -> None:
     hook = DDPStrategy(ddp_comm_hook=lambda state, bucket: None)  # type: ignore[arg-type,return-value]
     for strategy, message in (
-        (hook, "expected a DDPStrategy without ddp_comm_hook, got one with it; .* so leave the hook out"),
+        (hook, "expected a DDPStrategy without ddp_comm_hook, got one with it; .* so remove the hook"),
         (ModelParallelStrategy(), "expected ddp or a single device, got ModelParallelStrategy; .* use ddp"),
     ):
         with pytest.raises(UsageError, match=f"--trainer.strategy: {message}"):

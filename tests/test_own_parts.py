@@ -34,7 +34,7 @@ def test_arguments_that_are_handed_on_load(tmp_path: Path) -> None:
     assert_same(module, again)
     assert again.generator(torch.zeros(2, again.generator.latent_dim), torch.arange(2)).shape == (2, 1, 8, 8)
     assert any(parameter.shape[0] == 48 for parameter in again.generator.parameters())
-    with pytest.warns(UserWarning, match="cannot say how args was made"):
+    with pytest.warns(UserWarning, match="cannot record how args was built"):
         DarkGAN(MLPGenerator(**sizes), MLPDiscriminator(**sizes), Hinge())
 
 

@@ -80,7 +80,7 @@ def test_other_data_is_told(run: Run) -> None:
     folder = run("--trainer.max_steps", "2", "--data.classes", "[4, 9]")
     expected = (
         r"--data: expected what the checkpoint was trained with, classes \['4', '9'\], got \['3', '8'\]; "
-        r"training images \d+, got \d+; batch size 64, got 32; going on anyway"
+        r"training images \d+, got \d+; batch size 64, got 32; resuming anyway"
     )
     with pytest.warns(UserWarning, match=expected):
         run("--trainer.max_steps", "3", "--data.classes", "[3, 8]", "--data.batch_size", "32", "--ckpt_path", "last")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
@@ -13,9 +14,9 @@ from lightning_cgan.networks.base import Discriminator, Generator
 
 _SLACK = 0.05  # how far resizing and noise may leave [-1, 1]
 _IMPOSSIBLE = 16  # larger than any scaled image: pixels of 8 or 16 bits
-_MOST_WAITING = 256
+_MOST_DEFERRED = 256
 _FRACTION = -(2**63)  # stands for a label with a fraction
-_TO_PAIRS = "; give pairs (images, labels), as by a collate_fn"
+_TO_PAIRS = "; yield pairs (images, labels), for example with a collate_fn"
 
 
 class BatchChecker:
@@ -23,20 +24,14 @@ class BatchChecker:
 
     Types and shapes are always checked, and values too where that costs next to nothing. On a GPU, reading values would
     make it wait; so from the second batch on they are stored until `raise_faults` checks them.
-
-    Args:
-        generator: Defines the number of classes, and the shape of an image.
-        discriminator: Defines the precision of the images.
-        warn: Shows a warning.
     """
 
-    def __init__(self, generator: Generator, discriminator: Discriminator, warn: Callable[[str], None]) -> None:
+    def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
         self.num_classes = generator.num_classes
         self.image_shape = (generator.image_channels, generator.image_size, generator.image_size)
         self.discriminator = discriminator
-        self._warn = warn
         self._warned_of: set[str] = set()
-        self._waiting: list[tuple[str, list[Tensor]]] = []
+        self._deferred: list[tuple[str, list[Tensor]]] = []
 
     def check(self, batch: Any, stage: str, batch_idx: int, at_once: bool = True) -> tuple[Tensor, Tensor]:
         """Validates a batch of images and labels.
@@ -50,9 +45,6 @@ class BatchChecker:
 
         Returns:
             The images, in the precision of the networks, and the labels as int64.
-
-        Raises:
-            UsageError: It is something else, or a value is impossible.
         """
         images, labels = self.pair(batch)
         where = f"{stage} batch {batch_idx + 1}"
@@ -62,31 +54,21 @@ class BatchChecker:
         if at_once:
             self._check_values([value.item() for value in values], where, is_first=batch_idx == 0)
             return images, labels
-        self._waiting.append((where, values))
-        if len(self._waiting) == _MOST_WAITING:
+        self._deferred.append((where, values))
+        if len(self._deferred) == _MOST_DEFERRED:
             self.raise_faults()
         return images, labels.clamp(0, self.num_classes - 1)
 
     def raise_faults(self) -> None:
-        """Checks the values whose check was deferred.
-
-        Raises:
-            UsageError: One is impossible.
-        """
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return
-        columns = zip(*(values for _, values in waiting), strict=True)
+        """Checks the values whose check was deferred."""
+        deferred, self._deferred = self._deferred, []
+        columns = zip(*(values for _, values in deferred), strict=True)
         rows = zip(*(torch.stack(column).tolist() for column in columns), strict=True)
-        for (where, _), row in zip(waiting, rows, strict=True):
+        for (where, _), row in zip(deferred, rows, strict=True):
             self._check_values(list(row), where)
 
     def pair(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Returns images in the precision of the networks and labels as int64, with checked shapes; see `check`.
-
-        Raises:
-            UsageError: Their types or shapes are wrong.
-        """
+        """Returns images in the precision of the networks and labels as int64, with checked shapes; see `check`."""
         if not isinstance(batch, (tuple, list)):
             raise UsageError(f"batches: expected (images, labels), got {_described(batch)}{_TO_PAIRS}")
         if len(batch) != 2:
@@ -102,11 +84,11 @@ class BatchChecker:
         if len(images) != len(labels):
             raise UsageError(
                 f"batches: expected as many labels as images, got {len(labels)} labels and {len(images)} images; give "
-                "each image its label"
+                "one label per image"
             )
         if images.dtype != torch.float32:
             images = images.to(next(self.discriminator.parameters()).dtype)
-        return images, _as_whole(labels, self.num_classes)
+        return images, _as_int64(labels, self.num_classes)
 
     def _check_images(self, images: Any) -> None:
         if not isinstance(images, Tensor):
@@ -123,8 +105,8 @@ class BatchChecker:
             elif got == (size, size) and channels == 1:
                 remedy = "give images.unsqueeze(1)"
             elif len(got) == 3 and got[1:] == (size, size):
-                remedy = f"change their colours, or build both networks with image_channels={got[0]}"
-            expected = f"expected shape {_batched(self.image_shape)}, as the networks have"
+                remedy = f"convert them to {channels} channels, or build both networks with image_channels={got[0]}"
+            expected = f"expected shape {_batched(self.image_shape)}, as the networks expect"
             raise UsageError(f"images: {expected}, got {_batched(got)}; {remedy}")
 
     def _check_values(self, values: list[Any], where: str, is_first: bool = False) -> None:
@@ -143,22 +125,22 @@ class BatchChecker:
                 )
         if not -torch.inf < lowest <= highest < torch.inf:
             raise UsageError(
-                f"images: expected finite pixels in [-1, 1], got NaN or infinity in {where}; leave such images out"
+                f"images: expected finite pixels in [-1, 1], got NaN or infinity in {where}; remove such images"
             )
         found = f"images: expected pixels in [-1, 1], got {lowest:.3g} to {highest:.3g} in {where}; "
         if max(-lowest, highest) > _IMPOSSIBLE:
-            raise UsageError(f"{found}give images / 127.5 - 1, if they are those of 8 bits")
+            raise UsageError(f"{found}if they have 8 bits per channel, give images / 127.5 - 1")
         if max(-lowest, highest) > 1 + _SLACK:
             self.warn_once(f"{found}scale them, as ToTensor() and Normalize(0.5, 0.5) do", where.split()[0])
         elif is_first and lowest >= 0 and highest > 0:
-            remedy = "if they are in [0, 1], give images * 2 - 1, or add Normalize(0.5, 0.5) behind ToTensor()"
+            remedy = "if they are in [0, 1], give images * 2 - 1, or add Normalize(0.5, 0.5) after ToTensor()"
             self.warn_once(f"{found}{remedy}", where.split()[0])
 
     def warn_once(self, message: str, kind: str) -> None:
         """Shows only the first warning of each kind."""
         if kind not in self._warned_of:
             self._warned_of.add(kind)
-            self._warn(message)
+            rank_zero_warn(message)
 
     def check_prediction(self, batch: Any, batch_idx: int) -> Tensor:
         """Validates a batch of labels to generate images for.
@@ -170,9 +152,6 @@ class BatchChecker:
 
         Returns:
             The same, as one tensor of int64.
-
-        Raises:
-            UsageError: It is something else.
         """
         where = f"predict batch {batch_idx + 1}"
         expected = "expected labels, shape (N,), or labels and numbers of images, shape (N, 2)"
@@ -182,7 +161,7 @@ class BatchChecker:
             raise UsageError(f"{where}: {expected}, got {_described(given)}; {remedy}")
         if given.ndim not in (1, 2) or (given.ndim == 2 and given.shape[1] != 2):
             raise UsageError(f"{where}: {expected}, got shape {tuple(given.shape)}; {remedy}")
-        whole = _as_whole(given, self.num_classes)
+        whole = _as_int64(given, self.num_classes)
         labels = whole if whole.ndim == 1 else whole[:, 0]
         if len(labels):
             lowest, highest = (value.item() for value in labels.aminmax())
@@ -195,21 +174,22 @@ class BatchChecker:
 def _check_shape_of_labels(labels: Tensor) -> None:
     if labels.ndim == 1:
         return
-    remedy = "give one label for each image"
-    if labels.ndim == 2:
-        remedy = (
-            "give labels.squeeze(1)" if labels.shape[1] == 1 else "give one of each row; of one-hot rows, argmax(1)"
-        )
+    if labels.shape[1:] == (1,):
+        remedy = "give labels.squeeze(1)"
+    elif labels.ndim == 2:
+        remedy = "give one label per image; for one-hot rows, labels.argmax(1)"
+    else:
+        remedy = "give one label per image"
     raise UsageError(f"labels: expected class numbers, shape (N,), got shape {tuple(labels.shape)}; {remedy}")
 
 
-def _as_whole(labels: Tensor, num_classes: int) -> Tensor:
+def _as_int64(labels: Tensor, num_classes: int) -> Tensor:
     """Returns labels as int64; a label with a fraction becomes `_FRACTION`."""
     if labels.dtype == torch.int64:
         return labels
     is_half = labels.is_floating_point() and 2 / torch.finfo(labels.dtype).eps < num_classes
     if labels.dtype == torch.bool or labels.is_complex() or is_half:
-        inexact = f", which does not hold all numbers below {num_classes}" if is_half else ""
+        inexact = f", which cannot represent all numbers below {num_classes}" if is_half else ""
         raise UsageError(f"labels: expected class numbers, got {labels.dtype}{inexact}; give int64")
     whole = labels.to(torch.int64)
     return whole.where(labels == whole, _FRACTION) if labels.is_floating_point() else whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import lcm
 from typing import Any
 
@@ -14,34 +14,26 @@ from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import Discriminator, Generator, uses_batch_statistics
 from lightning_cgan.objectives.inputs import check_divides
 from lightning_cgan.training.batch_checks import BatchChecker
+from lightning_cgan.training.contract import Role
 
 
 class TrainingBatches(BatchChecker):
-    """Selects the images of each batch that can be trained on.
-
-    Args:
-        generator: Defines the number of classes, and the shape of an image.
-        discriminator: Defines the precision of the images.
-        discriminator_steps: The number of parts into which a batch is split.
-        accumulation: The number of parts into which each of those is split, by the names of networks.
-        warn: Shows a warning.
-    """
+    """Selects the images of each batch that can be trained on."""
 
     def __init__(
         self,
         generator: Generator,
         discriminator: Discriminator,
         discriminator_steps: int,
-        accumulation: Mapping[Any, int],
-        warn: Callable[[str], None],
+        accumulation: Mapping[Role, int],
     ) -> None:
-        super().__init__(generator, discriminator, warn)
+        super().__init__(generator, discriminator)
         self.discriminator_steps = discriminator_steps
         self.accumulation = accumulation
         has_statistics = uses_batch_statistics(generator) or uses_batch_statistics(discriminator)
         self._fewest = 2 if has_statistics else 1  # one image has no batch statistics
         self._largest = 0  # batch trained on so far
-        self._left_out_last = False
+        self._skipped_last = False
 
     def take(
         self, batch: Any, batch_idx: int, loader: Any, device: torch.device, world_size: int
@@ -82,7 +74,7 @@ class TrainingBatches(BatchChecker):
         if max(shares) > fewest:
             self.warn_once(
                 f"batches: expected shares of equal size in all processes, got {fewest} to {max(shares)} images in "
-                f"training batch {batch_idx + 1}; each process leaves out what is more than {fewest}, here and later",
+                f"training batch {batch_idx + 1}; each process skips those above {fewest}, here and later",
                 "shares",
             )
         return images[:fewest], labels[:fewest]
@@ -91,10 +83,7 @@ class TrainingBatches(BatchChecker):
         """Returns how many images of a batch can be split into equal parts.
 
         The first batch must split evenly. The surplus of a later, short one, as at the end of an epoch, is skipped.
-
-        Args:
-            images: The number of images of the batch, in each process.
-            full: The number of images of a full batch, 0 if unknown.
+        A full batch has `full` images, 0 if unknown.
         """
         parts = self.discriminator_steps * lcm(*self.accumulation.values())
         used = images // parts * parts
@@ -107,13 +96,13 @@ class TrainingBatches(BatchChecker):
         if used < images or not images:
             self.warn_once(
                 f"batches: expected a multiple of {parts} images in each process, got {images} in a short one, of "
-                f"which {used} are used; it will be so in each epoch, unless drop_last=True leaves short batches out",
+                f"which {used} are used; this repeats in each epoch, unless drop_last=True skips short batches",
                 "short",
             )
-        if not used and self._left_out_last:
+        if not used and self._skipped_last:
             raise UsageError(
                 f"batches: expected {parts} images or more in each process, got fewer in two batches in a row; give "
-                "larger ones (a loader's batch is that of all discriminator steps)"
+                "larger batches (one batch holds the images of all discriminator steps)"
             )
-        self._left_out_last, self._largest = not used, max(self._largest, used)
+        self._skipped_last, self._largest = not used, max(self._largest, used)
         return used

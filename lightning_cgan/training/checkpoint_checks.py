@@ -18,11 +18,7 @@ from lightning_cgan.training.numerics import check_numerics
 
 
 def entry_of(checkpoint: Any) -> dict[str, Any]:
-    """Returns the module's own entry in a checkpoint.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Returns the module's own entry in a checkpoint, which must have one."""
     entry = checkpoint.get("lightning_cgan") if isinstance(checkpoint, dict) else None
     if not isinstance(entry, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UsageError("the checkpoint: expected one that a ConditionalGAN wrote, got another; name such a file")
@@ -33,8 +29,8 @@ def check_progress(checkpoint: dict[str, Any]) -> None:
     """Rejects a checkpoint from which no fit can resume."""
     if "optimizer_states" not in checkpoint and "lr_schedulers" not in checkpoint:
         raise UsageError(
-            "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); "
-            "name another, or begin a run with these weights: load_from_checkpoint, then fit without ckpt_path"
+            "--ckpt_path: expected a checkpoint to resume from, got one with weights only (save_weights_only); name "
+            "another, or start a run with these weights: load_from_checkpoint, then fit without ckpt_path"
         )
     check_schema({"epoch": 1, "global_step": 1}, checkpoint, "its content")
 
@@ -109,4 +105,4 @@ def compare_data(saved: dict[str, Any], now: dict[str, Any]) -> None:
     differing = [f"{name} {saved[name]}, got {now[name]}" for name in saved if name in now and saved[name] != now[name]]
     if differing:
         found = printable("; ".join(differing), 500)
-        rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; going on anyway")
+        rank_zero_warn(f"--data: expected what the checkpoint was trained with, {found}; resuming anyway")

@@ -46,18 +46,11 @@ _RENAMED = {
     ("graph", "alternation"): "step",
     ("graph", "alternation, compiled"): "step, compiled",
 }
-_BROUGHT = "lightning_cgan"  # the key of what spawned processes return with their weights
+_RETURNED = "lightning_cgan"  # the key of what spawned processes return along with the weights
 
 
 class Checkpointing:
     """Lets a module resume from a checkpoint as if it had never stopped.
-
-    Args:
-        module: The trained module.
-        optimization: Provides the counts of skipped updates.
-        compilation: Reports how steps are compiled.
-        ema: Provides the count of images.
-        scalars: Provide the means not logged yet.
 
     Attributes:
         configured: The configuration of the optimizers and schedulers of a fit; see `option_changes`.
@@ -81,17 +74,17 @@ class Checkpointing:
         self._saved_numerics: Numerics | None = None  # those of the checkpoint, until compared
         self._resumed_from: dict[str, Any] | None = None
         self._is_first_step = True  # of a fit
-        self._to_bring_back: dict[str, Any] | None = None
+        self._to_return: dict[str, Any] | None = None
 
     # ---- writing -----------------------------------------------------------------------------------------------------
 
     def save(self, checkpoint: dict[str, Any]) -> None:
         """Adds the seed, the counters, the data, and the means not logged yet."""
-        checkpoint["state_dict"].pop(_BROUGHT, None)
+        checkpoint["state_dict"].pop(_RETURNED, None)
         checkpoint["lightning_cgan"] = {
             "format": _FORMAT,
             **self._counts(),
-            "data": self._about_data(),
+            "data": self._describe_data(),
             "configured": self.configured,
             "order": self.position.at(checkpoint.get("global_step")),
             "numerics": self.numerics,
@@ -105,7 +98,7 @@ class Checkpointing:
             "running_means": self.scalars.state_dict(),
         }
 
-    def _about_data(self) -> dict[str, Any] | None:
+    def _describe_data(self) -> dict[str, Any] | None:
         """Describes the training data if one of the package's data modules provides it."""
         if not self.module.is_fitting:
             return None
@@ -116,9 +109,6 @@ class Checkpointing:
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Restores the seed, counters and means of the run; Lightning loads the weights afterwards.
-
-        Args:
-            checkpoint: The content of the file.
 
         Raises:
             UsageError: The checkpoint has another kind of model, other networks, another version of the package's
@@ -142,26 +132,22 @@ class Checkpointing:
             check_progress(checkpoint)
             self._resumed_from = checkpoint
             if checkpoint["global_step"]:  # 0 after a search for a batch size
-                compare_data(state.get("data") or {}, self._about_data() or {})
+                compare_data(state.get("data") or {}, self._describe_data() or {})
             self.position.load(checkpoint)
             self.numerics = self._saved_numerics = _renamed(state.get("numerics"))
         elif trainer is not None:
             data = getattr(trainer, "datamodule", None)
             check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
-        self._take_counts(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
+        self._load_counts(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
 
-    def _take_counts(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
+    def _load_counts(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
         self.module.seed = self.module.seed if state["seed"] is None else state["seed"]
         self.ema.images_seen = state["images_seen"]
         self.optimization.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
         self.scalars.load_state_dict(state["running_means"], rank, world_size)
 
     def begin(self) -> None:
-        """Validates the states of optimizers and schedulers before they are restored, and applies changed options.
-
-        Raises:
-            UsageError: The optimizers or schedulers differ from those of the checkpoint.
-        """
+        """Validates the states of optimizers and schedulers before they are restored, and applies changed options."""
         trainer = self.module.trainer
         optimizers, configs = trainer.optimizers, trainer.lr_scheduler_configs
         self._is_first_step = True
@@ -169,20 +155,23 @@ class Checkpointing:
         checkpoint, self._resumed_from = self._resumed_from, None
         if checkpoint is None:
             return
-        option = self.optimization.option("generator", "optimizer")
-        others = f"give optimizers and schedulers ({option}, …) as its run had them, or begin another"
         before = checkpoint["lightning_cgan"].get("configured")
         if before is not None:
             check_configuration(before, "lightning_cgan.configured")
-            check_same_classes(before, self.configured, self._option_of_number)
+            check_same_classes(before, self.configured, self._option_name)
+        option = self.optimization.option("generator", "optimizer")
+        remedy = f"give the optimizers and schedulers of its run ({option}, …), or start a new run"
         expected = [_state_after_a_step(optimizer) for optimizer in optimizers]
-        check_form(checkpoint, expected, len(configs), others)
-        changes = apply_changed_options(checkpoint, before, optimizers, configs, self._option_of_number)
-        check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], others)
+        check_form(checkpoint, expected, len(configs), remedy)
+        if before is None:  # written by an earlier version
+            changes = ["The checkpoint does not record options of optimizers and schedulers: those of its run are kept"]
+        else:
+            changes = apply_changed_options(checkpoint, before, optimizers, configs, self._option_name)
+        check_states(checkpoint, expected, [config.scheduler.state_dict() for config in configs], remedy)
         for change in changes if checkpoint["global_step"] else ():  # 0 after a search for a batch size
             rank_zero_info(f"{change} from step {checkpoint['global_step']}")
 
-    def _option_of_number(self, number: int, part: Part) -> str:
+    def _option_name(self, number: int, part: Part) -> str:
         return self.optimization.option(ROLES[number], part)
 
     def note_step(self) -> None:
@@ -205,34 +194,24 @@ class Checkpointing:
         any other `state_dict` contains them.
         """
         if spawns_processes(self.module.trainer.strategy):
-            self._to_bring_back = self._counts()
+            self._to_return = self._counts()
 
     def pack(self, weights: dict[str, Any]) -> dict[str, Any]:
         """Adds what a spawned process returns to the weights, if there is anything."""
-        return weights if self._to_bring_back is None else {**weights, _BROUGHT: self._to_bring_back}
+        return weights if self._to_return is None else {**weights, _RETURNED: self._to_return}
 
     def unpack(self, weights: Mapping[str, Any]) -> Mapping[str, Any]:
         """Loads what a spawned process returned with the weights, and returns the weights alone."""
-        if _BROUGHT not in weights:
+        if _RETURNED not in weights:
             return weights
-        self._take_counts(weights[_BROUGHT])
-        return {name: value for name, value in weights.items() if name != _BROUGHT}
+        self._load_counts(weights[_RETURNED])
+        return {name: value for name, value in weights.items() if name != _RETURNED}
 
 
 def build_from(
     cls: type[ModuleT], checkpoint: Any, strict: bool | None = None, given: Mapping[str, Any] | None = None
 ) -> ModuleT:
-    """Builds the module of a checkpoint that has been read.
-
-    Args:
-        cls: The class of the module.
-        checkpoint: The content of the file.
-        strict: Whether the weights must match those of the module exactly.
-        given: Arguments of the module that replace those of the checkpoint.
-
-    Raises:
-        UsageError: The file is no checkpoint of this package, or names what must not be built.
-    """
+    """Builds the module of a checkpoint that has been read; see `ConditionalGAN.load_from_checkpoint`."""
     entry_of(checkpoint)  # before anything is built
     module = build_module(cls, _renamed(checkpoint.get("hyper_parameters", {})), given or {}, "the checkpoint")
     module.configure_model()
@@ -243,8 +222,8 @@ def build_from(
     unlike = module.load_state_dict(weights, strict=module.strict_loading)
     module.strict_loading = was_strict
     for verb, names, owner in (
-        ("left out", unlike.unexpected_keys, "which this model has not"),
-        ("kept", unlike.missing_keys, "which the checkpoint has not"),
+        ("skipped", unlike.unexpected_keys, "which this model does not have"),
+        ("has no", unlike.missing_keys, "which keep their initial values"),
     ):
         if names:
             rank_zero_warn(f"the checkpoint: {verb} {shorten(', '.join(names), 200, placeholder=' …')}, {owner}")

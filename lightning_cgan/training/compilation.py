@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from operator import is_
 from typing import Any, Literal, cast, get_args
 
 from lightning.pytorch import Callback, LightningModule
@@ -19,7 +18,7 @@ from lightning_cgan.core.hardware import ask_for_gpus_cheaply
 from lightning_cgan.objectives.inputs import StepInputs
 from lightning_cgan.objectives.objectives import Penalties
 from lightning_cgan.training.contract import ROLES, TrainedModule
-from lightning_cgan.training.fused_adam import why_not_in_a_graph
+from lightning_cgan.training.fused_adam import check_optimizer
 from lightning_cgan.training.fused_step import FusedStep, StepParts
 from lightning_cgan.training.optimization import Optimization
 from lightning_cgan.training.scalars import Scalars
@@ -35,13 +34,6 @@ _METHODS = (*_HOOKS, "update_discriminator", "update_generator", "manual_backwar
 class Compilation:
     """Runs steps compiled or as graphs where possible, and logs the reason where not.
 
-    Args:
-        module: Holds the networks.
-        optimization: Updates the networks in all other steps.
-        scalars: Receive the scalars that a graph computes.
-        mode: What `torch.compile` compiles.
-        cuda_graph: Whether a GPU runs steps as CUDA graphs.
-
     Attributes:
         fused_step: The graphs of the run, if there are any.
     """
@@ -53,101 +45,79 @@ class Compilation:
         self.mode = mode
         self.cuda_graph = cuda_graph
         self.fused_step: FusedStep | None = None
-        self._looked_at: tuple[Any, str | None] = (None, None)  # callbacks, and which class overrides a part of a step
+        self._checked_callbacks: list[Any] | None = None  # when `_check_overrides` last passed
 
     def prepare(self) -> None:
-        """Compiles the networks, if they are to be compiled separately.
-
-        Raises:
-            UsageError: There is no C++ compiler for a CPU.
-        """
-        if _uncompile(cast(LightningModule, self.module)):
+        """Compiles the networks, if they are to be compiled separately."""
+        if _undo_compile(cast(LightningModule, self.module)):
             self.mode = "networks" if self.mode == "none" else self.mode
             rank_zero_info(
-                f"{type(self.module).__name__} was compiled as a whole, which stops at each backward pass: it is run "
+                f"{type(self.module).__name__} was compiled as a whole, which breaks at each backward pass: it runs "
                 f"as with compile={self.mode!r} instead"
             )
         if self.mode == "networks":
             if not self.has_compiler():
-                raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or choose none")
+                raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or give none")
             self.compile_networks()
 
     def begin(self) -> None:
         """Decides whether the steps of a run are graphs."""
         ask_for_gpus_cheaply()
-        self.fused_step, self._looked_at = None, (None, None)
+        self.fused_step, self._checked_callbacks = None, None
         is_graph = self.module.device.type == "cuda" and self.cuda_graph and self.mode == "none"
         if self.mode != "step" and not is_graph:
             return
         try:
             self.fused_step = self._fuse()
         except FusionError as error:
-            self._do_not_fuse(str(error))
+            self._fall_back(str(error))
 
     def _fuse(self) -> FusedStep:
-        """Prepares to record steps as graphs.
-
-        Raises:
-            FusionError: A step cannot be a graph.
-        """
-        reason = self.why_not_fused()
-        if reason is not None:
-            raise FusionError(reason)
+        """Prepares to record steps as graphs, or raises a `FusionError`."""
+        if self.module.trainer.world_size > 1:
+            raise FusionError("processes average their gradients within it")
+        if self.optimization.scaler() is not None:
+            raise FusionError("float16 checks gradients before each step")
+        self._check_step()
         compiles = self.mode == "step"
         if compiles and not self.has_compiler():
             rank_zero_info("A step is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
-        return FusedStep(self._parts(), self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
+        return FusedStep(self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
-    def _parts(self) -> StepParts:
-        """Returns the objects that graphs are recorded from."""
-        module = self.module
-        networks = module.generator, module.discriminator
-        return StepParts(*networks, module.objectives, module.input_sampler, *module.trainer.optimizers)
-
-    def why_not_fused(self) -> str | None:
-        """Returns why a step cannot be one graph, or nothing if it can."""
-        if self.module.trainer.world_size > 1:
-            return "processes average their gradients within it"
-        if self.optimization.scaler() is not None:
-            return "float16 looks at gradients before each step"
-        return self._why_not_now()
-
-    def _why_not_now(self) -> str | None:
-        """Checks the reasons that may change between steps."""
+    def _check_step(self) -> None:
+        """Raises a `FusionError` for what a graph cannot hold, where that may change between steps."""
         if any(self.optimization.clip_norms.values()):
-            return "clip_norm looks at gradients before each step"
+            raise FusionError("clip_norm checks gradients before each step")
         if self.module.accumulates:
-            return "an update is accumulated"
+            raise FusionError("an update is accumulated")
         for optimizer in self.module.trainer.optimizers:
-            if reason := why_not_in_a_graph(optimizer):
-                return reason
+            check_optimizer(optimizer)
         for owner, methods in ((self.module, _METHODS), (self.optimization, ("step",))):
             if not vars(owner).keys().isdisjoint(methods):
-                return f"{type(owner).__name__} has a method of its own for a part of it"
+                raise FusionError(f"{type(owner).__name__} has a custom method for a part of it")
         callbacks = self.module.trainer.callbacks  # type: ignore[attr-defined]
-        if callbacks != self._looked_at[0]:
-            self._looked_at = list(callbacks), self._who_watches()
-        return self._looked_at[1]
+        if callbacks != self._checked_callbacks:
+            self._check_overrides()
+            self._checked_callbacks = list(callbacks)
 
-    def _who_watches(self) -> str | None:
-        """Returns which class overrides a part of a step, if any."""
+    def _check_overrides(self) -> None:
+        """Raises a `FusionError` if a class overrides a part of a step."""
         package, trainer = __name__.partition(".")[0], self.module.trainer
         own = type(self.module)
         ours = next(kind for kind in own.__mro__ if kind.__module__.partition(".")[0] == package)
         for method in _METHODS:
             if getattr(own, method, None) is not getattr(ours, method, None):
-                return f"{own.__name__}.{method} would not be called"
+                raise FusionError(f"{own.__name__}.{method} would not be called")
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             for hook in _HOOKS:
                 if is_overridden(hook, callback, Callback):
-                    return f"{type(callback).__name__}.{hook} would not be called"
+                    raise FusionError(f"{type(callback).__name__}.{hook} would not be called")
         for part in (trainer.strategy, trainer.precision_plugin):
             if type(part).__module__.partition(".")[0] not in ("lightning", "pytorch_lightning", package):
-                return f"{type(part).__name__} may look at steps"
-        return None
+                raise FusionError(f"{type(part).__name__} may change steps")
 
-    def _do_not_fuse(self, reason: str) -> None:
+    def _fall_back(self, reason: str) -> None:
         rank_zero_info(f"A step is not run as one graph: {reason}")
         self.fused_step = None
         if self.mode == "step" and self.has_compiler():
@@ -158,38 +128,24 @@ class Compilation:
         if self.fused_step is None:
             return False
         seconds = self.fused_step.seconds
+        module = self.module
         try:
-            self._look_again()
+            self._check_step()
             if not self.fused_step.accepts(inputs):
                 return False
-            means = self.fused_step.run(inputs, penalties)
+            networks, optimizers = (module.generator, module.discriminator), module.trainer.optimizers
+            parts = StepParts(*networks, module.objectives, module.input_sampler, *optimizers)
+            means = self.fused_step.run(parts, inputs, penalties)
         except FusionError as error:
-            self._do_not_fuse(str(error))
+            self._fall_back(str(error))
             return False
-        self.scalars.stopwatch.leave_out(self.fused_step.seconds - seconds)
+        self.scalars.stopwatch.subtract(self.fused_step.seconds - seconds)
         self.scalars.add(means)
-        self._count_step()
+        count_step(self.optimization.optimizer_of("generator"), optimizers)  # a graph bypasses Lightning's optimizers
         return True
 
-    def _look_again(self) -> None:
-        """Starts new graphs where networks, objectives or optimizers have been replaced.
-
-        Raises:
-            FusionError: A step can no longer be a graph.
-        """
-        assert self.fused_step is not None
-        if reason := self._why_not_now():
-            raise FusionError(reason)
-        parts = self._parts()
-        if not all(map(is_, parts, self.fused_step.parts)):
-            self.fused_step.rebuild(parts)
-
-    def _count_step(self) -> None:
-        """Advances the Trainer's step counter, since a graph bypasses Lightning's optimizers."""
-        count_step(self.optimization.optimizer_of("generator"), self.module.trainer.optimizers)
-
     def compile_networks(self) -> None:
-        """Compiles the networks in place, which keeps the names of their weights, unless they are compiled already.
+        """Compiles the networks in place, unless they are compiled already.
 
         A network with spectral normalisation is not compiled: each forward pass changes in place what the backward pass
         of another compiled pass, such as that of a penalty, still needs.
@@ -213,10 +169,10 @@ class Compilation:
 
     def __getstate__(self) -> dict[str, Any]:
         """Omits the graphs, which are tied to the memory addresses of this module's weights; a copy makes its own."""
-        return {**vars(self), "fused_step": None, "_looked_at": (None, None)}
+        return {**vars(self), "fused_step": None, "_checked_callbacks": None}
 
 
-def _uncompile(module: LightningModule) -> bool:
+def _undo_compile(module: LightningModule) -> bool:
     """Undoes `torch.compile` of a whole module, and returns whether it was compiled."""
     try:
         to_uncompiled(module)

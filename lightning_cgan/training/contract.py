@@ -17,21 +17,13 @@ ROLES: tuple[Role, Role] = ("generator", "discriminator")
 
 
 class TrainedModule(Protocol):
-    """A `LightningModule` with two networks, such as `ConditionalGAN`.
-
-    Attributes:
-        generator: Generates the images.
-        discriminator: Scores images as real or generated.
-        objectives: The objectives of both networks.
-        input_sampler: Samples the random inputs of a step.
-        seed: Determines all random numbers of a run; set when it begins.
-    """
+    """A `LightningModule` with two networks, such as `ConditionalGAN`."""
 
     generator: Generator
     discriminator: Discriminator
     objectives: Objectives
     input_sampler: InputSampler
-    seed: int | None
+    seed: int | None  # of a run; set when it begins
 
     @property
     def accumulates(self) -> bool:

@@ -39,9 +39,6 @@ class DataPosition:
         """Loads the position of the run from a checkpoint; older ones store it among the states of Lightning's loops.
 
         Counters of Lightning's that would resume elsewhere are corrected.
-
-        Raises:
-            UsageError: The entry is not a position.
         """
         order = checkpoint["lightning_cgan"].get("order") or _order_in_loops(checkpoint)
         if order is not None:
@@ -49,12 +46,8 @@ class DataPosition:
             _count_epochs(checkpoint)
         self.order, self.step = order, checkpoint["global_step"]
 
-    def enter(self, trainer: Trainer) -> None:
-        """Moves the loader to the position, before its first batch is requested.
-
-        Raises:
-            UsageError: The entry is not a position.
-        """
+    def move_loader(self, trainer: Trainer) -> None:
+        """Moves the loader to the position, before its first batch is requested."""
         loader, order = _loader_of(trainer), self.at(trainer.global_step)
         if loader is not None and order is not None:
             loader.load_state_dict(order)
@@ -69,7 +62,7 @@ class KeepsDataPosition(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves the loader to its position, and lets Lightning finish an epoch that has no batches left."""
-        cast(Any, pl_module).checkpointing.position.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.move_loader(trainer)
         loop = trainer.fit_loop.epoch_loop
         if _loader_of(trainer) is not None and loop.restarting and loop.batch_progress.is_last_batch:
             # Otherwise Lightning would train on one more batch, unless a validation follows.
@@ -77,7 +70,7 @@ class KeepsDataPosition(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Moves a loader recreated for this epoch to its position; the epoch is then not a restarted one."""
-        cast(Any, pl_module).checkpointing.position.enter(trainer)
+        cast(Any, pl_module).checkpointing.position.move_loader(trainer)
         _end_restart(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,10 +100,9 @@ def _order_in_loops(checkpoint: dict[str, Any]) -> dict[str, Any] | None:
 def _count_epochs(checkpoint: dict[str, Any]) -> None:
     """Corrects the counters of Lightning's loops so that a run resumes with the next batch of its current epoch.
 
-    Depending on the hook in which a checkpoint was written, Lightning counts an epoch as complete that `max_steps` or a
-    callback ended early, trains on one extra batch of an epoch that was saved at its very end, and is then off by one
-    in the step axis of its loggers. This function leaves three states, from which Lightning resumes correctly: before
-    an epoch; within an epoch, as if saved after a batch; and after its last batch, before its end-of-epoch work.
+    Depending on the hook in which a checkpoint was written, Lightning counts an epoch as complete that ended early, or
+    trains on one extra batch. It resumes correctly from the three states that this leaves: before an epoch; within one,
+    as if saved after a batch; and after its last batch, before its end-of-epoch work.
     """
     loops = (checkpoint.get("loops") or {}).get("fit_loop")
     if not loops:
@@ -134,15 +126,7 @@ def _count_epochs(checkpoint: dict[str, Any]) -> None:
 
 
 def _set(progress: dict[str, Any], earlier: int, ready: int, processed: int, waiting: int = 0) -> None:
-    """Sets one of Lightning's counters.
-
-    Args:
-        progress: The counter: `total` since the run began, `current` for this epoch.
-        earlier: The count before this epoch.
-        ready: How many have started.
-        processed: How many have finished.
-        waiting: How many of the finished ones have not had their end hooks called.
-    """
+    """Sets a counter of Lightning's, with the count before this epoch and how many wait for their end hooks."""
     counts = {"ready": ready, "started": ready, "processed": processed, "completed": processed - waiting}
     progress["current"].update(counts)
     progress["total"].update({name: earlier + count for name, count in counts.items()})

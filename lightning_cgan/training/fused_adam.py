@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import getitem, is_
 from typing import Any, Literal
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from lightning_cgan.core.compat import HOOKS_OF_OPTIMIZERS, MARK_OF_SCHEDULE, hooks_of_all_optimizers
+from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.gradients import are_finite
 
 # The numbers of a parameter group, which may change in every step, in the order of `_numbers`.
@@ -25,18 +25,13 @@ class GraphAdam:
 
     PyTorch's own implementation reads Python numbers from its state, which a graph cannot do.
 
-    Args:
-        optimizer: See `why_not_in_a_graph`.
-        names: The names of the parameters; others are ignored, since they get no gradients.
-        skipped: Counts the steps skipped because a gradient is not finite.
-
     Attributes:
         tensors: All that the steps read and write, except weights: numbers and moments by group, and the count.
     """
 
     def __init__(self, optimizer: Optimizer, names: Mapping[nn.Parameter, str], skipped: Tensor) -> None:
         self.optimizer = optimizer
-        self.names = names
+        self.names = names  # parameters without a name get no gradients
         self._structure = _structure(optimizer)
         self._seen: list[list[Any]] = [[None] * len(_NUMBERS) for _ in optimizer.param_groups]
         self._groups: list[dict[str, Any]] = []
@@ -53,12 +48,9 @@ class GraphAdam:
 
     def has_its_moments(self) -> bool:
         """Whether the optimizer's state still consists of the same tensors."""
-        if self.optimizer.state is not self._state:
-            return False
-        try:
-            return all(map(is_, map(getitem, self._holders, self._keys), self._values))
-        except KeyError:
-            return False
+        return self.optimizer.state is self._state and all(
+            container.get(key) is value for container, key, value in self._found
+        )
 
     def trains(self) -> bool:
         """Whether any of the named parameters is updated."""
@@ -67,9 +59,7 @@ class GraphAdam:
     def find_moments(self) -> None:
         """Finds the optimizer's state, and initialises it where it is missing."""
         self._state = self.optimizer.state
-        self._holders: list[Any] = []
-        self._keys: list[Any] = []
-        self._values: list[Any] = []
+        self._found: list[tuple[Any, Any, Any]] = []  # container, key, value
         for group, tensors in zip(self.optimizer.param_groups, self._groups, strict=True):
             trained = [weight for weight in group["params"] if weight.requires_grad and weight in self.names]
             tensors["moments"] = {self.names[weight]: self._moments(weight) for weight in trained}
@@ -82,9 +72,7 @@ class GraphAdam:
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         state["step"] = state["step"].to(parameter.device)
-        self._holders += [self._state, state, state, state]
-        self._keys += [parameter, *_MOMENTS]
-        self._values += [state, *(state[name] for name in _MOMENTS)]
+        self._found += [(self._state, parameter, state), *((state, name, state[name]) for name in _MOMENTS)]
         return {name: state[name] for name in _MOMENTS}
 
     def sync_learning_rates(self) -> None:
@@ -111,12 +99,12 @@ class GraphAdam:
                 for name, moments in state["moments"].items():
                     if name in gradients:
                         # In a skipped step gradients are 0 too, since a share of 0 times infinity is NaN.
-                        moved = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
+                        operands = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
                         decays = _kind_of_decay(self.optimizer, group)
-                        _move(decays, share=is_good.double(), **moved, **state["numbers"], **moments)
+                        _adam_step(decays, share=is_good.double(), **operands, **state["numbers"], **moments)
 
 
-def _move(
+def _adam_step(
     decays: _Decay,
     share: Tensor,
     weight: Tensor,
@@ -143,18 +131,17 @@ def _move(
     weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
 
 
-def why_not_in_a_graph(optimizer: Optimizer) -> str | None:
-    """Returns why a graph cannot hold an optimizer's steps, if so: it must be PyTorch's Adam or AdamW."""
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Raises a `FusionError` if a graph cannot hold an optimizer's steps: it must be PyTorch's Adam or AdamW."""
     unlike = ("amsgrad", "maximize", "differentiable")
     is_unlike = any(group.get(option) for group in optimizer.param_groups for option in unlike)
     if type(optimizer) not in (Adam, AdamW) or is_unlike:
-        return "only Adam and AdamW without amsgrad, maximize and differentiable can be"
+        raise FusionError("only Adam and AdamW without amsgrad, maximize and differentiable can be")
     own_step = vars(optimizer).get("step")  # a scheduler adds one to count steps
     is_changed = own_step is not None and not hasattr(own_step, MARK_OF_SCHEDULE)
     has_hooks = any(getattr(optimizer, hooks) for hooks in HOOKS_OF_OPTIMIZERS) or any(_HOOKS_OF_ALL_OPTIMIZERS)
     if is_changed or has_hooks:
-        return f"a hook of {type(optimizer).__name__} looks at its steps"
-    return None
+        raise FusionError(f"a hook of {type(optimizer).__name__} would not be called")
 
 
 def _structure(optimizer: Optimizer) -> list[tuple[Any, ...]]:

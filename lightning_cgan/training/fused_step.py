@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from operator import is_
 from typing import Any, NamedTuple
 
 import torch
@@ -21,11 +22,12 @@ from lightning_cgan.core.errors import FusionError
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.objectives.inputs import InputSampler, StepInputs, UpdateInputs
 from lightning_cgan.objectives.objectives import Means, Objectives, Penalties
+from lightning_cgan.training.contract import ROLES, Role
 from lightning_cgan.training.fused_adam import GraphAdam
 from lightning_cgan.training.graph_dependencies import Dependencies, is_number
 from lightning_cgan.training.graph_recording import Run, as_tensors, record, without_autocast
 
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 
 # How often graphs are recorded again for changes of the same thing, and how many sets of graphs are kept.
 _MOST_CHANGES, _MOST_CACHED = 3, 4
@@ -33,16 +35,7 @@ _MOST_SIZES = 2  # of batches, including the last one of a loader
 
 
 class StepParts(NamedTuple):
-    """The objects that make up a step.
-
-    Attributes:
-        generator: Generates the images.
-        discriminator: Scores images as real or generated.
-        objectives: The objectives of both networks.
-        input_sampler: Augments the generated images.
-        generator_optimizer: See `fused_adam.why_not_in_a_graph`.
-        discriminator_optimizer: The same.
-    """
+    """The objects that make up a step."""
 
     generator: Generator
     discriminator: Discriminator
@@ -59,157 +52,133 @@ class FusedStep:
     numbers that a class names in `varying`. After any other change graphs are recorded again, but only a few times.
 
     Args:
-        parts: The objects that make up a step.
         skipped_steps: Count the updates of each network skipped because a gradient is not finite.
         compiles: Whether `torch.compile` compiles each graph.
         cuda_graph: Whether a GPU runs each as one CUDA graph.
-        tell: Logs a line when graphs are recorded again.
+        log: Logs a line when graphs are recorded again.
 
     Attributes:
         seconds: The time spent on recording and compiling.
+        sizes: The sizes of the batches that graphs have been recorded for.
     """
 
     def __init__(
         self,
-        parts: StepParts,
-        skipped_steps: Mapping[Any, Tensor],
+        skipped_steps: Mapping[Role, Tensor],
         compiles: bool,
         cuda_graph: bool = False,
-        tell: Tell = lambda line: None,
+        log: Log = lambda line: None,
     ) -> None:
         self.skipped_steps = skipped_steps
         self.compiles = compiles
         self.cuda_graph = cuda_graph
-        self.tell = tell
+        self.log = log
         self.seconds = 0.0
         self.sizes: set[Any] = set()
-        self._with_varying, self._has_told = True, False
+        self._with_varying, self._has_logged_sizes = True, False
         self._changes: Counter[str] = Counter()
-        self._take(parts)
-
-    def _take(self, parts: StepParts) -> None:
-        self.parts = parts
-        self.pair = _Pair(parts.generator, parts.discriminator)
-        self.optimizers = {"generator": parts.generator_optimizer, "discriminator": parts.discriminator_optimizer}
         self._cached: list[_GuardedGraphs] = []  # the latest first
-
-    def rebuild(self, parts: StepParts) -> None:
-        """Switches to other networks, objectives or optimizers.
-
-        Raises:
-            FusionError: That has happened too often.
-        """
-        self.count("a network, an optimizer or another part")
-        self._take(parts)
 
     def accepts(self, inputs: StepInputs) -> bool:
         """Whether graphs exist for batches of this size, or may be recorded: only for the first two sizes."""
         accepts = len(self.sizes) < _MOST_SIZES or _size(inputs) in self.sizes
-        if not accepts and not self._has_told:
-            self._has_told = True
-            self.tell(f"Batches of more than {_MOST_SIZES} sizes: steps of the others are not run as one graph")
+        if not accepts and not self._has_logged_sizes:
+            self._has_logged_sizes = True
+            self.log(f"Batches of more than {_MOST_SIZES} sizes: steps of the others are not run as one graph")
         return accepts
 
-    def run(self, inputs: StepInputs, penalties: Penalties) -> Means:
+    def run(self, parts: StepParts, inputs: StepInputs, penalties: Penalties) -> Means:
         """Runs a step, and returns the scalars to log.
-
-        Args:
-            inputs: The inputs of its updates.
-            penalties: The penalties to compute.
 
         Raises:
             FusionError: There is no graph for this step yet, and none can be recorded.
         """
-        graphs_now = self._graphs_for_now()
-        graphs_now.sync()
+        graphs = self._valid_graphs(parts)
+        graphs.sync()
         key = _key(inputs, penalties)
-        if key not in graphs_now.graphs:
-            graphs_now = self._record(graphs_now, inputs, penalties)
+        if key not in graphs.recorded:
+            graphs = self._record(graphs, inputs, penalties)
             self.sizes |= {_size(inputs)}
-        graph, names, _ = graphs_now.graphs[key]
-        updates, last = _parts(inputs)
+        graph, names, _ = graphs.recorded[key]
+        updates, last = _inputs_of_graph(inputs)
         columns = [column for inputs in (*updates, *last) for column in inputs]
         with torch.no_grad(), without_autocast(inputs.generator.real.device.type):
-            return dict(zip(names, graph(*graphs_now.persistent_tensors, *columns), strict=True))
+            return dict(zip(names, graph(*graphs.persistent_tensors, *columns), strict=True))
 
-    def _graphs_for_now(self) -> _GuardedGraphs:
+    def _valid_graphs(self, parts: StepParts) -> _GuardedGraphs:
         """Returns the graphs that are valid now: the latest, earlier ones, or a new set."""
-        present = self._cached[0] if self._cached else None
-        for index, graphs_now in enumerate(self._cached):
-            if graphs_now.holds():
+        if self._cached and not all(map(is_, parts, self._cached[0].parts)):
+            self._cached = []
+            self.count_change("a network, an optimizer or another part")
+        for index, graphs in enumerate(self._cached):
+            if graphs.hold():
                 self._cached.insert(0, self._cached.pop(index))
-                return graphs_now
-        new = _GuardedGraphs(self, self._with_varying)
-        if present is not None:
-            self.count(present.difference())
+                return graphs
+        new = _GuardedGraphs(self, parts, self._with_varying)
+        if self._cached:
+            self.count_change(self._cached[0].difference())
         self._cached = [new, *self._cached][:_MOST_CACHED]
         return new
 
-    def count(self, changed: str) -> None:
+    def count_change(self, changed: str) -> None:
         """Logs that graphs are recorded again, or raises if that has happened too often."""
         self._changes[changed] += 1
         if self._changes[changed] > _MOST_CHANGES:
-            raise FusionError(f"{changed} has changed {self._changes[changed]} times, each of which takes graphs anew")
-        self.tell(f"{changed} has changed: steps are recorded anew as graphs")
+            raise FusionError(f"{changed} has changed {self._changes[changed]} times: graphs are not recorded again")
+        self.log(f"{changed} has changed: steps are recorded again as graphs")
 
-    def _record(self, graphs_now: _GuardedGraphs, inputs: StepInputs, penalties: Penalties) -> _GuardedGraphs:
+    def _record(self, graphs: _GuardedGraphs, inputs: StepInputs, penalties: Penalties) -> _GuardedGraphs:
         """Records a graph; numbers that may vary enter as tensors, if the code that uses them accepts tensors."""
         started = time.monotonic()
         try:
             try:
-                graphs_now.record(inputs, penalties)
+                graphs.record(inputs, penalties)
             except Exception:
-                if not graphs_now.dependencies.varying:
+                if not graphs.dependencies.varying:
                     raise
                 self._with_varying = False
-                graphs_now = self._cached[0] = _GuardedGraphs(self, False)
-                graphs_now.sync()
-                graphs_now.record(inputs, penalties)
+                graphs = self._cached[0] = _GuardedGraphs(self, graphs.parts, False)
+                graphs.sync()
+                graphs.record(inputs, penalties)
         except FusionError:
             raise
         except Exception as error:  # custom networks can fail in any way
             raise FusionError(" ".join(str(error).split())[:200]) from error
         self.seconds += time.monotonic() - started
-        return graphs_now
+        return graphs
 
 
 class _GuardedGraphs:
-    """Graphs that are valid as long as only the tensors that enter them change.
+    """Graphs of the same parts, valid as long as only the tensors that enter them change."""
 
-    Args:
-        whole: The step that is recorded.
-        with_varying: Whether numbers that may vary enter as tensors.
-    """
-
-    def __init__(self, whole: FusedStep, with_varying: bool) -> None:
-        self.whole, self.pair = whole, whole.pair
+    def __init__(self, fused_step: FusedStep, parts: StepParts, with_varying: bool) -> None:
+        self.fused_step, self.parts = fused_step, parts
+        self.pair = _Pair(parts.generator, parts.discriminator)
         parameters = dict(self.pair.named_parameters())
         self.trained = [name for name, parameter in parameters.items() if parameter.requires_grad]
-        roots: list[tuple[str, Any]] = [("generator", self.pair.generator), ("discriminator", self.pair.discriminator)]
-        roots += [("", whole.parts.objectives), ("", whole.parts.input_sampler)]
+        roots: list[tuple[str, Any]] = [("generator", parts.generator), ("discriminator", parts.discriminator)]
+        roots += [("", parts.objectives), ("", parts.input_sampler)]
         self.dependencies = Dependencies(roots, parameters, with_varying)
         names = {parameter: name for name, parameter in parameters.items()}
-        self.adams = [
-            GraphAdam(optimizer, names, whole.skipped_steps[role]) for role, optimizer in whole.optimizers.items()
-        ]
-        for role, adam in zip(whole.optimizers, self.adams, strict=True):
-            if not adam.trains():
+        self.adams: list[GraphAdam] = []
+        for role, optimizer in zip(ROLES, (parts.generator_optimizer, parts.discriminator_optimizer), strict=True):
+            self.adams.append(GraphAdam(optimizer, names, fused_step.skipped_steps[role]))
+            if not self.adams[-1].trains():
                 raise FusionError(f"the {role}'s optimizer trains none of the weights that are there")
         self.tensors = {**parameters, **dict(self.pair.named_buffers())}
         weight = next(iter(parameters.values()))
         number = torch.zeros((), dtype=torch.promote_types(weight.dtype, torch.float32), device=weight.device)
         self.numbers = [number.clone() for _ in self.dependencies.varying]
-        self.graphs: dict[Any, tuple[Run, list[str], Penalties]] = {}
-        self._places = self._find()
+        self.recorded: dict[Any, tuple[Run, list[str], Penalties]] = {}  # with the names of the results
+        self._find_persistent()
 
-    def holds(self) -> bool:
+    def hold(self) -> bool:
         """Whether its graphs are valid for the present objects."""
         return self.dependencies.hold() and all(adam.has_its_structure() for adam in self.adams)
 
     def difference(self) -> str:
         """Names what has changed."""
-        is_adam = self.dependencies.hold()
-        return "a group of an optimizer" if is_adam else self.dependencies.difference()
+        return "a group of an optimizer" if self.dependencies.hold() else self.dependencies.difference()
 
     def sync(self) -> None:
         """Updates what enters the graphs: the numbers, and the addresses of the tensors."""
@@ -218,47 +187,43 @@ class _GuardedGraphs:
         for (attributes, name), number in zip(self.dependencies.varying, self.numbers, strict=True):
             value = attributes[name]
             if not is_number(value):
-                raise FusionError(f"{name} is no number any more")
+                raise FusionError(f"{name} is no longer a number")
             number.fill_(value)
-        if self._places != self._where() or not all(adam.has_its_moments() for adam in self.adams):
+        if self._locations != self._locate() or not all(adam.has_its_moments() for adam in self.adams):
             before = self.persistent_tensors
-            self._places = self._find()
+            self._find_persistent()
             # A CUDA graph contains memory addresses, and any graph contains layouts.
             if before[0].is_cuda or list(map(_layout, before)) != list(map(_layout, self.persistent_tensors)):
-                self.whole.count("the place of weights in memory")
-                self.graphs.clear()
+                self.fused_step.count_change("the memory location of weights")
+                self.recorded.clear()
 
-    def _find(self) -> list[Any]:
+    def _find_persistent(self) -> None:
         """Collects the tensors that persist between steps; graphs write to them."""
         for adam in self.adams:
             adam.find_moments()
         detached = {name: tensor.detach() for name, tensor in self.tensors.items()}
         self.persistent = (detached, *(adam.tensors for adam in self.adams), self.numbers)
         self.persistent_tensors: list[Tensor] = flatten(self.persistent)[0]
-        return self._where()
+        self._locations = self._locate()
 
-    def _where(self) -> list[Any]:
+    def _locate(self) -> list[Any]:
         tensors = self.tensors.values()
         return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors)]
 
     def record(self, inputs: StepInputs, penalties: Penalties) -> None:
-        """Records the graph of a step without performing the step.
-
-        Raises:
-            FusionError: The step changes something other than tensors.
-        """
+        """Records the graph of a step without performing the step."""
         names: list[str] = []
-        entering, put_back = flatten((self.persistent, *_parts(inputs)))
+        entering, unflatten = flatten((self.persistent, *_inputs_of_graph(inputs)))
 
-        def alternate(*tensors: Tensor) -> list[Tensor]:
-            persistent, updates, last = put_back(tensors)
+        def run_step(*tensors: Tensor) -> list[Tensor]:
+            persistent, updates, last = unflatten(tensors)
             means = self._run_updates(persistent, updates, last[0] if last else None, penalties)
             names[:] = means
             return [mean.detach() for mean in means.values()]
 
-        how = (len(self.persistent_tensors), self.dependencies, self.whole.compiles, self.whole.cuda_graph)
-        graph = record(alternate, entering, *how)
-        self.graphs[_key(inputs, penalties)] = graph, names, penalties
+        how = self.dependencies, self.fused_step.compiles, self.fused_step.cuda_graph
+        graph = record(run_step, entering, len(self.persistent_tensors), *how)
+        self.recorded[_key(inputs, penalties)] = graph, names, penalties
 
     @torch.enable_grad()
     def _run_updates(
@@ -270,9 +235,9 @@ class _GuardedGraphs:
         leaves = {name: tensor.detach() for name, tensor in tensors.items()}
         for name in self.trained:
             leaves[name].requires_grad_()
-        objectives, input_sampler = self.whole.parts.objectives, self.whole.parts.input_sampler
+        objectives, input_sampler = self.parts.objectives, self.parts.input_sampler
 
-        def alternate(generator: Generator, discriminator: Discriminator) -> Means:
+        def run_step(generator: Generator, discriminator: Discriminator) -> Means:
             for inputs in updates:
                 fake = input_sampler.generate_fakes(generator, inputs)
                 objective, means = objectives.of_discriminator(discriminator, inputs, fake.detach(), penalties)
@@ -285,7 +250,7 @@ class _GuardedGraphs:
 
         used = dict(leaves)  # `functional_call` stores tensors here that a network replaces
         with as_tensors(self.dependencies.varying, numbers):
-            means: Means = functional_call(self.pair, used, (alternate,))
+            means: Means = functional_call(self.pair, used, (run_step,))
         for name, tensor in used.items():
             if tensor is not leaves[name]:
                 raise FusionError(f"{name} is replaced in each pass")
@@ -300,8 +265,8 @@ class _Pair(nn.Module):
         self.generator = generator
         self.discriminator = discriminator
 
-    def forward(self, alternate: Callable[[Generator, Discriminator], Means]) -> Means:
-        return alternate(self.generator, self.discriminator)
+    def forward(self, run_step: Callable[[Generator, Discriminator], Means]) -> Means:
+        return run_step(self.generator, self.discriminator)
 
 
 def _key(inputs: StepInputs, penalties: Penalties) -> Any:
@@ -315,7 +280,7 @@ def _size(inputs: StepInputs) -> Any:
     )
 
 
-def _parts(inputs: StepInputs) -> tuple[list[UpdateInputs], list[UpdateInputs]]:
+def _inputs_of_graph(inputs: StepInputs) -> tuple[list[UpdateInputs], list[UpdateInputs]]:
     """Returns the inputs of a graph; the generator's are omitted if it shares those of the discriminator."""
     return inputs.discriminator, [] if inputs.shares_fakes else [inputs.generator]
 

@@ -13,6 +13,11 @@ from lightning_cgan.core.compat import takes_found_inf
 from lightning_cgan.core.distributed import average_tensors
 
 
+def parameters_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """Returns the parameters of all groups of an optimizer."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Replaces each gradient by its mean over all processes, in one all-reduce.
@@ -42,14 +47,10 @@ def skip_nonfinite_step(optimizer: Optimizer) -> Iterator[Tensor]:
     Fused optimizers decide on their device, as they do for scaled float16 gradients. Other optimizers have their
     gradients removed, so that they leave weights and moments unchanged; a GPU waits for that.
 
-    Args:
-        optimizer: An optimizer whose gradients have been computed.
-
     Yields:
         Whether the step is skipped: one boolean, on the device of the gradients.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None]
     is_skipped = ~are_finite(gradients) if gradients else torch.zeros((), dtype=torch.bool)
     # Loading the checkpoint of a run without a fused optimizer turns a fused one into an ordinary one.
     is_fused = all(group.get("fused", True) for group in optimizer.param_groups)

@@ -10,10 +10,10 @@ import copy
 import functools
 import sys
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from itertools import chain
-from operator import attrgetter, eq, getitem, is_
+from operator import attrgetter, eq
 from pathlib import PurePath
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from lightning_cgan.core.compat import PARTS_OF_MODULE, is_compiled_alone, version_of
 from lightning_cgan.core.errors import FusionError
-from lightning_cgan.training.graph_hooks import Hooks, settings
+from lightning_cgan.training.graph_hooks import has_hooks, hooks_of, refuse_hooks, settings
 
 # Types that never change in place.
 _PLAIN: tuple[type, ...] = (type(None), bool, int, float, complex, str, bytes, Enum, slice, range, PurePath, np.generic)
@@ -47,7 +47,7 @@ class Dependencies:
     Args:
         roots: The objects, with their names in messages.
         parameters: Their parameters, by name.
-        with_varying: Whether numbers that a class names in `varying` are omitted, since they enter as tensors.
+        with_varying: Whether numbers that a class names in `varying` may change, since they enter as tensors.
 
     Attributes:
         varying: The locations of these numbers: dictionaries of attributes, and keys.
@@ -59,77 +59,77 @@ class Dependencies:
     def __init__(self, roots: Sequence[tuple[str, Any]], parameters: Mapping[str, Tensor], with_varying: bool) -> None:
         self.parameters = parameters
         self.varying: list[tuple[dict[str, Any], str]] = []
+        self._copies_with_varying: list[dict[str, Any]] = []  # the copy of attributes for each entry of `varying`
         self._with_varying = with_varying
         self._alive: dict[int, Any] = {}  # an id may be reused once its object is deleted
-        self._paths: list[str] = []
-        self._live: list[Any] = []
-        self._kept: list[Any] = []
-        self._owners: list[tuple[str, dict[str, Any], dict[str, Any], Collection[str]]] = []  # of omitted attributes
+        self._paths: list[str] = []  # of containers and attributes
+        self._live: list[Any] = []  # these containers and attributes
+        self._copies: list[Any] = []  # of them
+        self._tensors: list[tuple[str, Any, Any, Tensor]] = []  # path, container, key, value
+        self._globals: list[tuple[dict[str, Any], str, Any]] = []  # container, key, value
         self._classes: set[type] = set()
-        self._items = _Items()  # values compared one by one
-        self._tensors = _Items()
         self._modules: dict[str, nn.Module] = {}
         for name, root in roots:
             self._follow(name, root)
+        refuse_hooks(self._modules, parameters)
+        self._hooks = hooks_of(self._modules)
         buffers = {id(buffer) for module in self._modules.values() for buffer in module.buffers(recurse=False)}
         entering = buffers | set(map(id, parameters.values()))
-        self._loose = [tensor for tensor in self._tensors.values if id(tensor) not in entering]
-        self._versions = list(map(version_of, self._loose))
+        self._constants = [tensor for *_, tensor in self._tensors if id(tensor) not in entering]
+        self._versions = list(map(version_of, self._constants))
         self._trained = list(map(_requires_grad, parameters.values()))
-        self._hooks = Hooks(self._modules, parameters)
-        self._hooks.refuse()
         self._device = next((parameter.device.type for parameter in parameters.values()), "cpu")
         self._settings = settings(self._device)
 
     def hold(self) -> bool:
         """Whether nothing has changed, and there are no hooks."""
         try:
+            for (attributes, name), copied in zip(self.varying, self._copies_with_varying, strict=True):
+                copied[name] = attributes[name]
             return (
-                all(map(eq, self._live, self._kept))
-                and all(map(is_, self._tensors.found(), self._tensors.values))
-                and all(map(eq, self._items.found(), self._items.values))
-                and all(_without(live, left_out) == kept for _, live, kept, left_out in self._owners)
+                all(map(eq, self._live, self._copies))
+                and all(container[key] is tensor for _, container, key, tensor in self._tensors)
+                and all(container[key] == value for container, key, value in self._globals)
                 and list(map(_requires_grad, self.parameters.values())) == self._trained
-                and list(map(version_of, self._loose)) == self._versions
+                and list(map(version_of, self._constants)) == self._versions
                 and settings(self._device) == self._settings
-                and not self._hooks.are_there()
+                and not any(self._hooks)
+                and not any(map(has_hooks, self.parameters.values()))
             )
         except Exception:  # something was deleted, or a tensor or a foreign object cannot be compared
             return False
 
     def difference(self) -> str:
         """Describes the first change that is found."""
-        owners = [(path, _without(live, left_out), kept) for path, live, kept, left_out in self._owners]
-        for path, live, kept in [*owners, *zip(self._paths, self._live, self._kept, strict=True)]:
-            if not _same(live, kept):
-                return _first_difference(path, live, kept)
-        for items in (self._tensors, self._items):
-            for path, holder, key, value in zip(items.paths, items.holders, items.keys, items.values, strict=True):
-                found = _get(holder, key)
-                if found is not value if items is self._tensors else not _same(found, value):
-                    return path
+        for path, live, copied in zip(self._paths, self._live, self._copies, strict=True):
+            if not _same(live, copied):
+                return _first_difference(path, live, copied)
+        for path, container, key, tensor in self._tensors:
+            if _get(container, key) is not tensor:
+                return path
+        for container, key, value in self._globals:
+            if not _same(_get(container, key), value):
+                return key
         for (name, weight), before in zip(self.parameters.items(), self._trained, strict=True):
             if weight.requires_grad != before:
                 return f"requires_grad of {name}"
-        if list(map(version_of, self._loose)) != self._versions:
+        if list(map(version_of, self._constants)) != self._versions:
             return "a tensor that is neither a parameter nor a buffer"
         return "autocast, or another setting of PyTorch," if settings(self._device) != self._settings else "a hook"
 
     def restore(self) -> None:
         """Undoes changes, except to hooks, settings and the values of tensors."""
-        for live, kept in zip(self._live, self._kept, strict=True):
-            if isinstance(live, (dict, set)) and not _same(live, kept):
+        for live, copied in zip(self._live, self._copies, strict=True):
+            if isinstance(live, (dict, set)) and not _same(live, copied):
                 live.clear()
-                live.update(kept)
-            elif isinstance(live, (list, deque)) and not _same(live, kept):
+                live.update(copied)
+            elif isinstance(live, (list, deque)) and not _same(live, copied):
                 live.clear()
-                live.extend(kept)
-        for _, live, kept, _ in self._owners:
-            live.update(kept)
+                live.extend(copied)
 
-    def loose_values(self) -> list[tuple[Tensor, Tensor]]:
+    def constant_values(self) -> list[tuple[Tensor, Tensor]]:
         """Returns the tensors that do not enter the graph, with copies of them."""
-        return [(tensor, tensor.detach().clone()) for tensor in self._loose]
+        return [(tensor, tensor.detach().clone()) for tensor in self._constants]
 
     # ---- traversal ---------------------------------------------------------------------------------------------------
 
@@ -138,7 +138,7 @@ class Dependencies:
             return
         self._alive[id(value)] = value
         if len(self._alive) > _MOST:
-            raise FusionError(f"{path} and others reach more objects than can be looked at in each step")
+            raise FusionError(f"{path} and others reach more objects than can be checked in each step")
         if isinstance(value, _CONTAINERS):
             self._watch(path, value)
         elif isinstance(value, type):
@@ -152,18 +152,18 @@ class Dependencies:
         else:
             self._follow_object(path, value)
 
-    def _watch(self, path: str, value: Any, left_out: Collection[str] = ()) -> None:
+    def _watch(self, path: str, value: Any, varying: Sequence[str] = ()) -> None:
         """Stores a copy of a container, and follows its items."""
-        if left_out:
-            self._owners.append((path, value, _without(value, left_out), left_out))
-            self.varying.extend((value, name) for name in left_out)
-        else:
-            self._paths.append(path)
-            self._live.append(value)
-            self._kept.append(copy.copy(value))
+        copied = copy.copy(value)
+        self._paths.append(path)
+        self._live.append(value)
+        self._copies.append(copied)
+        for name in varying:
+            self.varying.append((value, name))
+            self._copies_with_varying.append(copied)
         for key, item in list(value.items() if isinstance(value, dict) else enumerate(value)):
             if isinstance(item, Tensor) and not isinstance(value, (set, frozenset)):
-                self._tensors.add(_join(path, key), value, key, item)
+                self._tensors.append((_join(path, key), value, key, item))
             elif key not in _NOT_FOLLOWED:
                 self._follow(_join(path, key), item)
 
@@ -188,7 +188,7 @@ class Dependencies:
             self._classes.add(parent)
             self._paths.append(parent.__name__)
             self._live.append(vars(parent))
-            self._kept.append(dict(vars(parent)))
+            self._copies.append(dict(vars(parent)))
             for name, value in list(vars(parent).items()):
                 function = getattr(value, "fget", getattr(value, "__func__", value))  # of a property or a class method
                 if isinstance(function, (FunctionType, list, dict, set)) and name not in _OF_EVERY_CLASS:
@@ -206,29 +206,10 @@ class Dependencies:
         for name in _names(function.__code__) & function.__globals__.keys():
             value = function.__globals__[name]
             if isinstance(value, Tensor):
-                self._tensors.add(name, function.__globals__, name, value)
+                self._tensors.append((name, function.__globals__, name, value))
             elif isinstance(value, (*_PLAIN, *_CONTAINERS)) and not isinstance(value, ModuleType):
-                self._items.add(name, function.__globals__, name, value)
+                self._globals.append((function.__globals__, name, value))
                 self._follow(name, value)
-
-
-class _Items:
-    """Values with the locations where they are found."""
-
-    def __init__(self) -> None:
-        self.paths: list[str] = []
-        self.holders: list[Any] = []
-        self.keys: list[Any] = []
-        self.values: list[Any] = []
-
-    def add(self, path: str, holder: Any, key: Any, value: Any) -> None:
-        self.paths.append(path)
-        self.holders.append(holder)
-        self.keys.append(key)
-        self.values.append(value)
-
-    def found(self) -> Any:
-        return map(getitem, self.holders, self.keys)
 
 
 def is_number(value: Any) -> bool:
@@ -240,10 +221,6 @@ def _names(code: CodeType) -> set[str]:
     """Returns the non-local names that code looks up, including those of nested functions."""
     inner = (_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
     return set(chain(code.co_names, *inner))
-
-
-def _without(attributes: dict[str, Any], left_out: Collection[str]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if name not in left_out}
 
 
 def _join(path: str, key: Any) -> str:
@@ -261,17 +238,17 @@ def _same(one: Any, other: Any) -> bool:
         return False
 
 
-def _get(holder: Any, key: Any) -> Any:
+def _get(container: Any, key: Any) -> Any:
     try:
-        return holder[key]
-    except (LookupError, TypeError):
+        return container[key]
+    except LookupError:
         return _MISSING
 
 
-def _first_difference(path: str, live: Any, kept: Any) -> str:
-    if not isinstance(kept, dict):
+def _first_difference(path: str, live: Any, copied: Any) -> str:
+    if not isinstance(copied, dict):
         return path
-    for key in {**kept, **live}:
-        if not _same(live.get(key, _MISSING), kept.get(key, _MISSING)):
+    for key in {**copied, **live}:
+        if not _same(live.get(key, _MISSING), copied.get(key, _MISSING)):
             return _join(path, key)
     return path

@@ -22,44 +22,32 @@ _HOOKS_OF_ALL_MODULES = hooks_of_all_modules()
 _count_function_modes, _count_dispatch_modes = mode_counters()
 
 
-class Hooks:
-    """The hooks of modules and of their parameters, which a graph would not call.
+def hooks_of(modules: Mapping[str, nn.Module]) -> list[Mapping[int, Any]]:
+    """Returns the live dictionaries of hooks that the modules call."""
+    own = [getattr(module, kind) for module in modules.values() for kind in HOOKS_OF_MODULES]
+    return [*_HOOKS_OF_ALL_MODULES, *own]
 
-    Args:
-        modules: The modules, by name.
-        parameters: The parameters, by name.
-    """
 
-    def __init__(self, modules: Mapping[str, nn.Module], parameters: Mapping[str, Tensor]) -> None:
-        self.modules = modules
-        self.parameters = parameters
-        self._of_modules = [getattr(module, kind) for module in modules.values() for kind in HOOKS_OF_MODULES]
+def has_hooks(weight: Tensor) -> bool:
+    """Whether a parameter has hooks."""
+    return any(hooks(weight) for hooks in HOOKS_OF_TENSORS)
 
-    def are_there(self) -> bool:
-        """Whether there are any."""
-        weights = self.parameters.values()
-        of_modules = any(self._of_modules) or any(_HOOKS_OF_ALL_MODULES)
-        return of_modules or any(any(map(kind, weights)) for kind in HOOKS_OF_TENSORS)
 
-    def refuse(self) -> None:
-        """Rejects hooks, and anything else that intercepts operations.
-
-        Raises:
-            FusionError: There is such a thing.
-        """
-        for path, module in self.modules.items():
-            for kind in HOOKS_OF_MODULES:
-                if getattr(module, kind):
-                    raise FusionError(f"a {kind[1:-1].replace('_', ' ')} of {path} would not be called")
-        for name, weight in self.parameters.items():
-            if any(kind(weight) for kind in HOOKS_OF_TENSORS):
-                raise FusionError(f"a hook of {name} would not be called")
-        if torch.is_anomaly_enabled():
-            raise FusionError("detect_anomaly looks at each operation")
-        for mode in watching_modes():
-            raise FusionError(f"{type(mode).__name__} looks at each operation")
-        if any(_HOOKS_OF_ALL_MODULES):
-            raise FusionError("a hook of all modules would not be called")
+def refuse_hooks(modules: Mapping[str, nn.Module], parameters: Mapping[str, Tensor]) -> None:
+    """Rejects hooks, which a graph would not call, and anything else that intercepts operations."""
+    for path, module in modules.items():
+        for kind in HOOKS_OF_MODULES:
+            if getattr(module, kind):
+                raise FusionError(f"a {kind[1:-1].replace('_', ' ')} of {path} would not be called")
+    for name, weight in parameters.items():
+        if has_hooks(weight):
+            raise FusionError(f"a hook of {name} would not be called")
+    if torch.is_anomaly_enabled():
+        raise FusionError("detect_anomaly checks each operation")
+    for mode in watching_modes():
+        raise FusionError(f"{type(mode).__name__} intercepts each operation")
+    if any(_HOOKS_OF_ALL_MODULES):
+        raise FusionError("a hook of all modules would not be called")
 
 
 def settings(device: str) -> tuple[Any, ...]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from lightning_cgan.core.compat import version_of
 from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_dependencies import Dependencies
 
@@ -26,23 +27,13 @@ def record(
     compiles: bool,
     cuda_graph: bool,
 ) -> Run:
-    """Records a function without side effects.
+    """Records a function of tensors without side effects.
 
-    Args:
-        function: Takes only tensors.
-        inputs: The tensors to record it with.
-        persistent: How many of them, from the first on, are the same tensors in every call; the function may write to
-            them.
-        dependencies: What else the function depends on.
-        compiles: Whether `torch.compile` compiles the graph.
-        cuda_graph: Whether a GPU runs it as one CUDA graph.
-
-    Raises:
-        FusionError: The Python code of the function changes something.
+    The first `persistent` inputs are the same tensors in every call, and the function may write to them.
     """
     devices = [inputs[0].device] if inputs[0].is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices):
-        with _without_a_trace(dependencies):
+        with _without_side_effects(dependencies):
             graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies: recording runs it
         with without_autocast(inputs[0].device.type):
             if compiles:
@@ -68,8 +59,8 @@ class _CudaGraph:
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
         """Runs the graph; the next call overwrites the results."""
-        for place, tensor in zip(self.per_step, tensors[-len(self.per_step) :], strict=True):
-            place.copy_(tensor)
+        for own, tensor in zip(self.per_step, tensors[-len(self.per_step) :], strict=True):
+            own.copy_(tensor)
         self.graph.replay()
         return self.results
 
@@ -81,25 +72,25 @@ def without_autocast(device: str) -> AbstractContextManager[Any]:
 
 @contextmanager
 def as_tensors(varying: Sequence[tuple[dict[str, Any], str]], tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Replaces numbers by tensors temporarily."""
+    """Replaces numbers by tensors temporarily; the code within must not set them."""
     numbers = [attributes[name] for attributes, name in varying]
+    versions = list(map(version_of, tensors))
     try:
         for (attributes, name), tensor in zip(varying, tensors, strict=True):
             attributes[name] = tensor
         yield
+        for (attributes, name), tensor, version in zip(varying, tensors, versions, strict=True):
+            if attributes[name] is not tensor or version_of(tensor) != version:
+                raise FusionError(f"{name} changes in each pass")
     finally:
         for (attributes, name), number in zip(varying, numbers, strict=True):
             attributes[name] = number
 
 
 @contextmanager
-def _without_a_trace(dependencies: Dependencies) -> Iterator[None]:
-    """Undoes changes made by Python code, which a graph would not repeat.
-
-    Raises:
-        FusionError: There was something to undo.
-    """
-    values, rng_state, numpy_rng_state = dependencies.loose_values(), random.getstate(), np.random.get_state()
+def _without_side_effects(dependencies: Dependencies) -> Iterator[None]:
+    """Undoes changes made by Python code, which a graph would not repeat, and raises a `FusionError` for them."""
+    values, rng_state, numpy_rng_state = dependencies.constant_values(), random.getstate(), np.random.get_state()
     try:
         yield
     finally:

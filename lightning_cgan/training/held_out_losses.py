@@ -18,16 +18,7 @@ def held_out_losses(
     labels: Tensor,
     rng: torch.Generator,
 ) -> dict[str, Tensor]:
-    """Computes both losses on held-out images; zeros for a process without a share of the last, short batch.
-
-    Args:
-        loss: The adversarial loss.
-        networks: The generator and the discriminator.
-        input_sampler: Samples latents and labels.
-        images: Real images, shape (N, C, H, W).
-        labels: Their labels, shape (N,).
-        rng: The random number generator.
-    """
+    """Computes both losses on held-out images (N, C, H, W); zeros for a process without a share of a short batch."""
     if not len(images):
         zero = torch.zeros((), device=images.device)
         return {"discriminator_loss": zero, "generator_loss": zero}

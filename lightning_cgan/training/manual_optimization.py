@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,16 +17,12 @@ from torch.optim.lr_scheduler import ChainedScheduler, OneCycleLR, ReduceLROnPla
 
 from lightning_cgan.core.compat import PARTS_OF_SCHEDULE, rename_rates, saves_by_time
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.training.gradients import parameters_of
 from lightning_cgan.training.schedules import NameOfScheduler, length_of_run
 
 
 def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.Module], names: Sequence[str]) -> None:
-    """Rejects optimizers that cannot update the networks in turn.
-
-    Args:
-        optimizers: The Trainer's optimizers.
-        networks: The generator and the discriminator, by these names.
-        names: The options that configure their optimizers.
+    """Rejects optimizers that cannot update the networks in turn; `names` are the options that configure them.
 
     Raises:
         UsageError: They are not two, the generator's first, or need more than one dense gradient.
@@ -38,69 +34,55 @@ def check_optimizers(optimizers: Sequence[Optimizer], networks: Mapping[str, nn.
         )
     owners = {id(parameter): role for role, network in networks.items() for parameter in network.parameters()}
     for name, role, optimizer in zip(names, networks, optimizers, strict=True):
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        others = {owners.get(id(parameter), role) for parameter in parameters} - {role}
+        others = {owners.get(id(parameter), role) for parameter in parameters_of(optimizer)} - {role}
         if others:
             raise UsageError(
-                f"{name}: expected an optimizer of the {role} alone, got weights of the {others.pop()}; "
+                f"{name}: expected an optimizer of the {role} only, got weights of the {others.pop()}; "
                 "return that of the generator first, then that of the discriminator"
             )
         closure = inspect.signature(type(optimizer).step).parameters.get("closure")
-        wants_closure = closure is not None and closure.default is inspect.Parameter.empty
-        if wants_closure or isinstance(optimizer, SparseAdam):
-            wants = "gradients more than once in a step" if wants_closure else "sparse gradients"
+        needs_closure = closure is not None and closure.default is inspect.Parameter.empty
+        if needs_closure or isinstance(optimizer, SparseAdam):
+            needs = "gradients more than once in a step" if needs_closure else "sparse gradients"
             raise UsageError(
                 f"{name}: expected an optimizer that takes one dense gradient, got {type(optimizer).__name__}, which "
-                f"wants {wants}; choose another, such as Adam"
+                f"needs {needs}; choose another, such as Adam"
             )
 
 
-def check_scheduler(scheduler: Any, name: str) -> None:
-    """Rejects a scheduler that cannot be stepped without a metric.
-
-    Raises:
-        UsageError: It is ReduceLROnPlateau.
-    """
-    if isinstance(scheduler, ReduceLROnPlateau):
-        raise UsageError(
-            f"{name}: expected a scheduler that counts steps, got ReduceLROnPlateau, which waits for a score; "
-            "choose another, such as LinearDecay"
-        )
+def check_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
+    """Rejects ReduceLROnPlateau, which cannot be stepped without a metric."""
+    for config in trainer.lr_scheduler_configs:
+        if isinstance(config.scheduler, ReduceLROnPlateau):
+            raise UsageError(
+                f"{name(config.scheduler.optimizer)}: expected a scheduler that counts steps, got ReduceLROnPlateau, "
+                "which needs a metric; choose another, such as LinearDecay"
+            )
 
 
 def check_lengths(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Rejects schedules that would end, with an error, before the run does.
-
-    Raises:
-        UsageError: A OneCycleLR has fewer steps than the run.
-    """
+    """Rejects a OneCycleLR that would end, with an error, before the run does."""
     for config in trainer.lr_scheduler_configs:
-        for scheduler in _side_by_side(config.scheduler):
+        for scheduler in _stepped_together(config.scheduler):
             if isinstance(scheduler, OneCycleLR):
                 length = length_of_run(trainer, config.interval)
                 steps = math.inf if length == math.inf else length // config.frequency
                 if scheduler.total_steps < steps < math.inf:
                     raise UsageError(
                         f"{name(scheduler.optimizer)}.total_steps: expected at least the {steps} steps of the run, got "
-                        f"{scheduler.total_steps}; give {steps}, or end the run before (--trainer.max_steps)"
+                        f"{scheduler.total_steps}; give {steps}, or shorten the run (--trainer.max_steps)"
                     )
 
 
-def _side_by_side(scheduler: Any) -> Iterator[Any]:
-    """Yields a scheduler, or those that are stepped together as one."""
-    if isinstance(scheduler, ChainedScheduler):
-        for part in getattr(scheduler, PARTS_OF_SCHEDULE):
-            yield from _side_by_side(part)
-    else:
-        yield scheduler
+def _stepped_together(scheduler: Any) -> list[Any]:
+    """Returns a scheduler, or those that are stepped together as one."""
+    if not isinstance(scheduler, ChainedScheduler):
+        return [scheduler]
+    return [one for part in getattr(scheduler, PARTS_OF_SCHEDULE) for one in _stepped_together(part)]
 
 
 def step_schedulers(trainer: Trainer, name: NameOfScheduler) -> None:
-    """Steps the schedulers that are scheduled after this step: by its number, or in the last one of an epoch.
-
-    Raises:
-        UsageError: One cannot be stepped any further.
-    """
+    """Steps the schedulers that are scheduled after this step: by its number, or in the last one of an epoch."""
     for config in trainer.lr_scheduler_configs:
         if config.interval == "step":
             is_due = trainer.global_step % config.frequency == 0
@@ -124,17 +106,12 @@ def warn_of_ended_schedules(trainer: Trainer, name: NameOfScheduler) -> None:
         if trainer.global_step and all(float(group["lr"]) == 0 for group in optimizer.param_groups):
             rank_zero_warn(
                 f"{name(optimizer)}: the learning rate is 0 from step {trainer.global_step} on, where the schedule has "
-                "ended; make it longer (total_iters, for example), or nothing is learnt"
+                "ended; make it longer (total_iters, for example), or the network learns nothing more"
             )
 
 
 def name_learning_rates(trainer: Trainer, roles: Sequence[str]) -> None:
-    """Makes Lightning's `LearningRateMonitor` log rates under the names of the networks, unless the user named them.
-
-    Args:
-        trainer: Has one optimizer per role.
-        roles: The networks, in the order of the optimizers.
-    """
+    """Makes Lightning's `LearningRateMonitor` log rates under the names of the networks, unless the user named them."""
     names = {id(optimizer): f"lr-{role}" for optimizer, role in zip(trainer.optimizers, roles, strict=True)}
     for config in trainer.lr_scheduler_configs:
         config.name = config.name or names[id(config.scheduler.optimizer)]

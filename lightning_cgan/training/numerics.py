@@ -16,12 +16,7 @@ _EXPECTED = {"threads": [], "precision": "", "device": "", "graph": ""}
 
 
 def numerics_of(trainer: Trainer, graph: str) -> Numerics:
-    """Returns what determines the last bits of a run, as plain values for its checkpoint; all processes must call it.
-
-    Args:
-        trainer: The Trainer of the run.
-        graph: How steps are compiled; see `Compilation.in_use`.
-    """
+    """Returns what determines the last bits of a run, as plain values for a checkpoint; all processes must call it."""
     device = trainer.strategy.root_device
     own = torch.tensor([torch.get_num_threads()], device=device)
     everywhere = trainer.strategy.all_gather(own) if trainer.world_size > 1 else own
@@ -30,11 +25,7 @@ def numerics_of(trainer: Trainer, graph: str) -> Numerics:
 
 
 def check_numerics(numerics: Any) -> None:
-    """Validates the entry of a checkpoint.
-
-    Raises:
-        UsageError: A value has a type that `numerics_of` does not return.
-    """
+    """Validates the entry of a checkpoint."""
     check_schema(_EXPECTED, numerics, "lightning_cgan.numerics")
     check_schema([1] * len(numerics["threads"]), numerics["threads"], "lightning_cgan.numerics.threads")
 
@@ -48,7 +39,7 @@ def warn_of_differences(saved: Numerics, now: Numerics) -> None:
     differing = [f"{name} {shown[0][name]}, got {shown[1][name]}" for name in names if shown[0][name] != shown[1][name]]
     if differing:
         rank_zero_warn(
-            f"the checkpoint: expected what its run had, {'; '.join(differing)}; going on anyway, but the last bits "
+            f"the checkpoint: expected what its run had, {'; '.join(differing)}; resuming anyway, but the last bits "
             "will differ from those of an uninterrupted run"
         )
 

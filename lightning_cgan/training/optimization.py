@@ -31,11 +31,11 @@ from lightning_cgan.core.compat import (
 from lightning_cgan.core.distributed import SyncBatchNorm, average_buffers
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.contract import ROLES, Role, TrainedModule
-from lightning_cgan.training.gradients import average_gradients, skip_nonfinite_step
+from lightning_cgan.training.gradients import average_gradients, parameters_of, skip_nonfinite_step
 from lightning_cgan.training.manual_optimization import (
     check_lengths,
     check_optimizers,
-    check_scheduler,
+    check_schedulers,
     name_learning_rates,
     step_schedulers,
     warn_of_ended_schedules,
@@ -50,13 +50,6 @@ class Optimization:
     Under DDP the gradients of the network being updated are averaged here, in one message, and DDP's own reducer is not
     used: it would expect the parameters of both networks in each backward pass, fail where some are unused, and, if set
     to find unused ones, send the gradients of both networks every time.
-
-    Args:
-        module: Holds the networks.
-        optimizer_factories: Build the optimizer of each network.
-        scheduler_factories: Build the learning-rate scheduler of each network, if it has one.
-        clip_norms: The maximum norm of each network's gradient, if there is one.
-        has_own: Whether a user's subclass overrides `configure_optimizers`.
 
     Attributes:
         skipped_steps: The number of updates of each network skipped because a gradient was not finite.
@@ -74,7 +67,7 @@ class Optimization:
         self.optimizer_factories = optimizer_factories
         self.scheduler_factories = scheduler_factories
         self.clip_norms = clip_norms
-        self.has_own = has_own
+        self.has_own = has_own  # a subclass overrides `configure_optimizers`
         self.skipped_steps: dict[Role, Tensor] = {role: torch.zeros((), dtype=torch.int64) for role in ROLES}
 
     # ---- before the first step ---------------------------------------------------------------------------------------
@@ -123,8 +116,7 @@ class Optimization:
         networks: dict[str, nn.Module] = {role: getattr(self.module, role) for role in ROLES}
         trainer = self.module.trainer
         check_optimizers(trainer.optimizers, networks, [self.option(role, "optimizer") for role in ROLES])
-        for config in trainer.lr_scheduler_configs:
-            check_scheduler(config.scheduler, self._option_of_schedule(config.scheduler.optimizer))
+        check_schedulers(trainer, self._option_of_schedule)
         give_lengths(trainer, self._option_of_schedule)
         name_learning_rates(trainer, ROLES)
 
@@ -132,11 +124,7 @@ class Optimization:
         return self.option(ROLES[self.module.trainer.optimizers.index(optimizer)], "scheduler")
 
     def begin(self) -> None:
-        """Moves the counts to the device of the gradients, to avoid waiting for a GPU, and checks schedules.
-
-        Raises:
-            UsageError: A schedule would end, with an error, before the run does.
-        """
+        """Moves the counts to the device of the gradients, to avoid waiting for a GPU, and checks schedules."""
         # A search for a batch size trains before `check`.
         give_lengths(self.module.trainer, self._option_of_schedule, only_missing=True)
         check_lengths(self.module.trainer, self._option_of_schedule)
@@ -158,22 +146,22 @@ class Optimization:
         optimizer, trainer = self.optimizer_of(role), self.module.trainer
         if trainer.world_size > 1:
             # Still scaled: an overflow in one process must reach all before they decide whether to skip the step.
-            average_gradients(_parameters(optimizer.optimizer))
+            average_gradients(parameters_of(optimizer.optimizer))
         scale = self._loss_scale()
         if scale is None:
             with skip_nonfinite_step(optimizer.optimizer) as skipped:
-                self._move(role, optimizer)
+                self._apply(role, optimizer)
         else:  # the scaler lowers its scale when it skips a step, and only then
-            self._move(role, optimizer)
+            self._apply(role, optimizer)
             skipped = cast(Tensor, self._loss_scale()) < scale
         self.skipped_steps[role] += skipped
 
-    def _move(self, role: Role, optimizer: LightningOptimizer) -> None:
+    def _apply(self, role: Role, optimizer: LightningOptimizer) -> None:
         if role == "generator":
             optimizer.step()  # counted in the Trainer's `global_step`
         else:
             # Through the precision plugin, like every step, but not through Lightning's step counter.
-            self.module.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_nothing)
+            self.module.trainer.strategy.optimizer_step(optimizer.optimizer, closure=_empty_closure)
 
     def clip(self, optimizer: Optimizer) -> None:
         """Clips the gradient of the network that is about to be updated, by its unscaled norm.
@@ -189,7 +177,7 @@ class Optimization:
         scaler = self.scaler()
         if scaler is not None and takes_found_inf(optimizer):
             scaler.unscale_(optimizer)
-        nn.utils.clip_grad_norm_(_parameters(optimizer), clip_norm)
+        nn.utils.clip_grad_norm_(parameters_of(optimizer), clip_norm)
 
     def finish_step(self) -> None:
         """Steps the learning-rate schedulers, and averages the networks' buffers over processes."""
@@ -200,9 +188,9 @@ class Optimization:
 
     # ---- skipped steps -----------------------------------------------------------------------------------------------
 
-    def tell_skipped(self) -> None:
+    def log_skipped(self) -> None:
         """Logs how many updates were skipped."""
-        normal = "; a few are normal, while float16's loss scale is being found" if self.scaler() is not None else ""
+        normal = "; a few are normal while float16's loss scale adjusts" if self.scaler() is not None else ""
         for role, skipped in self.skipped_steps.items():
             if skipped:
                 rank_zero_info(
@@ -238,7 +226,7 @@ def prepare_strategy(strategy: Strategy) -> None:
     if has_comm_hook(strategy):
         raise UsageError(
             "--trainer.strategy: expected a DDPStrategy without ddp_comm_hook, got one with it; the module "
-            "averages gradients itself, so leave the hook out"
+            "averages gradients itself, so remove the hook"
         )
     if isinstance(strategy, DDPStrategy):
         leave_out_static_graph(strategy)  # with it, Lightning would call the unused reducer
@@ -274,12 +262,8 @@ def _options_of(option: str) -> Iterator[None]:
         raise UsageError(f"{option}.{error}") from error
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{option}: expected options that suit it, got others ({reason}); change them") from error
+        raise UsageError(f"{option}: expected valid options, got invalid ones ({reason}); change them") from error
 
 
-def _parameters(optimizer: Optimizer) -> list[nn.Parameter]:
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _nothing() -> None:
+def _empty_closure() -> None:
     """The closure of an optimizer step whose gradients have been computed."""

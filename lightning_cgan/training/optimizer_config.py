@@ -27,12 +27,7 @@ Name = Callable[[int, Part], str]
 
 
 def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> dict[str, Any]:
-    """Describes optimizers and schedulers as configured, in plain values and tensors.
-
-    Args:
-        optimizers: The optimizers, before their first step.
-        configs: Lightning's scheduler configs, each with an `interval` and a `frequency`.
-    """
+    """Describes optimizers before their first step, and Lightning's scheduler configs, in plain values and tensors."""
     numbers = {id(optimizer): number for number, optimizer in enumerate(optimizers)}
     return {
         "optimizers": [
@@ -45,7 +40,7 @@ def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> di
         ],
         "schedulers": [
             {
-                "class": _class_of(config.scheduler) + _pace(config),
+                "class": _class_of(config.scheduler) + _interval_of(config),
                 "optimizer": numbers[id(config.scheduler.optimizer)],
                 "state": plain(config.scheduler.state_dict()),
             }
@@ -55,11 +50,7 @@ def configuration(optimizers: Sequence[Optimizer], configs: Sequence[Any]) -> di
 
 
 def check_configuration(saved: Any, name: str) -> None:
-    """Checks that a checkpoint entry has the form that `configuration` writes for two optimizers.
-
-    Raises:
-        UsageError: It has another form.
-    """
+    """Checks that a checkpoint entry has the form that `configuration` writes for two optimizers."""
     is_right = isinstance(saved, Mapping) and all(
         isinstance(saved.get(part), list) and all(_has_form(entry, form) for entry in saved[part])
         for part, form in _FORM.items()
@@ -74,11 +65,7 @@ def _has_form(entry: Any, form: Mapping[str, type]) -> bool:
 
 
 def check_same_classes(before: Mapping[str, Any], now: Mapping[str, Any], name: Name) -> None:
-    """Compares the classes of two `configuration`s.
-
-    Raises:
-        UsageError: An optimizer, the number of its parameter groups, or a scheduler differs; the message names it.
-    """
+    """Rejects optimizers, numbers of parameter groups, or schedulers of other classes than a run had."""
     for number, (old, new) in enumerate(zip(before["optimizers"], now["optimizers"], strict=True)):
         kinds = [f"{of['class']} of {len(of['groups'])} parameter groups" for of in (old, new)]
         _check_same(name(number, "optimizer"), *([kind.replace(" of 1 parameter groups", "")] for kind in kinds))
@@ -89,7 +76,7 @@ def check_same_classes(before: Mapping[str, Any], now: Mapping[str, Any], name: 
 def _check_same(name: str, old: Sequence[str], new: Sequence[str]) -> None:
     if [_LINEAR.sub("LinearDecay", kind) for kind in old] != [_LINEAR.sub("LinearDecay", kind) for kind in new]:
         was, now = (shorten(" and ".join(kinds) or "none", 200) for kinds in (old, new))
-        raise UsageError(f"{name}: expected {was}, as the run had it, got {now}; give the former, or begin another run")
+        raise UsageError(f"{name}: expected {was}, as the run had it, got {now}; give the former, or start a new run")
 
 
 def groups_of(optimizer: Optimizer) -> list[dict[str, Any]]:
@@ -104,7 +91,7 @@ def _class_of(scheduler: Any) -> str:
     return f"{type(scheduler).__name__}({parts})" if parts else type(scheduler).__name__
 
 
-def _pace(config: Any) -> str:
+def _interval_of(config: Any) -> str:
     if config.interval == "step" and config.frequency == 1:
         return ""
     return f" by {config.interval}" if config.frequency == 1 else f" every {config.frequency} {config.interval}s"

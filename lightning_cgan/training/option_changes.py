@@ -43,23 +43,19 @@ class _Options:
 
 def apply_changed_options(
     checkpoint: dict[str, Any],
-    before: Mapping[str, Any] | None,
+    before: Mapping[str, Any],
     optimizers: Sequence[Optimizer],
     configs: Sequence[Any],
     name: Name,
 ) -> list[str]:
-    """Writes changed options into the states of a checkpoint, before they are restored.
+    """Writes changed options into the states of a checkpoint, before they are restored, and describes the changes.
 
     Args:
         checkpoint: With `optimizer_states` and `lr_schedulers`, whose entries are replaced.
-        before: The `configuration` of the run that wrote it. Older checkpoints lack it: then an option counts as
-            changed if it would lead to other states.
+        before: The `configuration` of the run that wrote it.
         optimizers: The optimizers, before their first step; they and their schedulers may be left at any step.
-        configs: Their schedulers.
+        configs: Lightning's configs of these schedulers.
         name: Returns the option that configures the optimizer of a given number, or its scheduler.
-
-    Returns:
-        The changes, option by option.
 
     Raises:
         UsageError: A schedule ends before the step of the checkpoint.
@@ -69,11 +65,11 @@ def apply_changed_options(
     changes: list[str] = []
     for number, optimizer in enumerate(optimizers):
         own = [index for index, entry in enumerate(now["schedulers"]) if entry["optimizer"] == number]
+        was, fresh = _configured(before, number), _configured(now, number)
         saved = _Options(states[number]["param_groups"], [schedules[index] for index in own])
-        was = None if before is None else _configured(before, number)
         names: dict[Part, str] = {"optimizer": name(number, "optimizer"), "scheduler": name(number, "scheduler")}
         schedulers = [configs[index].scheduler for index in own]
-        options, new = _resumed(optimizer, schedulers, saved, _configured(now, number), was, names)
+        options, new = _resumed(optimizer, schedulers, saved, was, fresh, names)
         changes += new
         states[number] = {**states[number], "param_groups": options.groups}
         for index, state in zip(own, options.schedules, strict=True):
@@ -85,43 +81,43 @@ def _resumed(
     optimizer: Optimizer,
     schedulers: Sequence[Any],
     saved: _Options,
+    was: _Options,
     fresh: _Options,
-    was: _Options | None,
     names: Mapping[Part, str],
 ) -> tuple[_Options, list[str]]:
     """Returns the options with which an optimizer and its schedulers resume, and the changes among them."""
     has_function = any(map(_has_function, schedulers))  # which is not part of any state
-    is_same = was is not None and _same(was.groups, fresh.groups) and _same(was.schedules, fresh.schedules)
+    is_same = _same(was.groups, fresh.groups) and _same(was.schedules, fresh.schedules)
     steps = [_position(state) for state in saved.schedules]
-    if (is_same and not has_function) or (None in steps and (is_same or was is None)):
+    if is_same and (not has_function or None in steps):
         return saved, []
     _replay(schedulers, steps, names["scheduler"])
-    there = _Options(groups_of(optimizer), [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers])
-    was = was or _explanation(saved, there, fresh)
+    states = [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers]
+    at_step = _Options(groups_of(optimizer), states)
     new = [_differing(*groups) for groups in zip(was.groups, fresh.groups, strict=True)]
     scheduled = [  # options set by a schedule
         {"lr", *_differing(before, after), *(after.keys() - optimizer.defaults.keys())}
-        for before, after in zip(fresh.groups, there.groups, strict=True)
+        for before, after in zip(fresh.groups, at_step.groups, strict=True)
     ]
-    calls_another = has_function and not _same(_rates(saved), _rates(there))
+    calls_another = has_function and not _same(_rates(saved), _rates(at_step))
     is_rescheduled = calls_another or not _same(was.schedules, fresh.schedules)
     is_rescheduled |= bool(schedulers) and any(map(set.__and__, new, scheduled))
     groups = []
-    for kept, at_step, keys, of_schedule in zip(saved.groups, there.groups, new, scheduled, strict=True):
+    for kept, replayed, keys, of_schedule in zip(saved.groups, at_step.groups, new, scheduled, strict=True):
         taken = keys | of_schedule if is_rescheduled else keys
-        groups.append({**at_step, **kept, **{key: at_step[key] for key in taken}})
+        groups.append({**replayed, **kept, **{key: replayed[key] for key in taken}})
     changes = _changes(was, fresh, names)
     if is_rescheduled and not changes:
         changes = [f"{names['scheduler']}: another schedule"]
-    return _Options(groups, there.schedules if is_rescheduled else saved.schedules), changes
+    return _Options(groups, (at_step if is_rescheduled else saved).schedules), changes
 
 
 def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -> None:
     """Steps schedulers to their positions one step at a time, since not all have a closed form."""
     if None in steps:
         raise UsageError(
-            f"{name}: expected a schedule as the run had it, got another of a class that does not tell its step "
-            "(last_epoch); leave it as it was, or begin another run"
+            f"{name}: expected the schedule of the run, got another of a class without last_epoch, which cannot resume "
+            "in the middle; leave it as it was, or start a new run"
         )
     known = [step for step in steps if step is not None]
     with warnings.catch_warnings():
@@ -139,40 +135,30 @@ def _replay(schedulers: Sequence[Any], steps: Sequence[int | None], name: str) -
             ) from error
 
 
-def _explanation(saved: _Options, there: _Options, fresh: _Options) -> _Options:
-    """Infers the configuration of a run from its states alone."""
-
-    def explain(saved: Mapping[str, Any], there: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: fresh[key] if _same(saved[key], there[key]) else saved[key] for key in fresh if key in saved}
-
-    groups = [explain(*options) for options in zip(saved.groups, there.groups, fresh.groups, strict=True)]
-    schedules = [explain(*options) for options in zip(saved.schedules, there.schedules, fresh.schedules, strict=True)]
-    first = {**groups[0], "lr": groups[0].get("initial_lr", groups[0].get("lr"))}
-    return _Options(groups, schedules, {key: first[key] for key in _differing(groups[0], fresh.groups[0])})
-
-
 def _changes(was: _Options, fresh: _Options, names: Mapping[Part, str]) -> list[str]:
     """Describes the differences, where possible by the names of the options."""
-    changes = list(_told(was.defaults, fresh.defaults, names["optimizer"]))
+    changes = list(_describe(was.defaults, fresh.defaults, names["optimizer"]))
     for states in zip(was.schedules, fresh.schedules, strict=True):
-        changes += _told(*states, names["scheduler"], _DERIVED)
-    told = _differing(was.defaults, fresh.defaults) | _DERIVED
+        changes += _describe(*states, names["scheduler"], _DERIVED)
+    described = _differing(was.defaults, fresh.defaults) | _DERIVED
     for groups in zip(was.groups, fresh.groups, strict=True):
         by_scheduler = groups[1].keys() - fresh.defaults.keys() if fresh.schedules else set()
-        changes += _told(*groups, names["optimizer"], told | by_scheduler)
-        changes += _told(*groups, names["scheduler"], told | (groups[1].keys() - by_scheduler))
+        changes += _describe(*groups, names["optimizer"], described | by_scheduler)
+        changes += _describe(*groups, names["scheduler"], described | (groups[1].keys() - by_scheduler))
     if not changes:  # a rate set for one group, or by the scheduler
         of_rate: tuple[Part, str] = ("scheduler", "initial_lr") if fresh.schedules else ("optimizer", "lr")
         for before, after in zip(was.groups, fresh.groups, strict=True):
-            changes += _told(before, after, names[of_rate[0]], after.keys() - {of_rate[1]})
+            changes += _describe(before, after, names[of_rate[0]], after.keys() - {of_rate[1]})
     return changes
 
 
-def _told(was: Mapping[str, Any], now: Mapping[str, Any], name: str, left_out: Set[str] = frozenset()) -> Iterator[str]:
-    for key in sorted(_differing(was, now) - left_out):
+def _describe(
+    was: Mapping[str, Any], now: Mapping[str, Any], name: str, skipped: Set[str] = frozenset()
+) -> Iterator[str]:
+    for key in sorted(_differing(was, now) - skipped):
         if key == PARTS_OF_SCHEDULE:
             for index, states in enumerate(zip(was[key], now[key], strict=False)):
-                yield from _told(*states, f"{name}.schedulers.{index}", left_out)
+                yield from _describe(*states, f"{name}.schedulers.{index}", skipped)
         elif not key.startswith("_") or key == MILESTONES:
             yield f"{name}.{key.lstrip('_')}: {_shown(was[key])} → {_shown(now[key])}"
 

@@ -33,7 +33,7 @@ class Stopwatch:
             self._seconds += time.monotonic() - self._started
         self._started = None
 
-    def leave_out(self, seconds: float) -> None:
+    def subtract(self, seconds: float) -> None:
         """Subtracts seconds from the measured time."""
         self._seconds -= seconds
 
@@ -54,9 +54,6 @@ class Scalars:
     way to set the axis, would end up in the names of checkpoints.
 
     Sums stay on their device until they are logged, so that nothing waits for the GPU in between.
-
-    Args:
-        module: The trained module.
 
     Attributes:
         stopwatch: Measures only training, for `images_per_second`: it is stopped during callbacks, validation and the
@@ -144,13 +141,7 @@ class Scalars:
         return {**state, "sums": dict(zip(self.sums, shares.T.clone(), strict=True))}
 
     def load_state_dict(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
-        """Restores what was not logged: each process its own sums, or their mean if `world_size` has changed.
-
-        Args:
-            state: From `state_dict`.
-            rank: The rank of this process.
-            world_size: The number of processes.
-        """
+        """Restores what was not logged: each process its own sums, or their mean if `world_size` has changed."""
         shares = {name: total.reshape(-1) for name, total in state["sums"].items()}
         self.sums = {name: share[rank] if len(share) == world_size else share.mean() for name, share in shares.items()}
         self.counts = dict(state["counts"])

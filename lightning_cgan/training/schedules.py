@@ -73,8 +73,8 @@ class LinearDecay(PolynomialLR):
     def _check_length(self) -> None:
         if not self.total_iters:
             raise UsageError(
-                "LinearDecay: expected a length before its first step, got none; a fit by a ConditionalGAN gives it "
-                "that of the run, anywhere else give total_iters"
+                "LinearDecay: expected a length before its first step, got none; ConditionalGAN sets it when a fit "
+                "starts, elsewhere give total_iters"
             )
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,12 +83,7 @@ class LinearDecay(PolynomialLR):
 
 
 def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = False) -> None:
-    """Sets the length of each `LinearDecay` that follows the run.
-
-    Args:
-        trainer: Is about to fit, and has the schedulers.
-        name: Names the option that configures the scheduler of an optimizer.
-        only_missing: Whether lengths that are already set are kept.
+    """Sets the length of each `LinearDecay` that follows the run, or only of those that have none yet.
 
     Raises:
         UsageError: The length of the run is unknown.
@@ -102,7 +97,7 @@ def give_lengths(trainer: Trainer, name: NameOfScheduler, only_missing: bool = F
         if length == math.inf:
             raise UsageError(
                 f"{name(config.scheduler.optimizer)}: expected a run with an end for LinearDecay, got "
-                f"{_endless(trainer)}; give --trainer.max_steps, or total_iters"
+                f"{_describe_endless(trainer)}; give --trainer.max_steps, or total_iters"
             )
         # One rate per step: that of the last step is not zero yet.
         _give_length(config.scheduler, math.ceil(length / config.frequency))
@@ -159,9 +154,9 @@ def _give_length(scheduler: Any, length: int) -> None:
         _give_length(part, min(end, length) - begin)
 
 
-def _endless(trainer: Trainer) -> str:
+def _describe_endless(trainer: Trainer) -> str:
     if trainer.max_epochs not in (None, -1):
         return "epochs of unknown length"
     limits = f"--trainer.max_steps {trainer.max_steps} and --trainer.max_epochs -1"
     is_timed = any(isinstance(callback, Timer) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-    return f"{limits}, which --trainer.max_time alone ends" if is_timed else limits
+    return f"{limits}, which only --trainer.max_time ends" if is_timed else limits

@@ -39,18 +39,11 @@ def flops_of_step(generator: Generator, discriminator: Discriminator, batch_size
 def fastest_threads(
     generator: Generator, discriminator: Discriminator, batch_size: int, precision: str, most: int
 ) -> int:
-    """Chooses the number of CPU threads for a run.
+    """Chooses the number of CPU threads for a run, with `batch_size` images per update in this process.
 
     Networks with enough work use all cores. For small ones, a second thread can slow a run down badly when another
     program needs its core; so forward and backward passes of copies are timed with 1, 2, 4 … threads, which takes a
     fraction of a second.
-
-    Args:
-        generator: Generates the images.
-        discriminator: Scores images as real or generated.
-        batch_size: The number of images per update, in this process.
-        precision: Lightning's name of the precision.
-        most: The number of cores that this process may use.
     """
     if most == 1 or flops_of_step(generator, discriminator, batch_size) >= _FLOPS_FOR_ALL_CORES:
         return most
@@ -59,7 +52,7 @@ def fastest_threads(
     latents = torch.zeros(batch_size, generator.latent_dim)
     labels = torch.zeros(batch_size, dtype=torch.int64)
 
-    def exercise() -> float:
+    def timed_pass() -> float:
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=precision.startswith("bf16")):
             logits = discriminate(discriminator, generator(latents, labels), labels).logits
@@ -71,7 +64,7 @@ def fastest_threads(
     for _ in range(2):  # twice, in case another program starts or ends meanwhile
         for threads in candidates:
             torch.set_num_threads(threads)
-            exercise()
-            seconds[threads] = min(seconds.get(threads, math.inf), statistics.median(exercise() for _ in range(25)))
+            timed_pass()
+            seconds[threads] = min(seconds.get(threads, math.inf), statistics.median(timed_pass() for _ in range(25)))
     torch.set_num_threads(before)
     return min(seconds, key=lambda threads: seconds[threads])

@@ -41,7 +41,7 @@ def bare_loop(
         compiles = module.compilation.fused_step.compiles
         skipped = {role: torch.zeros((), dtype=torch.int64, device=pixels.device) for role in ROLES}
         parts = StepParts(generator, discriminator, objectives, input_sampler, *optimizers)
-        fused_step = FusedStep(parts, skipped, compiles, module.compilation.cuda_graph)
+        fused_step = FusedStep(skipped, compiles, module.compilation.cuda_graph)
     count = 0
 
     def step() -> None:
@@ -51,7 +51,7 @@ def bare_loop(
         penalties = objectives.active_penalties(count)
         with autocast():
             if fused_step is not None:
-                fused_step.run(StepInputs([inputs], inputs), penalties)
+                fused_step.run(parts, StepInputs([inputs], inputs), penalties)
             else:
                 fake = generator(inputs.latents, inputs.fake_labels)
                 discriminator_optimizer.zero_grad()

@@ -73,7 +73,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
             "discriminator_accumulation: expected training batches of a multiple of 3 images in each process, got 64",
         ),
         ("--model.ema_half_life 0", "ema_half_life: expected 1 or more, got 0.0; give a positive number"),
-        ("--model.ema_ramp_up 0", "ema_ramp_up: expected a number above 0, got 0.0; or none, for no ramp-up"),
+        ("--model.ema_ramp_up 0", "ema_ramp_up: expected a number above 0, got 0.0; give one, or none for no ramp-up"),
         (
             "--model.discriminator.label_embedding 4",
             "label_embedding: expected none with conditioning projection, got 4; omit it, or choose conditioning "

@@ -93,5 +93,5 @@ def test_a_checkpoint_of_an_earlier_version_is_built() -> None:
 
 
 def test_compile_is_checked_in_python_too() -> None:
-    with pytest.raises(UsageError, match="^compile: expected none, networks, step, got alternation; name one of them$"):
+    with pytest.raises(UsageError, match="^compile: expected none, networks, step, got alternation; give one of them$"):
         gan(compile="alternation")

@@ -164,7 +164,7 @@ def test_own_modules_and_lightnings_scheduler_load() -> None:
 
 def test_arguments_in_the_place_of_those_of_the_checkpoint() -> None:
     cycle = partial(OneCycleLR, max_lr=0.1, total_steps=10)
-    with pytest.warns(UserWarning, match="cannot say how generator_optimizer was made"):
+    with pytest.warns(UserWarning, match="cannot record how generator_optimizer was built"):
         module = ConditionalGAN(
             MLPGenerator(**SIZES),
             MLPDiscriminator(**SIZES),
@@ -180,7 +180,7 @@ def test_arguments_in_the_place_of_those_of_the_checkpoint() -> None:
     assert isinstance(again.loss, LeastSquares)
     assert again.configure_optimizers()[0]["optimizer"].defaults["lr"] == 0.25  # type: ignore[index,call-overload]
     assert again.optimization.scheduler_factories["discriminator"].keywords == cycle.keywords  # type: ignore[union-attr]
-    with pytest.raises(UsageError, match=r"hparams_file: expected none, .* got x.yaml; give arguments by their names"):
+    with pytest.raises(UsageError, match=r"hparams_file: expected none, .* got x.yaml; give arguments by name"):
         ConditionalGAN.load_from_checkpoint("x.ckpt", hparams_file="x.yaml")
 
 

@@ -13,6 +13,7 @@ import shutil
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from lightning_cgan import (
 )
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.csv_logger import MetricsFile
+from lightning_cgan.training.optimizer_config import configuration
 
 SMALL = ["--model.generator", "MLPGenerator", "--model.generator.latent_dim", "4", "--model.generator.hidden", "[8]"]
 SMALL += ["--model.discriminator", "MLPDiscriminator", "--model.discriminator.hidden", "[8]", "--data.image_size", "8"]
@@ -262,7 +264,13 @@ def test_bytes_of_checkpoints(data: st.DataObject) -> None:
 
 @pytest.fixture(scope="module")
 def old() -> Any:
-    return torch.load(OLD, weights_only=True)
+    """An older checkpoint, with what newer ones hold of their optimizers and schedules."""
+    checkpoint = torch.load(OLD, weights_only=True)
+    parts: Any = ConditionalGAN.load_from_checkpoint(OLD).configure_optimizers()
+    configs = [SimpleNamespace(**part["lr_scheduler"], frequency=1) for part in parts]
+    configured = configuration([part["optimizer"] for part in parts], configs)
+    checkpoint["lightning_cgan"]["configured"] = configured
+    return checkpoint
 
 
 def check_content(old: Any, data: st.DataObject) -> None:

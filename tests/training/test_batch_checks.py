@@ -88,8 +88,8 @@ def test_images_of_another_precision_train() -> None:
         (LABELS.int() * 2, "expected class numbers from 0 to 2, got 4 in training batch 1; number the classes from 0"),
         (LABELS == 1, "expected class numbers, got torch.bool; give int64"),
         (LABELS[:, None], r"expected class numbers, shape \(N,\), got shape \(6, 1\); give labels.squeeze\(1\)"),
-        (torch.eye(3)[LABELS], r"got shape \(6, 3\); give one of each row; of one-hot rows, argmax\(1\)"),
-        (LABELS.reshape(6, 1, 1), r"got shape \(6, 1, 1\); give one label for each image"),
+        (torch.eye(3)[LABELS], r"got shape \(6, 3\); give one label per image; for one-hot rows, labels.argmax\(1\)"),
+        (LABELS.reshape(6, 1, 1), r"got shape \(6, 1, 1\); give one label per image"),
         (
             ("cat", "dog") * 3,
             r"expected a tensor of class numbers, shape \(N,\), got text such as 'cat'; number the cl",
@@ -106,19 +106,19 @@ def test_labels_that_are_no_classes(labels: Any, message: str) -> None:
     ("images", "message"),
     [
         (IMAGES.permute(0, 2, 3, 1), "got (N, 8, 8, 2); put the channels first: images.permute(0, 3, 1, 2)"),
-        (IMAGES[:, :1], "got (N, 1, 8, 8); change their colours, or build both networks with image_channels=1"),
+        (IMAGES[:, :1], "got (N, 1, 8, 8); convert them to 2 channels, or build both networks with image_channels=1"),
         (IMAGES[..., :6], "got (N, 2, 8, 6); resize them to 8 x 8 pixels, or build both networks with another"),
         (IMAGES.flatten(1), "got (N, 128); resize them to 8 x 8 pixels"),
         (IMAGES.to(torch.uint8), "expected floats in [-1, 1], got torch.uint8; give images / 127.5 - 1"),
         (IMAGES.to(torch.int32), "expected floats in [-1, 1], got torch.int32; give floats"),
         (
             (IMAGES + 1) * 127.5,
-            "expected pixels in [-1, 1], got 0 to 255 in training batch 1; give images / 127.5 - 1, if they are "
-            "those of 8 bits",
+            "expected pixels in [-1, 1], got 0 to 255 in training batch 1; if they have 8 bits per "
+            "channel, give images / 127.5 - 1",
         ),
-        (IMAGES / 0, "expected finite pixels in [-1, 1], got NaN or infinity in training batch 1; leave such"),
+        (IMAGES / 0, "expected finite pixels in [-1, 1], got NaN or infinity in training batch 1; remove such"),
         (IMAGES.where(IMAGES < 0.5, torch.nan), "expected finite pixels in [-1, 1], got NaN or infinity"),
-        (IMAGES.tolist(), "expected a tensor of images, shape (N, 2, 8, 8), got a list of 6 parts; give pairs"),
+        (IMAGES.tolist(), "expected a tensor of images, shape (N, 2, 8, 8), got a list of 6 parts; yield pairs"),
     ],
 )
 def test_images_that_are_none(images: Any, message: str) -> None:
@@ -138,7 +138,9 @@ def test_images_that_are_none(images: Any, message: str) -> None:
     ],
 )
 def test_batches_that_are_no_pairs(batch: Any, got: str) -> None:
-    expected = f"batches: expected (images, labels), got {got}; give pairs (images, labels), as by a collate_fn"
+    expected = (
+        f"batches: expected (images, labels), got {got}; yield pairs (images, labels), for example with a collate_fn"
+    )
     assert refusal(batch) == expected
 
 
@@ -149,7 +151,7 @@ def test_as_many_labels_as_images() -> None:
 
 
 def test_several_loaders_at_once_are_refused() -> None:
-    with pytest.raises(UsageError, match="got a dictionary of a, b; give pairs"):
+    with pytest.raises(UsageError, match="got a dictionary of a, b; yield pairs"):
         quiet_trainer(1).fit(gan(), {"a": loader((IMAGES, LABELS)), "b": loader((IMAGES, LABELS))})
 
 
@@ -158,7 +160,7 @@ def test_images_in_another_range_are_warned_of_once() -> None:
     assert warnings_of((IMAGES, LABELS), (unsigned, LABELS)) == []  # bright ones come by chance
     assert warnings_of(*[(unsigned, LABELS)] * 3, max_epochs=2) == [
         "images: expected pixels in [-1, 1], got 0 to 1 in training batch 1; if they are in [0, 1], give images * 2 - "
-        "1, or add Normalize(0.5, 0.5) behind ToTensor()"
+        "1, or add Normalize(0.5, 0.5) after ToTensor()"
     ]
     standardised = (unsigned - 0.1307) / 0.3081
     assert warnings_of((IMAGES * 1.04, LABELS), *[(standardised, LABELS)] * 2) == [
@@ -189,11 +191,10 @@ class LookedAt(Tensor):
         return super().__torch_function__(function, types, args, kwargs or {})
 
 
-def test_on_a_gpu_values_wait_to_be_looked_at() -> None:
+def test_on_a_gpu_values_wait_to_be_looked_at(recwarn: pytest.WarningsRecorder) -> None:
     """Nothing is read off a tensor in between; labels that are no classes are made such, so that a look-up holds."""
-    warned: list[str] = []
     module = gan()
-    checker = BatchChecker(module.generator, module.discriminator, warned.append)
+    checker = BatchChecker(module.generator, module.discriminator)
     LookedAt.asked.clear()
     for labels in (LABELS, LABELS.float(), LABELS + 7, -LABELS):
         images = IMAGES.as_subclass(LookedAt)
@@ -205,7 +206,7 @@ def test_on_a_gpu_values_wait_to_be_looked_at() -> None:
     checker.raise_faults()  # said once
     checker.check((IMAGES * 3, LABELS), "training", 8, at_once=False)
     checker.raise_faults()
-    assert warned == [
+    assert [str(one.message) for one in recwarn] == [
         "images: expected pixels in [-1, 1], got -3 to 3 in training batch 9; scale them, as ToTensor() and "
         "Normalize(0.5, 0.5) do"
     ]
@@ -234,11 +235,13 @@ def test_what_waits_is_looked_at_where_scalars_are_logged_and_at_the_end(
 def test_half_precision_does_not_hold_all_labels() -> None:
     module = gan(generator=MLPGenerator(300, 2, 8), discriminator=MLPDiscriminator(300, 2, 8))
     for kind in (torch.bfloat16, torch.float32):
-        checker = BatchChecker(module.generator, module.discriminator, print)
+        checker = BatchChecker(module.generator, module.discriminator)
         if kind == torch.float32:
             checker.check((IMAGES, LABELS.to(kind)), "training", 0)
             continue
-        with pytest.raises(UsageError, match=r"got torch.bfloat16, which does not hold all numbers below 300; give in"):
+        with pytest.raises(
+            UsageError, match=r"got torch.bfloat16, which cannot represent all numbers below 300; give in"
+        ):
             checker.check((IMAGES, LABELS.to(kind)), "training", 0)
 
 
@@ -256,8 +259,8 @@ def test_a_short_last_batch_is_cut_to_what_can_be_used(options: dict[str, int]) 
     shown = warnings_of(short(6), short(5), module=(module := gan(**options)))
     assert module.trainer.global_step == 2
     assert shown == [
-        "batches: expected a multiple of 2 images in each process, got 5 in a short one, of which 4 are used; it will "
-        "be so in each epoch, unless drop_last=True leaves short batches out"
+        "batches: expected a multiple of 2 images in each process, got 5 in a short one, of which 4 are "
+        "used; this repeats in each epoch, unless drop_last=True skips short batches"
     ]
     assert module.ema.images_seen == expected.ema.images_seen
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -91,7 +92,7 @@ def test_own_network_and_own_module_load(tmp_path: Path) -> None:
 
 def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
     networks = MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8)
-    with pytest.warns(UserWarning, match="cannot say how generator_optimizer was made"):
+    with pytest.warns(UserWarning, match="cannot record how generator_optimizer was built"):
         module = ConditionalGAN(*networks, NonSaturating(), generator_optimizer=lambda p: SGD(p, lr=0.5))
     path = fit_and_save(module, tmp_path / "a.ckpt")
     with warnings.catch_warnings():
@@ -200,7 +201,8 @@ def test_an_older_checkpoint_makes_the_same_images() -> None:
     assert torch.allclose(images, torch.load(OLD, weights_only=True)["images"], atol=1e-6)
 
 
-def test_an_older_checkpoint_goes_on(run: Run) -> None:
+def test_an_older_checkpoint_goes_on(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     small = (
         "--model.generator",
         "MLPGenerator",
@@ -212,6 +214,9 @@ def test_an_older_checkpoint_goes_on(run: Run) -> None:
     small += ("--model.discriminator", "MLPDiscriminator", "--model.discriminator.hidden", "[8]")
     folder = run(*small, "--data.image_size", "8", "--trainer.max_steps", "5", "--ckpt_path", OLD)
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    kept = "The checkpoint does not record options of optimizers and schedulers: those of its run are kept from step 3"
+    assert kept in caplog.messages
+    assert checkpoint["lr_schedulers"][0]["total_iters"] == 3000
     assert checkpoint["lightning_cgan"]["images_seen"] == 5 * 64
     assert [int(state["state"][0]["step"]) for state in checkpoint["optimizer_states"]] == [5, 5]
 
@@ -238,7 +243,7 @@ def test_another_optimizer_is_named(run: Run, fails: Callable[..., str]) -> None
     digits = ("fit", "--config", DIGITS)
     go_on = (*digits, "--trainer.accelerator", "cpu", "--ckpt_path", "last")
     message = fails(*go_on, "--model.generator_optimizer", "SGD", "--model.generator_optimizer.lr", "0.1")
-    begins, ends = "error: --model.generator_", "; give the former, or begin another run"
+    begins, ends = "error: --model.generator_", "; give the former, or start a new run"
     assert message == f"{begins}optimizer: expected Adam, as the run had it, got SGD{ends}"
     message = fails(*go_on, "--model.generator_scheduler", "null", "--model.discriminator_scheduler", "null")
     assert message == f"{begins}scheduler: expected LinearDecay, as the run had it, got none{ends}"

@@ -149,7 +149,7 @@ class PeekingGenerator(MLPGenerator):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"generator_clip_norm": 1.0}, "clip_norm looks at gradients before each step"),
+        ({"generator_clip_norm": 1.0}, "clip_norm checks gradients before each step"),
         ({"generator_accumulation": 2}, "an update is accumulated"),
         (
             {"generator_optimizer": partial(SGD, lr=0.1)},

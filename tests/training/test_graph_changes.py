@@ -2,117 +2,39 @@
 
 from __future__ import annotations
 
-import logging
-import random
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
-from lightning.pytorch.plugins.precision import DoublePrecision
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adam, AdamW
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR
-from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch.utils.data import DataLoader, TensorDataset
-from torch.utils.flop_counter import FlopCounterMode
 
+from helpers.graph_changes import NOT, Change, both, in_every_step, networks
 from helpers.marks import ci_but_for
 from helpers.pairs import largest_difference, train
-from helpers.quiet import quiet_trainer
 from lightning_cgan import (
     R1,
     R2,
     AuxiliaryClassifier,
     ConditionalGAN,
     Cutout,
-    DigitsData,
     Hinge,
     MLPDiscriminator,
     MLPGenerator,
-    NonSaturating,
     WassersteinGradientPenalty,
 )
 from lightning_cgan.training.compilation import Compilation
-from lightning_cgan.training.optimization import Optimization
 
-Change = Callable[[ConditionalGAN, int], Any]
-ANEW = " has changed: steps are recorded anew as graphs"
-NOT = "A step is not run as one graph: "
+AGAIN = " has changed: steps are recorded again as graphs"
 
 
 @pytest.fixture(autouse=True)
 def _no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves graphs uncompiled, which is quick."""
     monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
-
-
-class Changing(Callback):
-    """Makes a change before a step, or before each."""
-
-    def __init__(self, change: Change, at: int | None = 3) -> None:
-        self.change = change
-        self.at = at
-
-    def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
-        if self.at in (None, trainer.global_step):
-            self.change(module, trainer.global_step)
-
-
-class Dropping(MLPDiscriminator):
-    """Has dropout and batch normalisation."""
-
-    def __init__(self) -> None:
-        super().__init__(10, 1, 8, hidden=(16,))
-        self.drop = nn.Dropout(0.3)
-        self.norm = nn.BatchNorm1d(64)
-
-    def forward(self, images: Tensor, labels: Tensor) -> Any:
-        return super().forward(self.norm(self.drop(images).flatten(1)).view_as(images), labels)
-
-
-def networks() -> tuple[MLPGenerator, MLPDiscriminator]:
-    torch.manual_seed(0)
-    return MLPGenerator(10, 1, 8, latent_dim=4, hidden=(16,)), Dropping()
-
-
-def both(
-    change: Change | None,
-    caplog: pytest.LogCaptureFixture,
-    make: Callable[[], dict[str, Any]] = dict,
-    at: int | None = 3,
-) -> tuple[ConditionalGAN, list[str]]:
-    """Trains with graphs and without, compares, and returns the first module with the lines about its graphs."""
-    trained = []
-    for compile in ("none", "step"):
-        caplog.clear()
-        options = make()
-        pair = options.pop("networks", networks)()
-        callbacks = [Changing(change, at)] if change is not None else []
-        options = {"compile": compile, "precision": "64-true", "callbacks": callbacks, "steps": 8, **options}
-        with caplog.at_level(logging.INFO):
-            trained.append(train(pair, **options))
-    assert largest_difference(*trained) < 1e-9
-    messages = [record.getMessage() for record in caplog.records if "graph" in record.getMessage()]
-    return trained[1], [message for message in messages if "not compiled" not in message]
-
-
-def in_groups(**options: Any) -> Change:
-    """Sets options of both optimizers."""
-
-    def change(module: ConditionalGAN, step: int) -> None:
-        for optimizer in module.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group.update(options)
-
-    return change
-
-
-def in_every_step(**options: Callable[[int], Any]) -> Change:
-    return lambda module, step: in_groups(**{name: make(step) for name, make in options.items()})(module, step)
 
 
 # ---- what enters a graph as a tensor -----------------------------------------------------------------------------------
@@ -270,7 +192,7 @@ def set_factor(module: ConditionalGAN, step: int) -> None:
     globals()["FACTOR"] = 3.0
 
 
-ANEWS: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
+RECORDED_AGAIN: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
     "requires_grad of discriminator.layers.0.weight": (
         lambda module, step: module.discriminator.layers[0].weight.requires_grad_(False),
         dict,
@@ -297,12 +219,12 @@ ANEWS: dict[str, tuple[Change, Callable[[], dict[str, Any]]]] = {
 
 
 @pytest.mark.usefixtures("_as_before")
-@pytest.mark.parametrize("name", ci_but_for(ANEWS, "discriminator.drop.p", "penalties[0].interval", "FACTOR"))
-def test_what_takes_graphs_anew(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    change, make = ANEWS[name]
+@pytest.mark.parametrize("name", ci_but_for(RECORDED_AGAIN, "discriminator.drop.p", "penalties[0].interval", "FACTOR"))
+def test_what_makes_graphs_be_recorded_again(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    change, make = RECORDED_AGAIN[name]
     module, lines = both(change, caplog, make)
     assert module.compilation.fused_step is not None
-    assert lines == [name + ANEW]
+    assert lines == [name + AGAIN]
 
 
 def test_what_comes_back_finds_its_graphs(caplog: pytest.LogCaptureFixture) -> None:
@@ -312,14 +234,14 @@ def test_what_comes_back_finds_its_graphs(caplog: pytest.LogCaptureFixture) -> N
 
     module, lines = both(change, caplog, at=None)
     assert module.compilation.fused_step is not None
-    assert lines == ["discriminator.drop.p" + ANEW]
+    assert lines == ["discriminator.drop.p" + AGAIN]
 
 
 def test_what_changes_again_and_again_ends_graphs(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(lambda module, step: setattr(module.discriminator.drop, "p", 0.1 * step), caplog, at=None)
     assert module.compilation.fused_step is None
-    ended = NOT + "discriminator.drop.p has changed 4 times, each of which takes graphs anew"
-    assert lines == ["discriminator.drop.p" + ANEW] * 3 + [ended]
+    ended = NOT + "discriminator.drop.p has changed 4 times: graphs are not recorded again"
+    assert lines == ["discriminator.drop.p" + AGAIN] * 3 + [ended]
 
 
 class Decides(R1):
@@ -330,373 +252,9 @@ class Decides(R1):
         return penalty if self.gamma > 0.5 else penalty.square()
 
 
-def test_a_number_that_cannot_be_a_tensor_takes_graphs_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_number_that_cannot_be_a_tensor_is_recorded_again(caplog: pytest.LogCaptureFixture) -> None:
     module, lines = both(
         lambda module, step: setattr(module.penalties[0], "gamma", 0.2), caplog, lambda: {"penalties": [Decides(1.0)]}
     )
     assert module.compilation.fused_step is not None
-    assert lines == ["penalties[0].gamma" + ANEW]
-
-
-# ---- what ends graphs ----------------------------------------------------------------------------------------------
-
-
-def first_weight(module: ConditionalGAN) -> nn.Parameter:
-    return module.discriminator.layers[0].weight  # type: ignore[no-any-return,union-attr,index]
-
-
-def shrink(optimizer: Optimizer, *_: Any) -> None:
-    for weight in optimizer.param_groups[0]["params"]:
-        weight.data.mul_(0.9)
-
-
-def shrink_gradient(weight: Tensor) -> None:
-    assert weight.grad is not None
-    weight.grad.mul_(0.1)
-
-
-def halve(module: nn.Module, gradients: Any, *_: Any) -> Any:
-    return tuple(gradient if gradient is None else gradient * 0.5 for gradient in gradients)
-
-
-def replace_discriminator(module: ConditionalGAN, step: int) -> None:
-    module.discriminator = networks()[1].double()
-
-
-ENDS: dict[str, tuple[Change, str]] = {
-    "forward hook": (
-        lambda module, step: module.generator.layers.register_forward_hook(lambda *args: args[2] * 0.5),
-        "a forward hook of generator.layers would not be called",
-    ),
-    "forward pre-hook": (
-        lambda module, step: module.generator.layers.register_forward_pre_hook(lambda _, args: (args[0] * 0.5,)),
-        "a forward pre hook of generator.layers would not be called",
-    ),
-    "backward hook": (
-        lambda module, step: module.generator.layers.register_full_backward_hook(halve),
-        "a backward hook of generator.layers would not be called",
-    ),
-    "backward pre-hook": (
-        lambda module, step: module.generator.layers.register_full_backward_pre_hook(halve),
-        "a backward pre hook of generator.layers would not be called",
-    ),
-    "hook of a weight": (
-        lambda module, step: first_weight(module).register_hook(lambda gradient: gradient * 0.1),
-        "a hook of discriminator.layers.0.weight would not be called",
-    ),
-    "hook of a gradient": (
-        lambda module, step: first_weight(module).register_post_accumulate_grad_hook(shrink_gradient),
-        "a hook of discriminator.layers.0.weight would not be called",
-    ),
-    "hook before a step": (
-        lambda module, step: module.trainer.optimizers[0].register_step_pre_hook(shrink),
-        "a hook of Adam looks at its steps",
-    ),
-    "hook after a step": (
-        lambda module, step: module.trainer.optimizers[1].register_step_post_hook(shrink),
-        "a hook of Adam looks at its steps",
-    ),
-    "maximize": (in_groups(maximize=True), "only Adam and AdamW without amsgrad, maximize and differentiable can be"),
-    "clipping": (
-        lambda module, step: module.optimization.clip_norms.update(generator=0.001),
-        "clip_norm looks at gradients before each step",
-    ),
-    "accumulation": (lambda module, step: module.accumulation.update(generator=2), "an update is accumulated"),
-    "a method": (
-        lambda module, step: setattr(module, "manual_backward", partial(ConditionalGAN.manual_backward, module)),
-        "ConditionalGAN has a method of its own for a part of it",
-    ),
-    "a method of a part": (
-        lambda module, step: setattr(module.optimization, "step", partial(Optimization.step, module.optimization)),
-        "Optimization has a method of its own for a part of it",
-    ),
-    "a compiled layer": (
-        lambda module, step: module.discriminator.layers.compile(backend="eager"),
-        "discriminator.layers is compiled on its own",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ci_but_for(ENDS, "forward hook", "hook of a weight", "hook before a step", "clipping"))
-def test_what_ends_graphs(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    change, reason = ENDS[name]
-    module, lines = both(change, caplog)
-    assert module.compilation.fused_step is None
-    assert lines == [NOT + reason]
-
-
-def test_a_replaced_network_is_not_moved_by_the_optimizer_of_another(caplog: pytest.LogCaptureFixture) -> None:
-    module, lines = both(replace_discriminator, caplog)
-    assert module.compilation.fused_step is None
-    assert lines[-1] == NOT + "the discriminator's optimizer trains none of the weights that are there"
-
-
-def test_a_callback_that_comes_later_is_not_passed_over(caplog: pytest.LogCaptureFixture) -> None:
-    class Late(Callback):
-        seen = 0
-
-        def on_after_backward(self, *_: Any) -> None:
-            self.seen += 1
-
-    late = Late()
-    change: Change = lambda module, step: module.trainer.callbacks.append(late)  # type: ignore[attr-defined] # noqa: E731
-    module, lines = both(change, caplog)
-    assert module.compilation.fused_step is None
-    assert late.seen == 2 * 2 * 5  # with graphs and without, in both backward passes of five steps
-    assert lines == [NOT + "Late.on_after_backward would not be called"]
-
-
-# ---- what is refused when the first graph is made --------------------------------------------------------------------
-
-
-class Counting(NonSaturating):
-    """Counts its calls, and goes by the count."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        self.calls += 1
-        return super().discriminator(real_logits, fake_logits) * self.calls
-
-
-class Rolling(NonSaturating):
-    """Rolls dice of Python's."""
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return super().discriminator(real_logits, fake_logits) * (1 + random.random())
-
-
-class Remembering(MLPGenerator):
-    """Puts a new tensor in the place of a buffer in each pass."""
-
-    def __init__(self) -> None:
-        super().__init__(10, 1, 8, 4, (16,))
-        self.register_buffer("mean", torch.zeros(()))
-
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = super().forward(latents, labels)
-        self.mean = self.mean / 2 + images.detach().mean() / 2
-        return images * (1 - self.mean / 10)
-
-
-class Knowing(NonSaturating):
-    """Knows the module."""
-
-    module: Any = None
-
-    def discriminator(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return super().discriminator(real_logits, fake_logits) * (1 + self.module.global_step)
-
-
-def tell(module: ConditionalGAN, step: int) -> None:
-    module.objectives.loss.module = module
-
-
-REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
-    "count": (lambda: {"loss": Counting()}, "loss.calls changes in each pass"),
-    "buffer": (
-        lambda: {"networks": lambda: (networks()[1], Remembering())[::-1]},
-        "generator.mean is replaced in each pass",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ci_but_for(REFUSED, "count"))
-def test_what_changes_while_it_computes_is_no_graph(name: str, caplog: pytest.LogCaptureFixture) -> None:
-    make, reason = REFUSED[name]
-    module, lines = both(None, caplog, make)
-    assert module.compilation.fused_step is None
-    assert lines == [NOT + reason]
-
-
-def test_dice_of_python_are_no_part_of_a_graph(caplog: pytest.LogCaptureFixture) -> None:
-    def make() -> dict[str, Any]:
-        random.seed(0)
-        return {"loss": Rolling()}
-
-    module, lines = both(None, caplog, make)
-    assert module.compilation.fused_step is None
-    assert lines == [NOT + "the state of Python's or NumPy's random numbers changes in each pass"]
-
-
-def test_a_part_that_knows_the_trainer_is_no_graph(caplog: pytest.LogCaptureFixture) -> None:
-    module, lines = both(tell, caplog, lambda: {"loss": Knowing()}, at=0)
-    assert module.compilation.fused_step is None
-    assert lines == [NOT + "loss.module is a ConditionalGAN, whose changes a graph would not see"]
-
-
-@pytest.mark.parametrize("method", ["update_discriminator", "update_generator", "manual_backward", "backward"])
-def test_methods_of_a_subclass_are_called(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    calls: list[str] = []
-
-    def counted(self: ConditionalGAN, *args: Any, **kwargs: Any) -> Any:
-        calls.append(method)
-        return getattr(ConditionalGAN, method)(self, *args, **kwargs)
-
-    subclass = type("Mine", (ConditionalGAN,), {method: counted})
-    torch.manual_seed(0)
-    module = subclass(*networks(), NonSaturating(), compile="step")
-    with caplog.at_level(logging.INFO):
-        quiet_trainer(2).fit(module, DigitsData(batch_size=16))
-    assert calls
-    assert NOT + f"Mine.{method} would not be called" in caplog.messages
-
-
-class OwnPrecision(DoublePrecision):
-    """A plugin of somebody's."""
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        ({"detect_anomaly": True}, "detect_anomaly looks at each operation"),
-        ({"plugins": [OwnPrecision()]}, "OwnPrecision may look at steps"),
-    ],
-)
-def test_watchers_of_the_trainer(options: dict[str, Any], reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    module = ConditionalGAN(*networks(), NonSaturating(), compile="step")
-    with caplog.at_level(logging.INFO):
-        quiet_trainer(2, **options).fit(module, DigitsData(batch_size=16))
-    assert module.compilation.fused_step is None
-    assert NOT + reason in caplog.messages
-
-
-def test_hooks_and_modes_of_the_whole_process(caplog: pytest.LogCaptureFixture) -> None:
-    def fit() -> list[str]:
-        caplog.clear()
-        module = ConditionalGAN(*networks(), NonSaturating(), compile="step")
-        with caplog.at_level(logging.INFO):
-            quiet_trainer(2).fit(module, DigitsData(batch_size=16))
-        assert module.compilation.fused_step is None
-        return [message for message in caplog.messages if message.startswith(NOT)]
-
-    hook = nn.modules.module.register_module_forward_hook(lambda *_: None)
-    assert fit() == [NOT + "a hook of all modules would not be called"]
-    hook.remove()
-    hook = register_optimizer_step_post_hook(lambda *_: None)
-    assert fit() == [NOT + "a hook of Adam looks at its steps"]
-    hook.remove()
-    with FlopCounterMode(display=False):
-        assert fit() == [NOT + "_FlopCounterMode looks at each operation"]
-
-
-# ---- batches, precision, resumed runs --------------------------------------------------------------------------------
-
-
-def fit_loader(compile: str, sizes: list[int], **options: Any) -> ConditionalGAN:
-    torch.manual_seed(0)
-    images, labels = torch.rand(sum(sizes), 1, 8, 8) * 2 - 1, torch.arange(sum(sizes)) % 10
-    places = list(torch.arange(sum(sizes)).split(sizes))
-    batches = DataLoader(TensorDataset(images, labels), batch_sampler=[place.tolist() for place in places])
-    module = ConditionalGAN(*networks(), NonSaturating(), compile=compile, **options)  # type: ignore[arg-type]
-    quiet_trainer(2 * len(sizes), precision="64-true").fit(module, batches)
-    return module
-
-
-@pytest.mark.parametrize("sizes", [pytest.param([16, 16, 8], marks=pytest.mark.ci), [8, 16]])
-def test_a_short_batch_has_a_graph_of_its_own(sizes: list[int]) -> None:
-    module = fit_loader("step", sizes, discriminator_steps=2)
-    assert module.compilation.fused_step is not None
-    assert len(module.compilation.fused_step.sizes) == 2
-    assert largest_difference(module, fit_loader("none", sizes, discriminator_steps=2)) < 1e-9
-
-
-def test_batches_of_many_sizes_go_without_a_graph(caplog: pytest.LogCaptureFixture) -> None:
-    sizes = [16, 12, 8, 4]
-    with caplog.at_level(logging.INFO):
-        module = fit_loader("step", sizes)
-    told = "Batches of more than 2 sizes: steps of the others are not run as one graph"
-    assert caplog.messages.count(told) == 1
-    assert largest_difference(module, fit_loader("none", sizes)) < 1e-9
-
-
-def test_casts_are_done_once() -> None:
-    """A graph holds the casts of autocast, and the penalty none: the first steps agree to the last bit."""
-    pair = lambda: (MLPGenerator(10, 1, 8, 4, (16,)), MLPDiscriminator(10, 1, 8, (16,)))  # noqa: E731
-    moments = []
-    for compile in ("none", "step"):
-        torch.manual_seed(0)
-        module = train(pair(), compile=compile, precision="bf16-mixed", steps=1, penalties=[R1(5.0)])
-        moments.append([state["exp_avg"] for state in module.trainer.optimizers[1].state.values()])
-    for eager, fused_step in zip(*moments, strict=True):
-        assert torch.allclose(eager, fused_step, rtol=1e-6, atol=1e-9)
-
-
-@pytest.mark.ci
-@pytest.mark.parametrize("then", ["step", "none"])
-def test_a_run_in_which_things_change_goes_on(then: str, tmp_path: Path) -> None:
-    """Killed after the change: graphs go on to the last bit, and PyTorch's own steps to rounding."""
-
-    def change(module: ConditionalGAN, step: int) -> None:
-        module.penalties[0].gamma = 0.8**step  # type: ignore[attr-defined]
-        module.discriminator.drop.p = 0.3 if step < 2 else 0.6
-        in_every_step(betas=lambda step: (0.5, 0.9 + 0.01 * step), eps=lambda step: 1e-8 * step + 1e-8)(module, step)
-
-    options: dict[str, Any] = {"callbacks": [Changing(change, None)]}
-    whole = train(networks(), compile="step", **options)
-    train(networks(), tmp_path / "half.ckpt", compile="step", steps=3, **options)
-    module = ConditionalGAN.load_from_checkpoint(tmp_path / "half.ckpt", compile=then)
-    quiet_trainer(6, **options).fit(module, DigitsData(batch_size=16), ckpt_path=tmp_path / "half.ckpt")
-    if then == "step":
-        assert largest_difference(module, whole) == 0
-    else:
-        assert largest_difference(module, whole) < 1e-5
-
-
-# ---- what a user compiles ------------------------------------------------------------------------------------------
-
-
-def compile_in_place(module: ConditionalGAN) -> Any:
-    module.discriminator.compile(backend="aot_eager")
-    return module
-
-
-def compile_around(module: ConditionalGAN) -> Any:
-    module.discriminator = torch.compile(module.discriminator, backend="aot_eager")
-    return module
-
-
-def compile_a_layer(module: ConditionalGAN) -> Any:
-    module.discriminator.layers.compile(backend="aot_eager")  # type: ignore[union-attr]
-    return module
-
-
-def compile_forward(module: ConditionalGAN) -> Any:
-    module.discriminator.forward = torch.compile(module.discriminator.forward, backend="aot_eager")  # type: ignore[method-assign]
-    return module
-
-
-@pytest.mark.parametrize(
-    "compiled", [pytest.param(compile_in_place, marks=pytest.mark.ci), compile_around, compile_a_layer, compile_forward]
-)
-def test_penalties_of_what_a_user_compiled(compiled: Callable[[ConditionalGAN], Any]) -> None:
-    """Second derivatives, which nothing compiles."""
-
-    def fit(how: Callable[[ConditionalGAN], Any]) -> list[Tensor]:
-        pair = MLPGenerator(10, 1, 8, 4, (16,)), MLPDiscriminator(10, 1, 8, (16,))
-        module = ConditionalGAN(*pair, NonSaturating(), penalties=[R1(5.0), R2(1.0)])
-        quiet_trainer(3).fit(how(module), DigitsData(batch_size=16))
-        return list(module.state_dict().values())
-
-    expected = []
-    for how in (lambda module: module, compiled):
-        torch.manual_seed(0)
-        expected.append(fit(how))
-    for one, other in zip(*expected, strict=True):
-        assert torch.allclose(one, other, atol=1e-5)
-
-
-@pytest.mark.ci
-def test_a_module_that_was_compiled_as_a_whole(caplog: pytest.LogCaptureFixture) -> None:
-    trained = []
-    for is_compiled in (False, True):
-        module = ConditionalGAN(*networks(), NonSaturating(), penalties=[R1(5.0)], compile="step")
-        torch.manual_seed(0)
-        with caplog.at_level(logging.INFO):
-            whole: Any = torch.compile(module) if is_compiled else module
-            quiet_trainer(3).fit(whole, DigitsData(batch_size=16))
-        trained.append(module)
-    assert largest_difference(*trained) == 0
-    told = "ConditionalGAN was compiled as a whole, which stops at each backward pass: it is run as with "
-    assert caplog.messages.count(told + "compile='step' instead") == 1
+    assert lines == ["penalties[0].gamma" + AGAIN]

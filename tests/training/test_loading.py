@@ -50,7 +50,7 @@ def test_what_is_missing_may_be_missing(tmp_path: Path) -> None:
 
 def test_what_is_too_much_may_be_too_much(tmp_path: Path) -> None:
     path = saved(gan(ema_half_life=100.0), tmp_path / "a.ckpt")
-    with pytest.warns(UserWarning, match="the checkpoint: left out generator_ema.+, which this model has not"):
+    with pytest.warns(UserWarning, match="the checkpoint: skipped generator_ema.+, which this model does not have"):
         again = ConditionalGAN.load_from_checkpoint(path, strict=False, ema_half_life=None)
     assert again.generator_ema is None
     with pytest.raises(UsageError, match="expected generator_ema"):
@@ -90,8 +90,8 @@ def test_weights_alone_are_no_run_to_go_on_with(name: str, tmp_path: Path) -> No
     with pytest.raises(UsageError) as refused:
         quiet_trainer(50).fit(gan(), DigitsData(), ckpt_path=tmp_path / f"{name}.ckpt")
     assert str(refused.value) == (
-        "--ckpt_path: expected a checkpoint to go on from, got one that holds weights alone (save_weights_only); name "
-        "another, or begin a run with these weights: load_from_checkpoint, then fit without ckpt_path"
+        "--ckpt_path: expected a checkpoint to resume from, got one with weights only (save_weights_only); name "
+        "another, or start a run with these weights: load_from_checkpoint, then fit without ckpt_path"
     )
     begun = ConditionalGAN.load_from_checkpoint(tmp_path / f"{name}.ckpt")  # the remedy
     quiet_trainer(1).fit(begun, DigitsData())

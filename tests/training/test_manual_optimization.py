@@ -130,14 +130,14 @@ def test_new_rates_of_own_optimizers_are_taken(tmp_path: Path, caplog: pytest.Lo
     [
         (lambda g, d: [g], "configure_optimizers: expected two optimizers, that of the generator first, got 1; return"),
         (lambda g, d: [g, d, g], "expected two optimizers, that of the generator first, got 3; return one for each"),
-        (lambda g, d: [d, g], "generator_optimizer: expected an optimizer of the generator alone, got weights of the"),
+        (lambda g, d: [d, g], "generator_optimizer: expected an optimizer of the generator only, got weights of the"),
         (
             lambda g, d: ([g, d], [{"scheduler": ReduceLROnPlateau(d)}]),
             "configure_optimizers, discriminator_scheduler: expected a scheduler that counts steps, got Reduce",
         ),
         (
             lambda g, d: [SGD([*g.param_groups[0]["params"], *d.param_groups[0]["params"]], lr=1), d],
-            "generator_optimizer: expected an optimizer of the generator alone, got weights of the discriminator; return",
+            "generator_optimizer: expected an optimizer of the generator only, got weights of the discriminator; return",
         ),
     ],
 )
@@ -156,9 +156,9 @@ class Closed(SGD):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"generator_optimizer": LBFGS}, "--model.generator_optimizer: .* got LBFGS, which wants gradients more than"),
+        ({"generator_optimizer": LBFGS}, "--model.generator_optimizer: .* got LBFGS, which needs gradients more than"),
         ({"discriminator_optimizer": partial(Closed, lr=1)}, "--model.discriminator_optimizer: .* got Closed, which"),
-        ({"generator_optimizer": SparseAdam}, "got SparseAdam, which wants sparse gradients; choose another, such as"),
+        ({"generator_optimizer": SparseAdam}, "got SparseAdam, which needs sparse gradients; choose another, such as"),
         (
             {"discriminator_optimizer": partial(Adam, lr=-1)},
             r"--model.discriminator_optimizer: .*Invalid learning rate",
@@ -171,7 +171,7 @@ class Closed(SGD):
         ),
         (
             {"generator_scheduler": partial(OneCycleLR, max_lr=1, total_steps=4)},
-            "--model.generator_scheduler.total_steps: expected at least the 6 steps of the run, got 4; give 6, or end",
+            "--model.generator_scheduler.total_steps: expected at least the 6 steps of the run, got 4; give 6, or shorten",
         ),
         (
             {

@@ -76,7 +76,7 @@ def test_a_run_keeps_its_threads_and_its_precision(
 
 
 OTHERWISE = (
-    "the checkpoint: expected what its run had, {}; going on anyway, but the last bits will differ from those of an "
+    "the checkpoint: expected what its run had, {}; resuming anyway, but the last bits will differ from those of an "
     "uninterrupted run"
 )
 

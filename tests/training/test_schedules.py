@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import doctest
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -91,12 +90,6 @@ def test_the_rates_by_hand() -> None:
     assert stepped(partial(LinearDecay, total_iters=4), 6, 1.0) == [1, 0.75, 0.5, 0.25, 0, 0]
 
 
-def test_the_example_of_the_docstring() -> None:
-    (example,) = doctest.DocTestFinder().find(LinearDecay, globs={"torch": torch, "LinearDecay": LinearDecay})[:1]
-    assert example.examples
-    assert doctest.DocTestRunner().run(example).failed == 0
-
-
 def test_states_are_those_of_pytorch() -> None:
     ours, theirs = (make(SGD([torch.zeros(1)], lr=0.3)) for make in (partial(LinearDecay, total_iters=7), linear(7)))
     for scheduler in (ours, theirs):
@@ -113,8 +106,8 @@ def test_states_are_those_of_pytorch() -> None:
 
 def test_without_a_length_there_is_no_step() -> None:
     message = (
-        "LinearDecay: expected a length before its first step, got none; a fit by a ConditionalGAN gives it that of "
-        "the run, anywhere else give total_iters"
+        "LinearDecay: expected a length before its first step, got none; ConditionalGAN sets it when a fit starts, "
+        "elsewhere give total_iters"
     )
     with pytest.raises(UsageError, match=message):
         stepped(LinearDecay, 1)
@@ -207,7 +200,7 @@ class Endless(IterableDataset[tuple[Tensor, Tensor]]):
         ({"max_epochs": -1}, "--trainer.max_steps -1 and --trainer.max_epochs -1;"),
         (
             {"max_time": {"hours": 1}},
-            "--trainer.max_steps -1 and --trainer.max_epochs -1, which --trainer.max_time alone",
+            "--trainer.max_steps -1 and --trainer.max_epochs -1, which only --trainer.max_time",
         ),
         ({"max_epochs": 2, "data": DataLoader(Endless(), batch_size=None)}, "epochs of unknown length; give"),
     ],
