@@ -110,7 +110,7 @@ ENDS: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ci_but_for(ENDS, "forward hook", "hook of a weight", "hook before a step", "clipping"))
+@pytest.mark.parametrize("name", ci_but_for(ENDS, "forward hook", "clipping"))
 def test_what_ends_graphs(name: str, caplog: pytest.LogCaptureFixture) -> None:
     change, reason = ENDS[name]
     module, lines = both(change, caplog)
