@@ -19,6 +19,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, callbacks
 
+from lightning_cgan.callbacks.signals import STOP_SIGNALS
 from lightning_cgan.cli.cluster import is_first_of_machine
 from lightning_cgan.cli.trainer_messages import message_of_lightning
 from lightning_cgan.core.errors import TrainingError, UsageError
@@ -150,8 +151,7 @@ def as_it_was() -> Iterator[None]:
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in signals}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
     finally:

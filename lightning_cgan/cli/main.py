@@ -294,7 +294,9 @@ class CLI(LightningCLI):
         except SystemExit:  # raised by Lightning after Ctrl-C
             if self.trainer.is_global_zero:
                 resume_words(self.trainer, self.run_folder)
-            raise SystemExit(128 + (getattr(self._checkpoints(), "stopped_by", None) or signal.SIGINT)) from None
+            checkpoints = self._checkpoints()
+            stopped_by = checkpoints.signals.stopped_by if checkpoints else None
+            raise SystemExit(128 + (stopped_by or signal.SIGINT)) from None
 
     def _checkpoints(self) -> Checkpoints | None:
         return next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)

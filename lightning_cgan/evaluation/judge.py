@@ -2,7 +2,7 @@
 
 A Judge is a reference classifier, trained on the training split of its data set only. It is identified by the
 fingerprint of that split, so data sets that differ in one image, class or size have different Judges. Its network is in
-`classifiers.py`, and what it measures in `scores.py`.
+`classifiers.py`; the scores in its feature space, such as the judge FID (`frechet_distance`), are in `scores.py`.
 """
 
 from __future__ import annotations
