@@ -56,7 +56,7 @@ class Checkpoints(ModelCheckpoint):
         )
         self.has_begun = False  # whether this process has completed a step
         self.signals = StopSignals()
-        self._waits = False  # whether a save waits for the validation
+        self._save_waits = False  # for the validation
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Records the number of rows in the table of scalars."""
@@ -82,16 +82,16 @@ class Checkpoints(ModelCheckpoint):
         A run resumed from a checkpoint between the last step of an epoch and its validation would skip that validation.
         """
         self.has_begun = True
-        self._waits = _validation_is_due(trainer)
-        if not self._waits:
+        self._save_waits = trainer.enable_validation and runs_validation_next(trainer.fit_loop)
+        if not self._save_waits:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             self._finish_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the save that waited for the validation."""
         super().on_validation_end(trainer, pl_module)
-        if self._waits:
-            self._waits = False
+        if self._save_waits:
+            self._save_waits = False
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
             self._finish_step(trainer)
 
@@ -115,11 +115,6 @@ class Checkpoints(ModelCheckpoint):
     def _save_end(self, trainer: Trainer) -> None:
         if trainer.global_step != self._last_global_step_saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-
-
-def _validation_is_due(trainer: Trainer) -> bool:
-    """Whether the validation loop runs before the next step."""
-    return trainer.enable_validation and runs_validation_next(trainer.fit_loop)
 
 
 def _is_over(trainer: Trainer) -> bool:

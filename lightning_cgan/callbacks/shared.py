@@ -28,13 +28,13 @@ def warn_on_write_error(what: str) -> Iterator[None]:
     """Turns an error into a warning: a picture that cannot be written, as on a full disk, must not end a run.
 
     Args:
-        what: The subject of the warning, such as `The picture of samples`.
+        what: The subject of the warning, such as `samples.gif`.
     """
     try:
         yield
     except Exception as error:
         reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        rank_zero_warn(f"{what} was not written: {reason}. Training goes on")
+        rank_zero_warn(f"{what} was not written: {reason}. Training continues")
 
 
 def splits_of(trainer: Trainer) -> LabelledSplits | None:

@@ -62,7 +62,7 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
             # Another run that failed may have removed its folders in the meantime.
             may_be_gone = isinstance(error, (FileExistsError, FileNotFoundError)) and attempt < 100
             if not (is_taken or may_be_gone):
-                raise unwritable(chosen, f"which cannot be made ({error.strerror})") from error
+                raise unwritable(chosen, f"which cannot be created ({error.strerror})") from error
         else:
             return RunFolder(chosen, made=(chosen, *missing))
     raise AssertionError
@@ -71,7 +71,7 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
 def resolve_run_dir(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder:
     """The folder of a run: that of the earlier run that it resumes, or a new one.
 
-    Only the first of several processes may call this; the others get the folder from the Trainer (`callbacks/base.py`).
+    Only the first process may call this; the others get the folder from the Trainer (`callbacks/shared.py`).
 
     Raises:
         UsageError: The folder cannot be written to.

@@ -106,7 +106,7 @@ FIT = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu")
         ),
         (
             "--samples.labels []",
-            "--samples.labels: expected classes, got none; name some, or leave it out for all",
+            "--samples.labels: expected classes, got none; name some, or omit the option for all",
         ),
         (
             "--samples.labels [3,12]",

@@ -317,7 +317,7 @@ def test_what_is_no_checkpoint(fails: Fails) -> None:
     assert fails("generate", "last.ckpt") == "error: checkpoint: no such file: last.ckpt; check the path"
     Path("text.ckpt").write_text("hello")
     assert fails("generate", "text.ckpt").startswith(
-        "error: checkpoint: expected a whole checkpoint, got text.ckpt, which"
+        "error: checkpoint: expected a complete checkpoint, got text.ckpt, which"
     )
     torch.save({"state_dict": {}}, "other.ckpt")
     assert fails("generate", "other.ckpt").startswith("error: checkpoint: expected one that a ConditionalGAN wrote")
@@ -355,7 +355,7 @@ def test_a_damaged_file_gives_way_to_the_one_before(tmp_path: Path) -> None:
     whole = Path(OLD).read_bytes()
     Path("last.ckpt").write_bytes(whole[:9000])
     Path("last.ckpt.previous").write_bytes(whole)
-    with pytest.warns(UserWarning, match="going on from the one before"):
+    with pytest.warns(UserWarning, match="loaded its backup"):
         made = arrays(checkpoint="last.ckpt")["images"]
     assert (made == arrays()["images"]).all()
 

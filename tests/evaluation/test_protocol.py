@@ -237,7 +237,7 @@ def test_bad_options(fails: Callable[..., str], run: Run) -> None:
     message = fails("test", *common, "--report.gafi.min_confidence", "1.5")
     assert message.startswith("error: --report.gafi.min_confidence: expected a number from 0 to below 1, got 1.5")
     message = fails("test", *common, "--report.students", "0")
-    assert message == "error: --report.students: expected 1 or more, got 0; leave it out for 3"
+    assert message == "error: --report.students: expected 1 or more, got 0; give a positive number"
 
 
 def test_gafi_without_a_confident_image_says_so() -> None:

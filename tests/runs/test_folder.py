@@ -118,7 +118,7 @@ def test_only_the_first_process_chooses(is_first: bool) -> None:
     ("options", "message"),
     [
         (["--samples.labels", "[10]"], "--samples.labels: expected names or numbers of classes, got 10"),
-        (["--samples.columns", "2000"], "--samples.rows: expected a picture of 2,000 by at most 0 images, got 1 rows"),
+        (["--samples.columns", "2000"], "--samples.rows: expected a grid of 2,000 by at most 0 images, got 1 rows"),
         (["--trainer.callbacks+=DeviceStatsMonitor"], "--trainer.callbacks: `DeviceStatsMonitor` cannot log CPU stats"),
     ],
 )

@@ -67,7 +67,7 @@ def test_without_tensorboard_a_line_says_what_to_install(
     monkeypatch.setattr(fabric, "_TENSORBOARD_AVAILABLE", False)
     monkeypatch.setattr(fabric, "_TENSORBOARDX_AVAILABLE", False)
     assert fails("fit", "--config", "digits", "--tensorboard", "true") == (
-        "error: --tensorboard: expected TensorBoard to be installed, got no such package; `pip install tensorboard`"
+        "error: --tensorboard: expected the package tensorboard to be installed, got none; pip install tensorboard"
     )
     assert list(tmp_path.iterdir()) == []
 
