@@ -64,14 +64,14 @@ def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, T
     rows = candidates.flatten(1)
     distances = torch.full((len(rows),), torch.inf, device=rows.device)
     indices = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    seen = 0
+    first = 0  # the index of the first image of a batch
     for batch in batches:
         others = batch.to(rows.device).flatten(1)
         found = [torch.cdist(part, others).min(1) for part in rows.split(_ROWS)]
         here, index = (torch.cat(columns) for columns in zip(*found, strict=True))
-        indices = torch.where(here < distances, index + seen, indices)
+        indices = torch.where(here < distances, index + first, indices)
         distances = torch.minimum(distances, here)
-        seen += len(others)
+        first += len(others)
     return distances, indices
 
 

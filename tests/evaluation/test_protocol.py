@@ -245,7 +245,7 @@ def test_gafi_without_a_confident_image_says_so() -> None:
     judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     wrong = Shelf(data.in_order("train"))
     wrong.of_class = wrong.of_class[1:] + wrong.of_class[:1]
-    with pytest.raises(UsageError, match="--report.gafi.min_confidence: expected some images of which the judge is so"):
+    with pytest.raises(UsageError, match="--report.gafi.min_confidence: expected a confidence that some images reach"):
         make_confident_fakes(wrong, torch.arange(10), 0, judge, Gafi(1.0, 0.99))
 
 
