@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lightning_cgan.core.errors import UsageError, extra
+from lightning_cgan.core.errors import UsageError, extra, reason_of
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.networks.base import Generator
@@ -59,7 +59,7 @@ def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> No
             dynamo=True,
             verbose=False,
         )
-    assert program is not None, "it is for the older exporter that there is none"
+    assert program is not None, "only the older exporter returns none"
     program.model.metadata_props.update(metadata.to_texts())
     program.save(file, external_data=False)
     check_images(network, read_onnx(file)[1], metadata)
@@ -84,7 +84,7 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
     with _reading(file):
         found = make(torch.tensor([0, len(metadata.class_names) - 1]), torch.zeros(2, metadata.latent_dim)).shape
         if found != (2, metadata.image_channels, metadata.image_size, metadata.image_size):
-            raise ValueError(f"its images, {tuple(found)}, are not those of its metadata")
+            raise ValueError(f"its images, {tuple(found)}, do not match its metadata")
     return metadata, make
 
 
@@ -134,11 +134,13 @@ def check_images(network: nn.Module, make: Make, metadata: ExportMetadata) -> No
         found, expected = make(labels, latents), network(labels, latents)
         if found.shape != expected.shape:
             shapes = f"images of shape {tuple(expected.shape)}, got a file that makes {tuple(found.shape)}"
-            raise UsageError(f"--out: expected {shapes}; name a folder, which is exact")
+            raise UsageError(f"--out: expected {shapes}; export to a folder, which is exact")
         difference = float((found - expected).abs().max())
         if not difference <= TOLERANCE:  # also true of NaN
-            wanted = f"expected a file that makes the generator's images within {TOLERANCE:g}"
-            raise UsageError(f"--out: {wanted}, got one that is {difference:.2g} off; name a folder, which is exact")
+            wanted = f"expected the exported file to make the generator's images within {TOLERANCE:g}"
+            raise UsageError(
+                f"--out: {wanted}, got a difference of {difference:.2g}; export to a folder, which is exact"
+            )
 
 
 def _examples(metadata: ExportMetadata, count: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +158,7 @@ def _exporting(generator: Generator) -> Iterator[None]:
     except Exception as error:  # networks raise many kinds of errors
         raise UsageError(
             f"--out: expected a generator that PyTorch can export, got {type(generator).__name__} "
-            f"({_reason(error)}); name a folder, which keeps the network as it is"
+            f"({reason_of(error)}); export to a folder, which keeps the network as it is"
         ) from error
 
 
@@ -166,7 +168,7 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a broken file raises many kinds of errors
         expected = "expected a file that export wrote"
-        raise UsageError(f"source: {expected}, got {file}, which is none ({_reason(error)}); name another") from error
+        raise UsageError(f"source: {expected}, got {file} ({reason_of(error)}); name another") from error
 
 
 @contextmanager
@@ -180,7 +182,3 @@ def _silence(name: str) -> Iterator[None]:
             yield
     finally:
         logger.disabled = was_disabled
-
-
-def _reason(error: Any) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

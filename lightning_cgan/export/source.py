@@ -47,7 +47,7 @@ def load_source(path: str, imports: str | None = None) -> Source:
         return Source(*read_onnx(source), mixes=False)
     if source.suffix.lower() == ".pt2":
         expected = "expected a checkpoint, a folder or an ONNX file"
-        raise UsageError(f"source: {expected}, got {source}, which could run code of others'; export one of those")
+        raise UsageError(f"source: {expected}, got {source}, which could run code when loaded; export one of those")
     if source.is_dir():
         from lightning_cgan.export.pretrained import read_folder  # needs an extra
 

@@ -236,7 +236,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--out photos --overwrite", "--out: expected nothing but class folders of PNG files there, got photos"),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
-        ("--device warp", "--device: expected one of this machine, got warp ("),
+        ("--device warp", "--device: expected a device of this machine, got warp ("),
         ("--cuont 3", "--cuont: no such option; did you mean --count?"),
         ("--count x", "--count: expected int, got x"),
     ],
