@@ -124,7 +124,7 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path: Path, t
     _wait(None, lambda: not Path(f"/proc/{second}").exists())
     (folder,) = tmp_path.glob("runs/digits/*")
     checkpoint = last_of(folder)
-    assert f"Stopped at step {checkpoint['global_step']:,}. To go on:" in shown
+    assert f"Stopped at step {checkpoint['global_step']:,}. To resume:" in shown
     assert checkpoint["global_step"] % 10 == 0
     updates = [int(optimizer["state"][0]["step"]) for optimizer in checkpoint["optimizer_states"]]
     assert updates == [checkpoint["global_step"]] * 2

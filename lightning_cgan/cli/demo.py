@@ -24,7 +24,7 @@ from lightning_cgan.core.images import bytes_from_signed, grid, save_png
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
-_NO_TRUNCATION = 3.0  # 99.7 % of a standard normal distribution lie within
+_NO_TRUNCATION = 3.0  # 99.7 % of a standard normal distribution are within
 _COLUMNS = 10
 _IN_A_WALK = 8
 _STYLE = """
@@ -88,15 +88,15 @@ def _import_gradio(folder: str) -> Any:
 @contextmanager
 def _interrupts_wait() -> Iterator[None]:
     """Delays Ctrl-C and SIGTERM to the end of the block, since compiled code in it would crash."""
-    seen: list[int] = []
+    received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda *which: seen.append(which[0])) for number in numbers}
+    handlers = {number: signal.signal(number, lambda *which: received.append(which[0])) for number in numbers}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for caught in seen:
+    for caught in received:
         signal.raise_signal(caught)
 
 
@@ -110,7 +110,7 @@ def _free_port(host: str, port: int) -> int:
         number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)  # negative: unknown host
         other = "port" if isinstance(error, OverflowError) or number in (errno.EADDRINUSE, errno.EACCES) else "host"
-        expected = "expected an address of this machine that is free"
+        expected = "expected a free address of this machine"
         raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another {other}") from error
 
 
@@ -179,65 +179,65 @@ class DemoBackend:
         return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
 
 
-def build_page(studio: DemoBackend, name: str) -> Any:
+def build_page(backend: DemoBackend, name: str) -> Any:
     """Builds the page, a `gradio.Blocks`.
 
     Args:
-        studio: Makes the images.
+        backend: Makes the images.
         name: The name of the generator, for the heading.
     """
     import gradio
 
-    metadata = studio.metadata
+    metadata = backend.metadata
     with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
         size, kind = metadata.image_size, "gray" if metadata.image_channels == 1 else "colour"
         gradio.Markdown("# Choose a class, get an image of it")
         gradio.Markdown(f"{in_markdown(name)}: {len(metadata.class_names)} classes, {size} × {size} pixels, {kind}")
         with gradio.Tab("Images"):
-            _add_images(page, studio)
+            _add_images(page, backend)
         with gradio.Tab("Walk"):
-            _add_walk(page, studio)
+            _add_walk(page, backend)
     return page
 
 
-def _add_images(page: Any, studio: DemoBackend) -> None:
+def _add_images(page: Any, backend: DemoBackend) -> None:
     import gradio
 
     with gradio.Row():
         with gradio.Column(scale=1, min_width=280):
-            label = _class_chooser(studio.metadata.class_names, "Class", 0, elem_id="class")
+            label = _class_chooser(backend.metadata.class_names, "Class", 0, elem_id="class")
             seed = _seed_chooser("Seed", 0)
             count = gradio.Number(10, label="Images", precision=0, minimum=1, maximum=100)
-            hint = "Smaller: more typical, less varied. The largest is no bound."
+            hint = "Smaller values: more typical, less varied images. The maximum means no truncation."
             bound = gradio.Slider(0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint)
             make = gradio.Button("Generate", variant="primary", elem_id="generate")
-            make_others = gradio.Button("Others: the next seed")
+            make_others = gradio.Button("Next seed")
             sheet = gradio.DownloadButton("Download the sheet", elem_id="download")
         with gradio.Column(scale=3):
             options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"], "height": "auto"}
             gallery = gradio.Gallery(columns=5, object_fit="contain", interactive=False, elem_id="images", **options)
-    how = {"fn": studio.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
+    how = {"fn": backend.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
     make.click(**how)
     make_others.click(lambda now: (now or 0) + 1, [seed], [seed]).then(**how)
     label.input(**how)
     page.load(**how)
 
 
-def _add_walk(page: Any, studio: DemoBackend) -> None:
+def _add_walk(page: Any, backend: DemoBackend) -> None:
     import gradio
 
-    names = studio.metadata.class_names
+    names = backend.metadata.class_names
     with gradio.Row():
-        first = _class_chooser(names, "From class" if studio.source.mixes else "Class", 0)
+        first = _class_chooser(names, "From class" if backend.source.mixes else "Class", 0)
         first_seed = _seed_chooser("From seed", 0)
         last = _class_chooser(
-            names, "To class", len(names) - 1 if studio.source.mixes else 0, visible=studio.source.mixes
+            names, "To class", len(names) - 1 if backend.source.mixes else 0, visible=backend.source.mixes
         )
         last_seed = _seed_chooser("To seed", 1)
-    part = gradio.Slider(0, 1, value=0, step=0.01, label="Way from the one to the other", elem_id="way")
+    part = gradio.Slider(0, 1, value=0, step=0.01, label="Position between the two", elem_id="way")
     options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"]}
     picture = gradio.Image(interactive=False, elem_id="walk", **options)
-    how = {"fn": studio.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
+    how = {"fn": backend.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
     for part_of_page in (first, first_seed, last, last_seed, part):
         part_of_page.change(**how, show_progress="hidden", trigger_mode="always_last")
     page.load(**how)

@@ -60,12 +60,12 @@ def check_keys(file: Path) -> None:
     except (yaml.YAMLError, ValueError, OSError):
         return  # jsonargparse reports the error
     while left:
-        node, place = left.pop()
+        node, prefix = left.pop()
         lines: dict[str, int] = {}
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-            name, line = f"{place}{key.value}", key.start_mark.line + 1
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
             if name in lines and key.value != "<<":
                 expected = f"expected each option once in {file}, got {name} in lines {lines[name]} and {line}"
-                raise UsageError(f"--config: {expected}; take one of them out")
+                raise UsageError(f"--config: {expected}; remove one of them")
             lines[name] = line
             left.append((value, f"{name}."))

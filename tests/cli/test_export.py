@@ -175,7 +175,10 @@ def test_card_tells_the_report(
         ("--out photos --overwrite", "--out: expected nothing but what export writes there, got photos; name"),
         ("--out .", "--out: expected the name of a file or of a folder, got '.'; name one"),
         ("--out file/x.onnx", "--out: expected a folder to write to, got file, which is not; name another"),
-        ("--out x.onnx --report r.json", "--report: expected a folder to write, got --out x.onnx, which has no card"),
+        (
+            "--out x.onnx --report r.json",
+            "--report: expected --out to be a folder, got x.onnx, which has no model card",
+        ),
         ("--report r.json", "--report: no such file: r.json; check the path"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
         ("--otu x.onnx", "--otu: no such option; did you mean --out?"),

@@ -31,7 +31,7 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.cli.generate import _check_film, parse_labels
+from lightning_cgan.cli.generate import _check_gif_size, parse_labels
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.core.output_paths import folders_of_classes
@@ -121,15 +121,17 @@ def test_walks_go_round(walk: str, frames: int) -> None:
 @pytest.mark.parametrize("walk", ["latents", "classes"])
 def test_walk_larger_than_a_gif(fails: Callable[..., str], tmp_path: Path, walk: str) -> None:
     line = fails("generate", OLD, "--walk", walk, "--frames", "1", "--count", "1130", "--out", "walk.gif")
-    expected = "expected at most 1,129 images of each class in a walk, since a GIF has no more pixels, got 1,130"
+    expected = (
+        "expected at most 1,129 images of each class, since the side of a GIF has at most 65,535 pixels, got 1,130"
+    )
     assert line == f"error: --count: {expected}; choose fewer"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_walk_of_more_classes_than_a_gif_has_rows() -> None:
     with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes in a walk, .* got 1,130; choose"):
-        _check_film(1130, 1, 8)
-    _check_film(1129, 1129, 8)
+        _check_gif_size(1130, 1, 8)
+    _check_gif_size(1129, 1129, 8)
 
 
 def test_labels_by_name_number_and_range() -> None:
@@ -226,13 +228,19 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--imports json,", "--imports: cannot import : Empty module name; check that it is installed"),
         ("--count 0", "--count: expected 1 or more, got 0; give a positive number"),
         ("--truncation 0", "--truncation: expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
-        ("--walk latents --out x.png", "--out: expected a name in .gif for a walk and for nothing else, got x.png"),
-        ("--out x.gif", "--out: expected a name in .gif for a walk and for nothing else, got x.gif; change one"),
+        (
+            "--walk latents --out x.png",
+            "--out: expected a name in .gif with --walk, and another one without, got x.png",
+        ),
+        ("--out x.gif", "--out: expected a name in .gif with --walk, and another one without, got x.gif; change one"),
         (
             "--out x.JPG",
             "--out: expected a kind of file that this command writes, or a folder, got x.JPG; choose an ending that",
         ),
-        ("--walk latents --out x.mp4", "--out: expected a name in .gif for a walk and for nothing else, got x.mp4"),
+        (
+            "--walk latents --out x.mp4",
+            "--out: expected a name in .gif with --walk, and another one without, got x.mp4",
+        ),
         ("--out photos --overwrite", "--out: expected nothing but class folders of PNG files there, got photos"),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),

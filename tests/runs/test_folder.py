@@ -159,4 +159,4 @@ def test_a_run_that_is_not_over_is_not_a_new_one(capsys: pytest.CaptureFixture[s
     assert last == 2 * words
     main([*short, "2", "--ckpt_path", "last", "--trainer.enable_checkpointing", "false"])
     assert len(list(Path("runs/digits").iterdir())) == 2  # whose table it could not go on with
-    assert capsys.readouterr().out.endswith("Checkpoint: none, as the options ask\n")
+    assert capsys.readouterr().out.endswith("Checkpoint: none, since checkpoints are disabled\n")

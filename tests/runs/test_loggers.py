@@ -113,7 +113,7 @@ def test_a_logger_that_cannot_be_made(
     monkeypatch.delitem(sys.modules, "broken", raising=False)
     given = form.format("{class_path: broken.Broken}")
     assert fails("fit", "--config", "digits", "--trainer.logger", given) == (
-        f"error: --trainer.logger: cannot make broken.Broken: {reason}; mend that, or leave it out"
+        f"error: --trainer.logger: cannot create broken.Broken: {reason}; change or omit it"
     )
     assert not (tmp_path / "runs").exists()
 
