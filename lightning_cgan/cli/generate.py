@@ -154,8 +154,8 @@ def _check_gif_size(rows: int, columns: int, image_size: int) -> None:
     most = LARGEST_SIDE // cell_size(image_size)
     for option, number, things in (("--labels", rows, "classes"), ("--count", columns, "images of each class")):
         if number > most:
-            limit = f"at most {most:,} {things}, since the side of a GIF has at most {LARGEST_SIDE:,} pixels"
-            raise UsageError(f"{option}: expected {limit}, got {number:,}; choose fewer")
+            expected = f"expected at most {most:,} {things}, as many as a GIF can hold"
+            raise UsageError(f"{option}: {expected}, got {number:,}; choose fewer")
 
 
 def _is_class_folder(path: Path) -> bool:
