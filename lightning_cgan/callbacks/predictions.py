@@ -184,9 +184,8 @@ class PredictionWriter(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warns if images were omitted."""
-        omitted = int(
-            trainer.strategy.reduce(torch.tensor(self._num_omitted, device=pl_module.device), reduce_op="sum")
-        )
+        count = torch.tensor(self._num_omitted, device=pl_module.device)
+        omitted = int(trainer.strategy.reduce(count, reduce_op="sum"))
         if omitted:
             rank_zero_warn(
                 f"{omitted:,} images were omitted: after {ATTEMPTS} attempts, the judge was not confident of their "

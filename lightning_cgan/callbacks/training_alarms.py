@@ -61,7 +61,7 @@ class TrainingAlarms(Callback):
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
         self._skipped: dict[str, float] = {}
-        self._last_step = 0  # step of the last check
+        self._last_step = 0  # of the last check
         self._active: set[str] = set()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

@@ -26,13 +26,7 @@ _MOST_THREADS = 1024  # PyTorch crashes with many more
 def check_options(parser: LightningArgumentParser, config: Namespace, groups: Iterable[str]) -> None:
     """Refuses values that jsonargparse accepts, but the classes of a run do not.
 
-    Args:
-        parser: The parser of a command.
-        config: The parsed options.
-        groups: Options that consist of further options.
-
-    Raises:
-        UsageError: An option is null, out of range, or not for this kind of run; the message names the first one.
+    The `groups` are options that consist of further options.
     """
     for group in groups:
         given = config.get(group)

@@ -26,9 +26,6 @@ def saved_numerics(path: str) -> Numerics | None:
     """Reads from a checkpoint, a file or a URL, which settings decided the last bits of its run.
 
     None if an older version of the package wrote the checkpoint, or if it cannot be fetched, which Lightning reports.
-
-    Raises:
-        UsageError: The file is damaged, or loading it would run code.
     """
     try:
         with warnings.catch_warnings():

@@ -21,9 +21,6 @@ def started_processes() -> tuple[int, int] | None:
     """The numbers of nodes and of processes per node; None if no launcher started this process.
 
     A config cannot contain them, since torchrun may start a different number after a restart.
-
-    Raises:
-        UsageError: Environment variables of the launcher are missing, or do not match.
     """
     if TorchElasticEnvironment.detect():
         return _number("GROUP_WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
@@ -43,10 +40,6 @@ def with_cluster(plugins: list[Any]) -> list[Any]:
     In a SLURM job, Lightning would treat every process as one of several. It would also requeue the job from inside a
     signal handler, at any point of a step, with a checkpoint that all later runs would prefer to others. Here, the
     batch script requeues the job after the run has ended.
-
-    Raises:
-        UsageError: The number of processes was given to SLURM in a form that Lightning cannot use, or MPI processes
-            cannot find one another.
     """
     if TorchElasticEnvironment.detect() or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
         return plugins
@@ -69,11 +62,7 @@ def with_cluster(plugins: list[Any]) -> list[Any]:
 
 
 def check_processes(environment: ClusterEnvironment, nodes: int, devices: int) -> None:
-    """Raises an error instead of waiting for processes that are never started.
-
-    Raises:
-        UsageError: The Trainer expects other numbers of nodes, or of devices per node, than were started.
-    """
+    """Refuses numbers of nodes, or of devices per node, for which Lightning would wait for processes forever."""
     if type(environment) is LightningEnvironment:
         _check_own_processes(nodes, devices)
     elif environment.creates_processes_externally:
@@ -125,7 +114,7 @@ def _is_job_of_slurm() -> bool:
 
 def _nodes(launcher: str, processes: int, nodes: int) -> int:
     if processes % nodes:
-        expected = f"expected as many processes on each of {nodes} nodes, got {processes} in all"
+        expected = f"expected the same number of processes on each of {nodes} nodes, got {processes} in all"
         raise UsageError(f"{launcher}: {expected}; give a number for each node, as --ntasks-per-node does")
     return nodes
 

@@ -80,43 +80,20 @@ def message_of_callback(error: Exception) -> str | None:
     return " ".join(str(error).split()) if file.is_relative_to(Path(callbacks.__file__).parent) else None
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silences warnings that are expected here, and Lightning's product tips."""
-    with warnings.catch_warnings():
-        # Lightning uses deprecated parts of jsonargparse and PyTorch
-        warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        # checkpoints are written after whole steps, as they should be
-        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-        # the size of the float32 weights is the one that matters
-        warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
-        # a run resumes in its folder
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-        # the option `barebones` implies it
-        warnings.filterwarnings("ignore", message="You are trying to `self.log\\(\\)` but `Trainer\\(barebones=True")
-        # commands other than `fit` have no logger
-        warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
-        # a resumed run may have a new folder, and commands other than `fit` have none
-        warnings.filterwarnings("ignore", message="The dirpath has changed from")
-        # the first process computes the scores for all
-        warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
-        # the loaders slice batches from memory, which needs no workers
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        # all images of a `predict` exist already
-        warnings.filterwarnings("ignore", message="Total length of `.*` across ranks is zero")
-        # PyTorch with CUDA on a machine without a GPU
-        warnings.filterwarnings("ignore", message="No CUDA runtime is found|CUDA initialization: ")
-        # login nodes have `srun`; cluster.py reports a single-process run in a SLURM job of several processes
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
-        with ExitStack() as filtered:
-            for name in _LOGGERS:
-                logger = logging.getLogger(name)
-                logger.addFilter(_is_useful)
-                filtered.callback(logger.removeFilter, _is_useful)
-            yield
-
-
+_EXPECTED_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning uses deprecated parts of PyTorch
+    "Using ModelCheckpoint with manual optimization",  # checkpoints are written after whole steps, as they should be
+    "Precision bf16-mixed is not supported by the model summary",  # the size of the float32 weights is what matters
+    "Checkpoint directory .* exists and is not empty",  # a run resumes in its folder
+    r"You are trying to `self.log\(\)` but `Trainer\(barebones=True",  # the option `barebones` implies it
+    "You called `self.log.*have no logger configured",  # commands other than `fit` have no logger
+    "The dirpath has changed from",  # a resumed run may have a new folder, and commands other than `fit` have none
+    "It is recommended to use `self.log",  # the first process computes the scores for all
+    ".*does not have many workers",  # the loaders slice batches from memory, which needs no workers
+    "Total length of `.*` across ranks is zero",  # all images of a `predict` exist already
+    "No CUDA runtime is found|CUDA initialization: ",  # PyTorch with CUDA on a machine without a GPU
+    "The `srun` command is available",  # login nodes have it; cluster.py reports a single process in a larger job
+)
 _LOGGERS = (
     *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"),
     "torch.utils.cpp_extension",
@@ -124,8 +101,23 @@ _LOGGERS = (
 _SILENCED = (
     *("litlogger", "litmodels", "💡"),  # product tips
     "TPU available: False",
-    "No CUDA runtime is found",  # PyTorch with CUDA on a machine without a GPU
+    "No CUDA runtime is found",
 )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silences warnings that are expected here, and Lightning's product tips."""
+    with warnings.catch_warnings(), ExitStack() as filtered:
+        # Lightning uses deprecated parts of jsonargparse.
+        warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.addFilter(_is_useful)
+            filtered.callback(logger.removeFilter, _is_useful)
+        yield
 
 
 def _is_useful(record: logging.LogRecord) -> bool:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.class_names import in_markdown
@@ -46,9 +45,6 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
         host: The address to listen on; `0.0.0.0` serves all networks of the machine.
         port: The port to listen on; 0 chooses a free one.
         imports: Modules of custom networks to import first, separated by commas.
-
-    Raises:
-        UsageError: There is no such source or module, the address is taken, or a package of an extra is missing.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the temporary folder would remain
     with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
@@ -115,12 +111,7 @@ def _free_port(host: str, port: int) -> int:
 
 
 class DemoBackend:
-    """Makes the images of the page.
-
-    Args:
-        source: The generator.
-        folder: The folder for the sheets that users download.
-    """
+    """Makes the images of the page, and PNG sheets for download in a folder."""
 
     def __init__(self, source: Source, folder: Path) -> None:
         self.source = source
@@ -130,16 +121,9 @@ class DemoBackend:
     def images(
         self, label: int, seed: float | None, count: float | None, truncation: float | None
     ) -> tuple[list[Image.Image], str]:
-        """Makes images of a class, the same as `generate` with that seed. An empty field counts as its smallest value.
+        """Makes images of a class, the same as `generate` with that seed, and a sheet of all of them.
 
-        Args:
-            label: The number of the class.
-            seed: Different seeds give different images.
-            count: The number of images.
-            truncation: The largest distance of a latent from 0; the slider's maximum means no bound.
-
-        Returns:
-            The images, and the path of a PNG sheet of all of them.
+        An empty field counts as its smallest value; the largest truncation counts as none.
         """
         seed, count = int(seed or 0), int(count or 1)
         bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
@@ -153,14 +137,9 @@ class DemoBackend:
     def walk(
         self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
     ) -> Image.Image:
-        """A grid of images between one class and seed and another. An empty field counts as 0.
+        """A grid of images at a part, from 0 to 1, of the way from one class and seed to another.
 
-        Args:
-            first: The number of the first class.
-            last: The number of the last class; ignored if the source cannot mix classes.
-            first_seed: The seed of the first images.
-            last_seed: The seed of the last images.
-            part: The position between first and last, from 0 to 1.
+        An empty field counts as 0. If the source cannot mix classes, the last class is ignored.
         """
         last, part = last if self.source.mixes else first, part or 0
         start, end = (
@@ -168,24 +147,18 @@ class DemoBackend:
             for label, seed in ((first, first_seed), (last, last_seed))
         )
         latents = slerp(start, end, part)
-        made = self.source.make(self._between_classes(first, last, part), latents)
+        if first == last:
+            labels = torch.full((_IN_A_WALK,), first)
+        else:
+            codes = torch.eye(len(self.metadata.class_names))
+            labels = torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
+        made = self.source.make(labels, latents)
         picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
         return picture
 
-    def _between_classes(self, first: int, last: int, part: float) -> Tensor:
-        if first == last:
-            return torch.full((_IN_A_WALK,), first)
-        codes = torch.eye(len(self.metadata.class_names))
-        return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
-
 
 def build_page(backend: DemoBackend, name: str) -> Any:
-    """Builds the page, a `gradio.Blocks`.
-
-    Args:
-        backend: Makes the images.
-        name: The name of the generator, for the heading.
-    """
+    """Builds the page, a `gradio.Blocks`, for a generator of a name."""
     import gradio
 
     metadata = backend.metadata
@@ -194,19 +167,17 @@ def build_page(backend: DemoBackend, name: str) -> Any:
         gradio.Markdown("# Choose a class, get an image of it")
         gradio.Markdown(f"{in_markdown(name)}: {len(metadata.class_names)} classes, {size} × {size} pixels, {kind}")
         with gradio.Tab("Images"):
-            _add_images(page, backend)
+            _add_images(gradio, page, backend)
         with gradio.Tab("Walk"):
-            _add_walk(page, backend)
+            _add_walk(gradio, page, backend)
     return page
 
 
-def _add_images(page: Any, backend: DemoBackend) -> None:
-    import gradio
-
+def _add_images(gradio: Any, page: Any, backend: DemoBackend) -> None:
     with gradio.Row():
         with gradio.Column(scale=1, min_width=280):
-            label = _class_chooser(backend.metadata.class_names, "Class", 0, elem_id="class")
-            seed = _seed_chooser("Seed", 0)
+            label = _class_chooser(gradio, backend.metadata.class_names, "Class", 0, elem_id="class")
+            seed = _seed_chooser(gradio, "Seed", 0)
             count = gradio.Number(10, label="Images", precision=0, minimum=1, maximum=100)
             hint = "Smaller values: more typical, less varied images. The maximum means no truncation."
             bound = gradio.Slider(0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint)
@@ -223,17 +194,15 @@ def _add_images(page: Any, backend: DemoBackend) -> None:
     page.load(**how)
 
 
-def _add_walk(page: Any, backend: DemoBackend) -> None:
-    import gradio
-
+def _add_walk(gradio: Any, page: Any, backend: DemoBackend) -> None:
     names = backend.metadata.class_names
     with gradio.Row():
-        first = _class_chooser(names, "From class" if backend.source.mixes else "Class", 0)
-        first_seed = _seed_chooser("From seed", 0)
+        first = _class_chooser(gradio, names, "From class" if backend.source.mixes else "Class", 0)
+        first_seed = _seed_chooser(gradio, "From seed", 0)
         last = _class_chooser(
-            names, "To class", len(names) - 1 if backend.source.mixes else 0, visible=backend.source.mixes
+            gradio, names, "To class", len(names) - 1 if backend.source.mixes else 0, visible=backend.source.mixes
         )
-        last_seed = _seed_chooser("To seed", 1)
+        last_seed = _seed_chooser(gradio, "To seed", 1)
     part = gradio.Slider(0, 1, value=0, step=0.01, label="Position between the two", elem_id="way")
     options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"]}
     picture = gradio.Image(interactive=False, elem_id="walk", **options)
@@ -243,14 +212,10 @@ def _add_walk(page: Any, backend: DemoBackend) -> None:
     page.load(**how)
 
 
-def _class_chooser(names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
-    import gradio
-
+def _class_chooser(gradio: Any, names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
     choices = [(printable(name, 80), number) for number, name in enumerate(names)]
     return gradio.Dropdown(choices, value=chosen, label=title, **options)
 
 
-def _seed_chooser(title: str, value: int) -> Any:
-    import gradio
-
+def _seed_chooser(gradio: Any, title: str, value: int) -> Any:
     return gradio.Number(value, label=title, precision=0, minimum=0, maximum=2**53 - 1)

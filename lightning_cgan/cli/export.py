@@ -45,10 +45,6 @@ def export(
         overwrite: Whether to replace an existing file or folder; `--overwrite` turns it on.
         imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
             imports nothing by itself, since that would run code.
-
-    Raises:
-        UsageError: There is no such checkpoint, report or module, the path exists already, the generator cannot be
-            exported, or a package of an extra is missing.
     """
     path = Path(out)
     ending = path.suffix.lower()

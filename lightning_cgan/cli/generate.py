@@ -67,9 +67,6 @@ def generate(
         imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
             imports nothing by itself, since that would run code.
         device: The device of the generator: `cpu`, `cuda`, …, or `auto`.
-
-    Raises:
-        UsageError: There is no such checkpoint, class, module or device, or the path exists already.
     """
     for option, number in (("--count", count), ("--frames", frames)):
         check_positive(option, number)
@@ -92,11 +89,7 @@ def generate(
 
 
 def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
-    """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`.
-
-    Raises:
-        UsageError: There is no such class.
-    """
+    """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`."""
     return list(dict.fromkeys(find_classes(labels, class_names, "--labels")))
 
 

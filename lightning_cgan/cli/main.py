@@ -149,10 +149,13 @@ class CLI(LightningCLI):
             config.name = name_of(map(str, config.config or ()))
         check_name("--name", config.name)
         if config.ckpt_path == "last":
-            config.ckpt_path = self._last_of_its_name(config.runs_dir, config.name)
+            config.ckpt_path = self._last_checkpoint(config.runs_dir, config.name)
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
-        _check_file("--ckpt_path", config.ckpt_path)
+        path = config.ckpt_path
+        # Also refuses Lightning's `best`, which needs a run in the same process.
+        if path is not None and "://" not in path and not Path(path).is_file():
+            raise UsageError(no_such_file("--ckpt_path", path))
         if self.subcommand == "predict":
             config.return_predictions = False  # a callback writes them
         check_options(self._parser(self.subcommand), config, (*_CALLBACKS, "trainer", "wandb"))
@@ -163,14 +166,11 @@ class CLI(LightningCLI):
         if started and config.trainer.devices == "auto":
             config.trainer.num_nodes, config.trainer.devices = started
 
-    def _last_of_its_name(self, runs_dir: str, name: str) -> str | None:
-        found = newest_checkpoint(runs_dir, name)
+    def _last_checkpoint(self, runs_dir: str, name: str) -> str | None:
+        found, folder = newest_checkpoint(runs_dir, name), f"{runs_dir}/{name}"
         if found is None and self.subcommand != "fit":
-            raise UsageError(
-                f"--ckpt_path: expected a run with a checkpoint in {runs_dir}/{name}, got none; name a file"
-            )
-        none = f"no run in {runs_dir}/{name} has a checkpoint; starting a new run"
-        rank_zero_info(f"--ckpt_path last: {found or none}")
+            raise UsageError(f"--ckpt_path: expected a run with a checkpoint in {folder}, got none; name a file")
+        rank_zero_info(f"--ckpt_path last: {found or f'no run in {folder} has a checkpoint; starting a new run'}")
         return None if found is None else str(found)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -263,9 +263,3 @@ class CLI(LightningCLI):
         has_files = any(self.run_folder.path.glob("checkpoints/*")) or (self.run_folder.path / "metrics.csv").exists()
         if not has_begun and not has_files:
             self.run_folder.discard()
-
-
-def _check_file(option: str, path: str | None) -> None:
-    """Refuses a path that is no file, also Lightning's `best`, which needs a run in the same process."""
-    if path is not None and "://" not in path and not Path(path).is_file():
-        raise UsageError(no_such_file(option, path))

@@ -38,9 +38,6 @@ class OneLineParser(LightningArgumentParser):
 
         `--config mnist` is the shipped config if there is no file of that name. Switches are `--overwrite` or
         `--no_ema`. A config that is not text is a usage error.
-
-        Raises:
-            UsageError: A config contains an option twice.
         """
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):

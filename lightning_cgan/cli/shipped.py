@@ -50,11 +50,7 @@ def is_config(file: Path) -> bool:
 
 
 def check_keys(file: Path) -> None:
-    """Refuses a config that contains an option twice, of which YAML readers silently use the last.
-
-    Raises:
-        UsageError: An option is there twice.
-    """
+    """Refuses a config that contains an option twice, of which YAML readers silently use the last."""
     try:
         left = [(yaml.compose(file.read_text(encoding="utf-8"), Loader), "")]
     except (yaml.YAMLError, ValueError, OSError):

@@ -21,7 +21,6 @@ class Judge(nn.Module):
     """The reference classifier: a convolutional network whose features measure how much images differ.
 
     Six 3 x 3 convolutions with batch normalisation and ReLU, average pooling over the image, then one dense layer.
-
     Images of more than 32 and of more than 64 pixels a side are downsampled once more each.
     """
 
@@ -55,9 +54,6 @@ class Student(nn.Sequential):
 
     The network of Keras's first example for MNIST, which Bie, Kamath & Zhang 2023 (arXiv:2302.02936) train on generated
     images.
-
-    Raises:
-        UsageError: The images have fewer than 6 pixels a side.
     """
 
     def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:

@@ -51,15 +51,12 @@ class ImageMaker(Protocol):
     @property
     def num_classes(self) -> int:
         """The number of classes."""
-        ...
 
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
         """Samples latents, shape (count, latent_dim)."""
-        ...
 
     def generate(self, labels: Tensor, latents: Tensor | None = None) -> Tensor:
         """Generates images, shape (N, C, H, W), in [-1, 1]."""
-        ...
 
 
 def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0) -> OrderedLoader:
@@ -72,11 +69,7 @@ def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float
 
 
 def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi) -> OrderedLoader:
-    """Generates images of labels (N,) that a Judge confirms; labels without such an image are omitted.
-
-    Raises:
-        UsageError: No image reaches the confidence.
-    """
+    """Generates images of labels (N,) that a Judge confirms; labels without such an image are omitted."""
 
     def make(indices: Tensor, attempt: int) -> Tensor:
         return cast(Tensor, make_fakes(maker, labels[indices], seed * ATTEMPTS + attempt, gafi.latent_scale).images)

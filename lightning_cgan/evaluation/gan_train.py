@@ -28,7 +28,7 @@ def train_student(
     seed: int,
     device: torch.device,
 ) -> tuple[Student, dict[str, Any]]:
-    """Trains a Student and returns it as it was after its best epoch.
+    """Trains a Student and returns it as it was after its best epoch, with its `epoch` and `chosen_by_accuracy`.
 
     Args:
         training_images: Returns the training images of an epoch, counted from 0.
@@ -37,9 +37,6 @@ def train_student(
         epochs: The number of passes over the images.
         seed: Determines weights, order and dropout.
         device: Where to train.
-
-    Returns:
-        The Student, and a dictionary with its `epoch` and `chosen_by_accuracy`.
     """
     best: tuple[float, int, Student] | None = None
     with forked_rng(seed, device):

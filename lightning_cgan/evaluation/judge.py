@@ -36,19 +36,12 @@ _FEWEST_STEPS, _MOST_STEPS = 600, 20_000
 
 @dataclass(frozen=True)
 class JudgeRecord:
-    """A Judge and its metadata.
-
-    Attributes:
-        judge: The Judge.
-        fingerprint: That of the training split.
-        sha256: That of the file with its weights.
-        validation_accuracy: The share of held-out images that it classifies correctly, from 0 to 1.
-    """
+    """A Judge and its metadata."""
 
     judge: Judge
-    fingerprint: str
-    sha256: str
-    validation_accuracy: float
+    fingerprint: str  # of the training split
+    sha256: str  # of the file with its weights
+    validation_accuracy: float  # from 0 to 1
 
 
 def get_judge(train: OrderedLoader, validation: OrderedLoader, num_classes: int, device: torch.device) -> JudgeRecord:

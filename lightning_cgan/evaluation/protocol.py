@@ -44,7 +44,6 @@ class ScoringProtocol:
     """The settings that must be equal for two reports to be comparable.
 
     Attributes:
-        name: The name of the protocol.
         images: The most generated images, and the most test images, to compare.
         draws: The number of sets of generated images over which the quick scores are averaged: a single one has too few
             images for small Fréchet distances.
@@ -78,24 +77,17 @@ class LabelledSplits(Protocol):
 
     def setup(self, stage: str) -> None:
         """Reads the splits that a stage needs."""
-        ...
 
     def in_order(self, split: str) -> OrderedLoader:
         """All images of a split."""
-        ...
 
 
 @dataclass(frozen=True)
 class ReportImages:
-    """The images in the figure of a report.
-
-    Attributes:
-        fakes: Generated images, uint8, with their labels.
-        nearest: Maps the indices of some of them to the nearest training image, shape (C, H, W), uint8.
-    """
+    """The images in the figure of a report."""
 
     fakes: OrderedLoader
-    nearest: dict[int, Tensor]
+    nearest: dict[int, Tensor]  # from indices of some of them to the nearest training image, (C, H, W), uint8
 
 
 class Evaluation:
@@ -128,15 +120,7 @@ class Evaluation:
         }
 
     def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], ReportImages]:
-        """Measures everything.
-
-        Args:
-            gafi: Adds a result for Students that learn from such images.
-            parzen: Whether to add the Parzen-window log-likelihood.
-
-        Returns:
-            The report, in plain values, and the images for its figure.
-        """
+        """Measures everything; returns the report, in plain values, and the images for its figure."""
         memorisation, report_images = self.memorisation()
         fakes = make_fakes(self.maker, self._training_labels(), self._seed(_TRAINING))
         report: dict[str, Any] = {
@@ -180,7 +164,10 @@ class Evaluation:
 
     def memorisation(self) -> tuple[dict[str, float], ReportImages]:
         """The pixel distance from generated images to training images, relative to that from test images."""
-        found = {name: self._nearest(images) for name, images in (("fakes", self.fakes), ("test_images", self.test))}
+        found = {
+            name: nearest_of(self._signed(images), (batch for batch, _ in self.train))
+            for name, images in (("fakes", self.fakes), ("test_images", self.test))
+        }
         means = {f"distance_of_{name}": distances.mean().item() for name, (distances, _) in found.items()}
         ratio = means["distance_of_fakes"] / max(means["distance_of_test_images"], 1e-12)
         shown = [int(torch.nonzero(self.fakes.labels == label)[0]) for label in self.fakes.labels.unique()]
@@ -224,9 +211,6 @@ class Evaluation:
     def _gafi_images(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
         labels, judge = self._training_labels(), self.judge_record.judge
         return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, judge, gafi)
-
-    def _nearest(self, images: OrderedLoader) -> tuple[Tensor, Tensor]:
-        return nearest_of(self._signed(images), (batch for batch, _ in self.train))
 
     def _signed(self, images: OrderedLoader) -> Tensor:
         """All images as one tensor, in [-1, 1]."""

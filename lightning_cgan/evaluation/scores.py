@@ -20,19 +20,12 @@ QUICK_SCORES = ("gan_test", "judge_fid", "diversity")  # what quick_scores retur
 
 
 class Features(NamedTuple):
-    """The outputs of a Judge for labelled images.
+    """The outputs of a Judge for labelled images."""
 
-    Attributes:
-        features: Shape (N, D).
-        predicted: The predicted classes, shape (N,).
-        confidence: The predicted probability of each image's own label, from 0 to 1, shape (N,).
-        labels: The images' own labels, shape (N,).
-    """
-
-    features: Tensor
-    predicted: Tensor
-    confidence: Tensor
-    labels: Tensor
+    features: Tensor  # (N, D)
+    predicted: Tensor  # the predicted classes, (N,)
+    confidence: Tensor  # the predicted probability of each image's own label, from 0 to 1, (N,)
+    labels: Tensor  # the images' own labels, (N,)
 
 
 @torch.no_grad()

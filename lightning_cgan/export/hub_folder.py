@@ -31,9 +31,6 @@ def write_folder(
     """Writes weights, config, pictures and a model card with a title to a folder, and checks it by loading it.
 
     The generator is on the CPU, and in evaluation mode.
-
-    Raises:
-        UsageError: The generator's config is not serializable, or the loaded generator makes other images.
     """
     try:
         pretrained = PretrainedGenerator(to_config(generator), metadata.latents, list(metadata.class_names))

@@ -16,11 +16,7 @@ from lightning_cgan.training.checkpointing import build_from
 
 
 def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
-    """Loads the module of a checkpoint, and the names of its classes: their numbers if it contains no names.
-
-    Raises:
-        UsageError: There is no such checkpoint, module or device.
-    """
+    """Loads the module of a checkpoint, and the names of its classes, or their numbers if it contains no names."""
     if not Path(checkpoint).is_file():
         raise UsageError(no_such_file("checkpoint", checkpoint))
     import_all(imports)
@@ -38,11 +34,7 @@ def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> t
 
 
 def import_all(imports: str | None) -> None:
-    """Imports the modules of `--imports`, which are separated by commas.
-
-    Raises:
-        UsageError: There is no such module.
-    """
+    """Imports the modules of `--imports`, which are separated by commas."""
     for name in imports.split(",") if imports else ():
         try:
             import_module(name)

@@ -45,11 +45,7 @@ class ExportMetadata:
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Self:
-        """Reads the result of `to_texts`.
-
-        Raises:
-            ValueError: The strings are not a result of `to_texts`.
-        """
+        """Reads the result of `to_texts`; other strings are a ValueError."""
         names = {field.name for field in dataclasses.fields(cls)}
         if not names <= texts.keys():
             raise ValueError(f"its metadata lack {', '.join(sorted(names - texts.keys()))}")

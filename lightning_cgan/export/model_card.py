@@ -55,17 +55,11 @@ No report: run `python -m lightning_cgan test` with the checkpoint, and export i
 
 @dataclass(frozen=True)
 class Training:
-    """What a checkpoint says about the training of its generator.
-
-    Attributes:
-        steps: The number of training steps.
-        data: Describes the training data, if from a data module of the package; see `LabelledImages.about_training`.
-        averaged: Whether the weights are a moving average.
-    """
+    """What a checkpoint says about the training of its generator."""
 
     steps: int
-    data: Mapping[str, Any]
-    averaged: bool
+    data: Mapping[str, Any]  # empty unless from a data module of the package; see `LabelledImages.about_training`
+    averaged: bool  # whether the weights are a moving average
 
 
 def card_text(

@@ -40,11 +40,7 @@ class _LabelsFirst(nn.Module):
 
 
 def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
-    """Writes an ONNX file that maps `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the metadata.
-
-    Raises:
-        UsageError: The generator contains an operation that ONNX lacks, or the file makes other images.
-    """
+    """Writes an ONNX file with metadata that maps `labels` (N,) int64 and `latents` (N, latent_dim) to `images`."""
     with extra("onnx"):
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -66,11 +62,7 @@ def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> No
 
 
 def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
-    """Reads a file that `write_onnx` has written.
-
-    Raises:
-        UsageError: `write_onnx` has not written the file.
-    """
+    """Reads a file that `write_onnx` has written."""
     with extra("onnx"):
         import onnxruntime
     with _reading(file):
@@ -89,11 +81,7 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
 
 
 def write_program(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
-    """Writes a PyTorch program with `torch.export.save` that maps labels (N,) and latents (N, latent_dim) to images.
-
-    Raises:
-        UsageError: `torch.export` cannot trace the generator, or the file makes other images.
-    """
+    """Writes a PyTorch program with `torch.export.save` that maps labels (N,) and latents (N, latent_dim) to images."""
     network = _LabelsFirst(generator).eval()
     with _exporting(generator):
         program = torch.export.export(network, _examples(metadata, 2), dynamic_shapes=(_BATCH, _BATCH))
@@ -104,11 +92,7 @@ def write_program(generator: Generator, metadata: ExportMetadata, file: Path) ->
 
 
 def read_program(file: Path) -> tuple[ExportMetadata, Make]:
-    """Reads a file that `write_program` has written. According to PyTorch, such a file can run code: trust its source.
-
-    Raises:
-        UsageError: `write_program` has not written the file.
-    """
+    """Reads a file that `write_program` has written; trust its source, since such a file can run code."""
     texts = {_METADATA: ""}
     with _reading(file):
         with _silence("torch.export"):
@@ -124,11 +108,7 @@ def read_program(file: Path) -> tuple[ExportMetadata, Make]:
 
 @torch.no_grad()
 def check_images(network: nn.Module, make: Make, metadata: ExportMetadata) -> None:
-    """Compares images of a file with those of its network, for a batch of one and for a batch of all classes.
-
-    Raises:
-        UsageError: An image differs.
-    """
+    """Refuses a file whose images differ from its network's, for a batch of one and for a batch of all classes."""
     for count in (1, len(metadata.class_names) + 1):
         labels, latents = _examples(metadata, count)
         found, expected = make(labels, latents), network(labels, latents)

@@ -92,11 +92,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
 
 
 def read_folder(folder: Path) -> PretrainedGenerator:
-    """Reads a folder that `save_pretrained` has written, without printing anything.
-
-    Raises:
-        UsageError: `save_pretrained` has not written the folder.
-    """
+    """Reads a folder that `save_pretrained` has written, without printing anything."""
     try:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError("no config.json")

@@ -32,23 +32,16 @@ _STUDENTS = (
 
 @dataclass(frozen=True)
 class ScoredReport:
-    """The part of a report that a model card shows.
+    """The part of a report that a model card shows."""
 
-    Attributes:
-        table: The scores next to those of real images, as a Markdown table, with a line about the protocol.
-        picture: The file `report.png`, if there is one.
-    """
-
-    table: str
-    picture: Path | None
+    table: str  # scores next to those of real images, in Markdown, with a line about the protocol
+    picture: Path | None  # `report.png`, if there is one
 
 
 def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
     """Finds the report of a checkpoint: the given file or, by default, the one that `test` has written, if any.
 
-    Raises:
-        UsageError: The given file is no report, or that of another checkpoint. Of a file that was not given, this is
-            printed instead.
+    A report of another checkpoint is refused; one that was not given is ignored with a line.
     """
     file = Path(given) if given is not None else report_folder(checkpoint) / "report.json"
     if not file.is_file():
@@ -59,7 +52,8 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
         report = json.loads(file.read_text(encoding="utf-8"))
         if report["format"] not in (1, FORMAT):
             raise ValueError(f"format {report['format']}")
-        scored = ScoredReport(_table(report), next((p for p in [file.with_name("report.png")] if p.is_file()), None))
+        picture = file.with_name("report.png")
+        scored = ScoredReport(_table(report), picture if picture.is_file() else None)
         if report["checkpoint"].get("sha256") in (None, hashlib.sha256(checkpoint.read_bytes()).hexdigest()):
             return scored
         message = f"expected the report of {checkpoint}, got {file}, which is of another checkpoint"

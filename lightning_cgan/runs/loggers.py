@@ -28,15 +28,7 @@ def loggers(
 ) -> list[Logger]:
     """The loggers of a run; the CSV table is first, since it determines the folder.
 
-    Args:
-        folder: The folder of the run.
-        name: The name of the run.
-        given: The user's loggers, in any form that the Trainer takes.
-        wandb: The options of `wandb_logger`. A W&B logger among the user's replaces it: a process has one W&B run.
-        tensorboard: Whether to write TensorBoard files to `tensorboard/` in the folder.
-
-    Raises:
-        UsageError: TensorBoard is not installed.
+    `wandb` holds the options of `wandb_logger`; a W&B logger among the given ones replaces it, since a process has one.
     """
     own = [given] if isinstance(given, Logger) else [] if given is None or isinstance(given, bool) else list(given)
     found: list[Logger | None] = []

@@ -219,8 +219,8 @@ def test_others_take_the_place_of_what_is_doubtful(common: list[str], fails: Fai
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("latent_scale", "0", "expected a number above 0, got 0.0; 1 is as trained"),
-        ("min_confidence", "1", "expected a number from 0 to below 1, got 1.0; 0 keeps all"),
+        ("latent_scale", "0", "expected a number above 0, got 0.0; 1 is the scale of training"),
+        ("min_confidence", "1", "expected a number from 0 to below 1, got 1.0; 0 keeps all images"),
         ("truncation", "0", "expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
         ("seed", "99999999999999999999", "expected a whole number of 64 bits, got 99999999999999999999; give another"),
         ("folder", "afile", "expected a folder to write to, got afile, which is not; name another"),

@@ -90,7 +90,7 @@ def test_who_has_started_it(
         ),
         (
             {**STEP, "SLURM_NTASKS": "3", "SLURM_NNODES": "2"},
-            "srun: expected as many processes on each of 2 nodes, got 3",
+            "srun: expected the same number of processes on each of 2 nodes, got 3",
         ),
         (
             {"OMPI_COMM_WORLD_SIZE": "2"},
