@@ -159,9 +159,8 @@ class SampleGrid(Callback):
         with warn_on_write_error("samples.gif"):
             files = sorted(self._folder.glob("[0-9]*.png"))
             width, height = Image.open(files[-1]).size if files else (1, 1)
-            pictures = [
-                Image.open(file) for file in _evenly(files, min(_FRAMES, _MOST_PIXELS_OF_GIF // (width * height)))
-            ]
+            most = min(_FRAMES, _MOST_PIXELS_OF_GIF // (width * height))
+            pictures = [Image.open(file) for file in _evenly(files, most)]
             # Grids differ in size if a run was resumed with other rows or columns.
             frames = [picture for picture in pictures if picture.size == (width, height)]
             if frames:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_cgan.core.errors import reason_of
 from lightning_cgan.evaluation.judge import JudgeRecord, get_judge
 from lightning_cgan.evaluation.protocol import LabelledSplits
 
@@ -33,7 +34,7 @@ def warn_on_write_error(what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, OSError) else reason_of(error)
         rank_zero_warn(f"{what} was not written: {reason}. Training continues")
 
 
