@@ -66,9 +66,9 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
 def _launch(page: Any, gradio: Any, host: str, port: int, folder: str) -> str:
     """Serves the page and returns its URL."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # local fonts only
-    look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
+    style = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
     server = {"server_name": f"[{host}]" if ":" in host else host, "server_port": port, "allowed_paths": [folder]}
-    _, address, _ = page.launch(**look, **server, share=False, quiet=True, prevent_thread_lock=True)
+    _, address, _ = page.launch(**style, **server, share=False, quiet=True, prevent_thread_lock=True)
     return str(address)
 
 
@@ -76,13 +76,13 @@ def _import_gradio(folder: str) -> Any:
     """Imports Gradio, configured to send no analytics and to keep its files in a folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-    with extra("demo"), _interrupts_wait():
+    with extra("demo"), _delayed_interrupts():
         import gradio
     return gradio
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
+def _delayed_interrupts() -> Iterator[None]:
     """Delays Ctrl-C and SIGTERM to the end of the block, since compiled code in it would crash."""
     received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
