@@ -61,10 +61,7 @@ _CALLBACKS = {
 
 
 def main(args: ArgsType = None) -> None:
-    """Runs the command line.
-
-    Args:
-        args: The arguments after the program's name; those of `sys.argv` if not given.
+    """Runs the command line: the arguments after the program's name, by default those of `sys.argv`.
 
     Raises:
         SystemExit: With code 2 after a usage error, which is reported in one line on stderr; with code 130 after
@@ -79,12 +76,7 @@ def main(args: ArgsType = None) -> None:
 
 
 def run(args: ArgsType, cli: type[CLI]) -> CLI:
-    """Runs a CLI class as `main` does: without expected warnings, with errors in one line and process state restored.
-
-    Args:
-        args: The arguments after the program's name.
-        cli: The class.
-    """
+    """Runs a CLI class as `main` does: without expected warnings, with one-line errors, and process state restored."""
     with command():
         return cli(args)
 

@@ -23,9 +23,6 @@ class MetricsFile(Logger):
     Lightning's `CSVLogger` deletes the file of a run that resumes in its folder, and buffers rows. Here a row is on
     disk before the next step. Checkpoints store the number of rows; a run that resumes from one drops later rows, since
     it will write them again. If the disk is full, rows wait in memory.
-
-    Args:
-        folder: The folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -64,9 +64,6 @@ def wandb_logger(
         entity: The user or team that owns the project.
         group: The group of related runs.
         tags: Tags of the run, for searches.
-
-    Returns:
-        The logger; None if W&B is disabled.
     """
     if mode == "auto":
         mode = _mode_of_environment()
