@@ -24,17 +24,17 @@ usage: python -m lightning_cgan COMMAND [--config FILE.yaml …] [--OPTION VALUE
 Trains class-conditional GANs: choose a label, get an image of it.
 
 commands:
-  fit        train, and leave a folder with checkpoints, pictures and curves
+  fit        train, and write a folder with checkpoints, sample grids and curves
   validate   losses and quick scores of a checkpoint on held-out images
-  test       examine a checkpoint: every score beside what real images reach, in a report
-  predict    make labelled images in bulk from a checkpoint
+  test       score a checkpoint in full: a report with every score, next to that of real images
+  predict    make many labelled images from a checkpoint
   generate   make images of chosen classes from a checkpoint: a sheet, a folder, arrays, a walk
-  export     leave the generator of a checkpoint for others: ONNX, a PyTorch program, a folder for the Hugging Face Hub
-  demo       show a page in the browser on which to choose a class and see images of it
+  export     write the generator of a checkpoint as ONNX, a PyTorch program or a folder for the Hugging Face Hub
+  demo       serve a web page that shows images of a chosen class
 
 options:
-  -h, --help  this help; `COMMAND --help` lists the options of a command
-  --version   the version, and those of PyTorch, Lightning and CUDA
+  -h, --help  print this help; `COMMAND --help` lists the options of a command
+  --version   print the version, and those of PyTorch, Lightning and CUDA
 
 example: python -m lightning_cgan fit --config digits
 """
@@ -50,8 +50,8 @@ def _versions() -> str:
     return "\n".join([version("lightning_cgan"), *found, f"CUDA {cuda[0] if cuda else 'none'}", system])
 
 
-def _have_a_backend() -> None:
-    """Imports matplotlib safely if a notebook passes on the name of a backend that this environment lacks."""
+def _check_backend() -> None:
+    """Imports matplotlib safely if a notebook names a backend in MPLBACKEND that this environment lacks."""
     if wanted := os.environ.pop("MPLBACKEND", None):
         import matplotlib
 
@@ -60,7 +60,7 @@ def _have_a_backend() -> None:
             os.environ["MPLBACKEND"] = wanted
 
 
-def _have_a_home() -> None:
+def _check_home() -> None:
     """Moves the caches of libraries to a temporary folder if the home directory is missing or not writable.
 
     Otherwise each library would warn, and some would create a folder called `~`.
@@ -68,17 +68,17 @@ def _have_a_home() -> None:
     if os.name == "posix" and not all(map(_is_usable, ("~/.cache", "~/.config"))):
         folder = Path(tempfile.gettempdir()) / f"lightning_cgan-{os.getuid()}"
         for name in ("MPLCONFIGDIR", "TORCHINDUCTOR_CACHE_DIR", *(f"WANDB_{kind}_DIR" for kind in _KINDS_OF_WANDB)):
-            place = folder / name.lower()
-            place.mkdir(parents=True, exist_ok=True)
-            os.environ.setdefault(name, str(place))
+            cache = folder / name.lower()
+            cache.mkdir(parents=True, exist_ok=True)
+            os.environ.setdefault(name, str(cache))
 
 
 def _is_usable(folder: str) -> bool:
-    place = os.path.expanduser(folder)
+    path = os.path.expanduser(folder)
     with suppress(OSError):
-        if place != folder:  # a user without a passwd entry has no home
-            os.makedirs(place, exist_ok=True)
-            return os.access(place, os.W_OK)
+        if path != folder:  # a user without a passwd entry has no home
+            os.makedirs(path, exist_ok=True)
+            return os.access(path, os.W_OK)
     return False
 
 
@@ -108,16 +108,16 @@ def _main() -> None:
     elif arguments == ["--version"]:
         print(_versions())
     else:
-        with _ending_at_once():
+        with _quiet_interrupts():
             with suppress(OSError):  # no temporary folder either
-                _have_a_home()
-            _have_a_backend()
+                _check_home()
+            _check_backend()
             from lightning_cgan.cli.main import main as command_line
         command_line()
 
 
 @contextmanager
-def _ending_at_once() -> Iterator[None]:
+def _quiet_interrupts() -> Iterator[None]:
     """Exits silently at Ctrl-C; libraries being imported would otherwise turn it into a traceback."""
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield  # nohup, or a custom program

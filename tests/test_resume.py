@@ -127,7 +127,7 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path: Path, t
     _wait(None, lambda: not Path(f"/proc/{second}").exists())
     (folder,) = tmp_path.glob("runs/digits/*")
     checkpoint = last_of(folder)
-    assert f"Stopped at step {checkpoint['global_step']:,}. To go on:" in shown
+    assert f"Stopped at step {checkpoint['global_step']:,}. To resume:" in shown
     assert checkpoint["global_step"] % 10 == 0
     updates = [int(optimizer["state"][0]["step"]) for optimizer in checkpoint["optimizer_states"]]
     assert updates == [checkpoint["global_step"]] * 2
@@ -150,9 +150,9 @@ def test_training_goes_on_where_nothing_can_be_written(begin: type[Command]) -> 
         shown = process.wait()
     assert process.returncode == 0, shown
     said = re.sub(r"\S*/", "", shown)
-    assert "The checkpoint last.ckpt was not written: [Errno 27] File too large. Training goes on" in said
-    assert "metrics.csv was not written: [Errno 27] File too large. Training goes on; its rows wait in memory" in said
-    assert "The picture of samples was not written: " in said
+    assert "The checkpoint last.ckpt was not written: [Errno 27] File too large. Training continues" in said
+    assert "metrics.csv was not written: [Errno 27] File too large. Training continues; its rows wait in memory" in said
+    assert "The grid of samples was not written: " in said
     assert "Checkpoint: none, since none could be written" in shown
 
 
@@ -188,7 +188,7 @@ def test_training_goes_on_while_a_disk_is_full(small_disk: Path) -> None:
         shown = process.wait()
     assert process.returncode == 0, shown
     assert re.search(
-        "ckpt was not written: .*No space left on device.* Training goes on; the last good one stays", shown
+        "ckpt was not written: .*No space left on device.* Training continues; the last good one stays", shown
     )
     assert 0 < _good_checkpoint(small_disk)["global_step"] < 100
 
@@ -199,7 +199,9 @@ def test_training_goes_on_in_a_folder_that_became_read_only(small_disk: Path) ->
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
         shown = process.wait()
     assert process.returncode == 0, shown
-    assert re.search("ckpt was not written: .*Read-only file system.* Training goes on; the last good one stays", shown)
+    assert re.search(
+        "ckpt was not written: .*Read-only file system.* Training continues; the last good one stays", shown
+    )
     assert "metrics.csv was not written: [Errno 30] Read-only file system" in shown
     assert 0 < _good_checkpoint(small_disk)["global_step"] < 100
 

@@ -1,23 +1,16 @@
-"""Checkpoints every N steps, and a clean stop on Ctrl-C, SIGTERM and SIGUSR1."""
+"""Checkpoints every N steps, and one at the end of a run; what happens on Ctrl-C or SIGTERM is in `signals.py`."""
 
 from __future__ import annotations
 
-import signal
-import threading
-from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import distributed
 
+from lightning_cgan.callbacks.signals import StopSignals
 from lightning_cgan.core.compat import runs_validation_next
 from lightning_cgan.core.errors import check_positive
 from lightning_cgan.runs.csv_logger import MetricsFile
-
-_SIGNALS = [signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-_AGREE_EVERY = 10  # steps, since each exchange between processes costs as much as an update of a small network
 
 
 class Checkpoints(ModelCheckpoint):
@@ -62,10 +55,8 @@ class Checkpoints(ModelCheckpoint):
             enable_version_counter=False,  # a resumed run overwrites `last.ckpt`
         )
         self.has_begun = False  # whether this process has completed a step
-        self.stopped_by: signal.Signals | None = None
-        self._control_group: Any = None
-        self._waits = False  # whether a save waits for the validation
-        self._previous_handlers: dict[signal.Signals, Any] = {}
+        self.signals = StopSignals()
+        self._save_waits = False  # for the validation
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Records the number of rows in the table of scalars."""
@@ -81,27 +72,7 @@ class Checkpoints(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Installs handlers for the signals that request a stop."""
         super().on_train_start(trainer, pl_module)
-        if trainer.world_size > 1 and self._control_group is None:
-            # Gloo exchanges on the CPU, without waiting for a GPU.
-            self._control_group = distributed.new_group(backend="gloo")
-        if threading.current_thread() is threading.main_thread():
-            self._previous_handlers = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if number == signal.SIGINT and self.stopped_by == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.stopped_by = signal.Signals(number)
-
-    def _must_stop(self, trainer: Trainer) -> bool:
-        """Whether any process was asked to stop; all processes get the same answer."""
-        if self._control_group is None:
-            return self.stopped_by is not None
-        if trainer.global_step % _AGREE_EVERY:
-            return False
-        asked = torch.tensor([int(self.stopped_by or 0)])
-        distributed.all_reduce(asked, distributed.ReduceOp.MAX, self._control_group)
-        self.stopped_by = signal.Signals(int(asked)) if asked else None
-        return self.stopped_by is not None
+        self.signals.install_handlers(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -111,21 +82,21 @@ class Checkpoints(ModelCheckpoint):
         A run resumed from a checkpoint between the last step of an epoch and its validation would skip that validation.
         """
         self.has_begun = True
-        self._waits = _validation_is_due(trainer)
-        if not self._waits:
+        self._save_waits = trainer.enable_validation and runs_validation_next(trainer.fit_loop)
+        if not self._save_waits:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             self._finish_step(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Makes the save that waited for the validation."""
         super().on_validation_end(trainer, pl_module)
-        if self._waits:
-            self._waits = False
+        if self._save_waits:
+            self._save_waits = False
             super().on_train_batch_end(trainer, pl_module, None, None, 0)
             self._finish_step(trainer)
 
     def _finish_step(self, trainer: Trainer) -> None:
-        must_stop = self._must_stop(trainer)
+        must_stop = self.signals.must_stop(trainer)
         if must_stop or _is_over(trainer):
             self._save_end(trainer)
         if must_stop:
@@ -134,26 +105,16 @@ class Checkpoints(ModelCheckpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Saves the end of a run that was stopped after its last step, such as by early stopping."""
         self._save_end(trainer)
-        self._give_back()
+        self.signals.restore_handlers()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Restores the previous signal handlers."""
         super().on_exception(trainer, pl_module, exception)
-        self._give_back()
+        self.signals.restore_handlers()
 
     def _save_end(self, trainer: Trainer) -> None:
         if trainer.global_step != self._last_global_step_saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
-
-    def _give_back(self) -> None:
-        for number, handler in self._previous_handlers.items():
-            signal.signal(number, handler)
-        self._previous_handlers = {}
-
-
-def _validation_is_due(trainer: Trainer) -> bool:
-    """Whether the validation loop runs before the next step."""
-    return trainer.enable_validation and runs_validation_next(trainer.fit_loop)
 
 
 def _is_over(trainer: Trainer) -> bool:

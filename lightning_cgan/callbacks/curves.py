@@ -41,7 +41,7 @@ class Curves(Callback):
         check_positive("--curves.every_n_seconds", every_n_seconds)
         self.every_n_seconds = every_n_seconds
         self._folder: Path | None = None
-        self._drawn = 0.0
+        self._plotted_at = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gets the run folder."""
@@ -49,22 +49,22 @@ class Curves(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the timer."""
-        self._drawn = time.monotonic()
+        self._plotted_at = time.monotonic()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Plots the curves when a plot is due."""
-        if time.monotonic() - self._drawn > self.every_n_seconds:
-            self._draw()
-            self._drawn = time.monotonic()
+        if time.monotonic() - self._plotted_at > self.every_n_seconds:
+            self._plot()
+            self._plotted_at = time.monotonic()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plots the curves of the whole run."""
-        self._draw()
+        self._plot()
 
     @rank_zero_only
-    def _draw(self) -> None:
+    def _plot(self) -> None:
         if self._folder is not None and (self._folder / "metrics.csv").exists():
-            with warn_on_write_error("The picture of curves"):
+            with warn_on_write_error("curves.png"):
                 plot_curves(self._folder / "metrics.csv", self._folder / "curves.png")
 
 

@@ -82,7 +82,7 @@ class PredictionWriter(Callback):
         self._class_names: list[str] = []
         self._folders: list[Path] = []
         self._is_claimed = False
-        self._doubtful = 0
+        self._num_omitted = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Configures the module and the data to make the images that the folder lacks."""
@@ -92,21 +92,21 @@ class PredictionWriter(Callback):
         data, labels = splits_of(trainer), range(pl_module.num_classes)  # type: ignore[arg-type]
         self._class_names = list(getattr(data, "class_names", None) or map(str, labels))
         self._folders = folders_of_classes(self.folder, self._class_names)
-        self._is_claimed, self._doubtful = False, 0
+        self._is_claimed, self._num_omitted = False, 0
         if self._needs_real_images():
             if data is None:
                 option = "min_confidence" if self.min_confidence else "top_up"
                 raise UsageError(
-                    f"--predictions.{option}: expected a LabelledImages, whose real images are known, got other data; "
-                    f"leave {option} out, or subclass LabelledImages"
+                    f"--predictions.{option}: expected a data module with real images, got one without; omit {option}, "
+                    "or use a subclass of LabelledImages"
                 )
             data.setup("validate")
-        self._instruct(trainer, pl_module, self.latent_sampler, self._already_made(), self.top_up)
+        self._configure(trainer, pl_module, self.latent_sampler, self._already_made(), self.top_up)
 
     def _needs_real_images(self) -> bool:
         return self.top_up or self.min_confidence > 0
 
-    def _instruct(
+    def _configure(
         self, trainer: Trainer, module: Any, latent_sampler: LatentSampler, already_made: Any, tops_up: bool
     ) -> None:
         """Sets which images the data ask for, and how the module samples their latents."""
@@ -114,9 +114,9 @@ class PredictionWriter(Callback):
         if data is not None:
             data.already_made, data.tops_up = already_made, tops_up  # type: ignore[attr-defined]
 
-    def _leave(self, trainer: Trainer, module: Any) -> None:
-        """Resets what `_instruct` has set."""
-        self._instruct(trainer, module, LatentSampler(), (), False)
+    def _reset(self, trainer: Trainer, module: Any) -> None:
+        """Resets what `_configure` has set."""
+        self._configure(trainer, module, LatentSampler(), (), False)
 
     def _already_made(self) -> set[tuple[int, int]]:
         """The labels and numbers of the complete images in the folder."""
@@ -173,22 +173,23 @@ class PredictionWriter(Callback):
             differing = [name for name, value in fingerprint.items() if found.get(name) != value]
             if differing:
                 raise UsageError(
-                    f"--predictions.folder: expected images of the same {', '.join(differing)}, got others in "
-                    f"{self.folder}; name another one"
+                    f"--predictions.folder: expected images made with the same {', '.join(differing)}, got others in "
+                    f"{self.folder}; name another folder"
                 )
         elif self.folder.exists() and any(self.folder.iterdir()):
             raise UsageError(
                 f"--predictions.folder: expected a new or empty folder, got {self.folder} with files in it; "
-                "name another one"
+                "name another folder"
             )
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warns if images were omitted."""
-        doubtful = int(trainer.strategy.reduce(torch.tensor(self._doubtful, device=pl_module.device), reduce_op="sum"))
-        if doubtful:
+        count = torch.tensor(self._num_omitted, device=pl_module.device)
+        omitted = int(trainer.strategy.reduce(count, reduce_op="sum"))
+        if omitted:
             rank_zero_warn(
-                f"The judge is not sure of {doubtful:,} images, nor of {ATTEMPTS - 1} others in their place: they are "
-                "left out. A smaller --predictions.min_confidence takes more"
+                f"{omitted:,} images were omitted: after {ATTEMPTS} attempts, the judge was not confident of their "
+                "labels. A smaller --predictions.min_confidence omits fewer"
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -198,28 +199,22 @@ class PredictionWriter(Callback):
                 self._claim_folder(trainer, pl_module)
             trainer.strategy.barrier()
             rank_zero_info(f"{len(self._already_made()):,} images: {self.folder}")
-            self._leave(trainer, pl_module)
+            self._reset(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Resets the module and the data."""
         if trainer.predicting:
-            self._leave(trainer, pl_module)
+            self._reset(trainer, pl_module)
 
     def on_predict_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Writes the images of a batch."""
         given = batch[0] if isinstance(batch, (tuple, list)) else batch  # a TensorDataset gives tuples
         if given.ndim != 2:
             raise UsageError(
-                "PredictionWriter: expected batches of labels and numbers of images, shape (N, 2), as LabelledImages "
-                f"gives them, got shape {tuple(given.shape)}; number the images of each class, from 0"
+                "PredictionWriter: expected batches of labels and image numbers, shape (N, 2), as LabelledImages "
+                f"provides, got shape {tuple(given.shape)}; number the images of each class from 0"
             )
         (images, labels), numbers = outputs, given[:, 1].to(torch.int64)
         pixels = bytes_from_signed(images)
@@ -243,5 +238,5 @@ class PredictionWriter(Callback):
             return bytes_from_signed(module.generate(labels[chosen], latents))
 
         kept = replace_doubtful(self._judge, pixels, labels, self.min_confidence, make) >= 0
-        self._doubtful += int((~kept).sum())
+        self._num_omitted += int((~kept).sum())
         return kept

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_cgan.callbacks.shared import splits_of
-from lightning_cgan.core.errors import UsageError, writing
+from lightning_cgan.core.errors import UsageError, check_positive, writing
 from lightning_cgan.core.files import write_atomic
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker
 from lightning_cgan.evaluation.protocol import FULL, QUICK, Evaluation, LabelledSplits
@@ -59,8 +59,7 @@ class Report(Callback):
         parzen: bool = False,
         students: int | None = None,
     ) -> None:
-        if students is not None and students < 1:
-            raise UsageError(f"--report.students: expected 1 or more, got {students}; leave it out for 3")
+        check_positive("--report.students", students)
         self.protocol = protocol
         self.students = students
         self.folder = folder
@@ -72,7 +71,7 @@ class Report(Callback):
         """Raises an error in every process if there is no folder to write to."""
         self._checkpoint = Path(trainer.ckpt_path) if trainer.ckpt_path else None
         if self.protocol != "none" and self.folder is None and self._checkpoint is None:
-            raise UsageError("--report.folder: expected a folder where there is no checkpoint, got none; name one")
+            raise UsageError("--report.folder: expected a folder, since there is no checkpoint, got none; name one")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Scores the module, writes the report and logs its summary."""
@@ -80,23 +79,23 @@ class Report(Callback):
         if self.protocol == "none" or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if data is None:
-            rank_zero_warn("No report: it needs a data module with the splits of a LabelledImages")
+            rank_zero_warn("No report was written: it needs a data module with splits, as LabelledImages has")
             return
         summary = self._write(pl_module, data) if trainer.is_global_zero else {}
         pl_module.log_dict(trainer.strategy.broadcast(summary), rank_zero_only=False)
 
     @torch.inference_mode(False)  # training students needs gradients
     def _write(self, pl_module: LightningModule, data: LabelledSplits) -> dict[str, float]:
-        folder, about = self._place(), _about(self._checkpoint)
+        folder = Path(self.folder) if self.folder is not None else report_folder(cast(Path, self._checkpoint))
         with writing("--report.folder", folder):
             folder.mkdir(parents=True, exist_ok=True)
-        rank_zero_info(f"Protocol {self.protocol}: students are taught, which takes minutes on a GPU, more on a CPU")
+        rank_zero_info(f"Protocol {self.protocol}: training students takes minutes on a GPU, and longer on a CPU")
         protocol = _PROTOCOLS[self.protocol]
         if self.students is not None:
             protocol = dataclasses.replace(protocol, seeds=tuple(range(self.students)))
         evaluation = Evaluation(cast(ImageMaker, pl_module), data, pl_module.device, protocol)
         found, report_images = evaluation.report(self.gafi, self.parzen)
-        report = {"checkpoint": about, **found}
+        report = {"checkpoint": _identify(self._checkpoint), **found}
         text = json.dumps(report, indent=1) + "\n"
         with writing("--report.folder", folder):
             write_atomic(folder / "report.png", lambda file: plot_report(report, report_images, data.class_names, file))
@@ -104,14 +103,8 @@ class Report(Callback):
         rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
         return _summary(report)
 
-    def _place(self) -> Path:
-        if self.folder is not None:
-            return Path(self.folder)
-        assert self._checkpoint is not None, "on_test_start has seen one"
-        return report_folder(self._checkpoint)
 
-
-def _about(checkpoint: Path | None) -> dict[str, Any]:
+def _identify(checkpoint: Path | None) -> dict[str, Any]:
     """The name of a checkpoint and the hash of its content."""
     if checkpoint is None or not checkpoint.is_file():  # such as one on another machine, or a sharded one
         return {"name": checkpoint.name} if checkpoint else {}

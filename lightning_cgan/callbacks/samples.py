@@ -23,7 +23,7 @@ from lightning_cgan.evaluation.fakes import ImageMaker
 
 T = TypeVar("T")
 
-_FRAMES, _MOST_PIXELS_OF_FILM = 60, 200_000_000  # 60 grids of 100 classes, which Pillow keeps in memory
+_FRAMES, _MOST_PIXELS_OF_GIF = 60, 200_000_000  # 60 grids of 100 classes, which Pillow keeps in memory
 _MOST_CLASSES = 100  # without `labels`; more are too many to view
 _MOST_PIXELS = 80_000_000  # Pillow warns when it opens a larger image
 _SECONDS, _SECONDS_OF_LAST = 0.2, 2.0
@@ -65,7 +65,7 @@ class SampleGrid(Callback):
         for name, value in (("every_n_steps", every_n_steps), ("columns", columns), ("rows", rows)):
             check_positive(f"--samples.{name}", value)
         if labels is not None and not labels:
-            raise UsageError("--samples.labels: expected classes, got none; name some, or leave it out for all")
+            raise UsageError("--samples.labels: expected classes, got none; name some, or omit the option for all")
         self.every_n_steps = every_n_steps
         self.labels = labels
         self.columns = columns
@@ -74,22 +74,30 @@ class SampleGrid(Callback):
         self._numbers: list[int] = []
         self._folder: Path | None = None
         self._last_step = -1
-        self._goes_on = False
+        self._is_resuming = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gets the run folder and the classes to show; refuses unknown classes and grids that are too large."""
         run = run_folder(trainer)
         self._folder = run / "samples" if run else None
         module = cast(ImageMaker, pl_module)
-        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-        self._numbers = list(self._classes(module, tuple(names or map(str, range(module.num_classes)))))
-        self._check_size(module)
-
-    def _classes(self, module: ImageMaker, names: Sequence[str]) -> Sequence[int]:
-        """The numbers of the classes to show."""
-        if self.labels is not None:
-            return find_classes(self.labels, names, "--samples.labels")
-        return _evenly(range(module.num_classes), max(1, min(_MOST_CLASSES, self._most_rows(module) // self.rows)))
+        most_rows = self._most_rows(module)
+        if self.labels is None:
+            most_classes = max(1, min(_MOST_CLASSES, most_rows // self.rows))
+            self._numbers = _evenly(range(module.num_classes), most_classes)
+        else:
+            names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+            names = tuple(names or map(str, range(module.num_classes)))
+            self._numbers = list(find_classes(self.labels, names, "--samples.labels"))
+        rows = len(self._numbers) * self.rows
+        if rows > most_rows:
+            raise UsageError(
+                f"--samples.rows: expected a grid of {self.columns:,} by at most {most_rows:,} images, got {rows:,} "
+                "rows; name fewer --samples.labels, or choose smaller --samples.rows and --samples.columns"
+            )
+        if self.labels is None and len(self._numbers) < module.num_classes:
+            shown = f"{len(self._numbers)} evenly spaced classes of {module.num_classes:,}"
+            rank_zero_info(f"The grids of samples show {shown}; --samples.labels chooses others")
 
     def _most_rows(self, module: ImageMaker) -> int:
         """The largest number of rows that fits in a grid."""
@@ -97,31 +105,20 @@ class SampleGrid(Callback):
         width = self.columns * cell
         return min(LARGEST_SIDE, _MOST_PIXELS // width) // cell if width <= LARGEST_SIDE else 0
 
-    def _check_size(self, module: ImageMaker) -> None:
-        most, rows = self._most_rows(module), len(self._numbers) * self.rows
-        if rows > most:
-            raise UsageError(
-                f"--samples.rows: expected a picture of {self.columns:,} by at most {most:,} images, got {rows:,} "
-                "rows; name fewer --samples.labels, or choose smaller --samples.rows and --samples.columns"
-            )
-        if self.labels is None and len(self._numbers) < module.num_classes:
-            shown = f"{len(self._numbers)} of {module.num_classes:,} classes"
-            rank_zero_info(f"Samples show {shown}, evenly chosen; --samples.labels chooses others")
-
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Records that the run resumes."""
-        self._goes_on = True
+        self._is_resuming = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the first grid, unless the run resumes in a folder that has earlier grids."""
-        if not self._goes_on or not self._take_back(trainer):
-            self._draw(trainer, pl_module)
+        if not self._is_resuming or not self._remove_later_grids(trainer):
+            self._write_grid(trainer, pl_module)
 
-    def _take_back(self, trainer: Trainer) -> bool:
+    def _remove_later_grids(self, trainer: Trainer) -> bool:
         """Removes grids after the checkpoint, which the run writes again; returns whether there are earlier ones."""
         grids = sorted(self._folder.glob("[0-9]*.png")) if self._folder else []
         later = [grid for grid in grids if grid.stem.isdecimal() and int(grid.stem) > trainer.global_step]
-        with warn_on_write_error("The folder of samples"):
+        with warn_on_write_error("samples/"):
             for grid in later if trainer.is_global_zero else ():
                 grid.unlink()
         return len(later) < len(grids)
@@ -129,15 +126,15 @@ class SampleGrid(Callback):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Writes a grid if one is due."""
         if trainer.global_step % self.every_n_steps == 0:
-            self._draw(trainer, pl_module)
+            self._write_grid(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the last grid and `samples.gif`."""
-        self._draw(trainer, pl_module)
-        self._play()
+        self._write_grid(trainer, pl_module)
+        self._write_gif()
 
     @rank_zero_only
-    def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _write_grid(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._folder is None or trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
@@ -146,30 +143,29 @@ class SampleGrid(Callback):
         labels = torch.tensor(self._numbers).repeat_interleave(len(latents))
         images = module.generate(labels, latents.repeat(len(self._numbers), 1))
         picture = grid(images, self.columns)
-        with warn_on_write_error("The picture of samples"):
+        with warn_on_write_error("The grid of samples"):
             write_atomic(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))
         for logger in trainer.loggers:
-            with warn_on_write_error(f"The picture of samples for {type(logger).__name__}"):
+            with warn_on_write_error(f"The grid of samples for {type(logger).__name__}"):
                 if isinstance(logger, TensorBoardLogger):
                     logger.experiment.add_image("samples", picture, self._last_step)
                 elif isinstance(logger, WandbLogger):
                     logger.log_image("samples", [to_pil_image(picture)], step=self._last_step)
 
     @rank_zero_only
-    def _play(self) -> None:
+    def _write_gif(self) -> None:
         if self._folder is None:
             return
         with warn_on_write_error("samples.gif"):
             files = sorted(self._folder.glob("[0-9]*.png"))
             width, height = Image.open(files[-1]).size if files else (1, 1)
-            pictures = [
-                Image.open(file) for file in _evenly(files, min(_FRAMES, _MOST_PIXELS_OF_FILM // (width * height)))
-            ]
+            most = min(_FRAMES, _MOST_PIXELS_OF_GIF // (width * height))
+            pictures = [Image.open(file) for file in _evenly(files, most)]
             # Grids differ in size if a run was resumed with other rows or columns.
             frames = [picture for picture in pictures if picture.size == (width, height)]
             if frames:
-                film = partial(save_gif, frames, seconds=_SECONDS, seconds_of_last=_SECONDS_OF_LAST)
-                write_atomic(self._folder.with_name("samples.gif"), film)
+                write = partial(save_gif, frames, seconds=_SECONDS, seconds_of_last=_SECONDS_OF_LAST)
+                write_atomic(self._folder.with_name("samples.gif"), write)
 
 
 def _evenly(items: Sequence[T], most: int) -> list[T]:

@@ -28,8 +28,8 @@ class SaveConfig(SaveConfigCallback):
             self.already_saved = True
 
     def _write(self, folder: Path) -> None:
-        written = len(list(folder.glob("config*.yaml")))
-        file = folder / (f"config_{written + 1}.yaml" if written else "config.yaml")
+        earlier = len(list(folder.glob("config*.yaml")))
+        file = folder / (f"config_{earlier + 1}.yaml" if earlier else "config.yaml")
         content = self.parser.dump(self.config, skip_none=False).encode()
         try:
             write_atomic(file, lambda unfinished: unfinished.write_bytes(content))

@@ -41,7 +41,7 @@ class Scores(Callback):
 
     def __init__(self, images: int = 2000, seed: int = 0) -> None:
         if images < 0:
-            raise UsageError(f"--scores.images: expected 0 or more, got {images}; 0 leaves scores out")
+            raise UsageError(f"--scores.images: expected 0 or more, got {images}; 0 disables scores")
         self.images = images
         self.seed = seed
         self._judge: Judge | None = None

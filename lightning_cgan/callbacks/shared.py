@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_cgan.core.errors import reason_of
 from lightning_cgan.evaluation.judge import JudgeRecord, get_judge
 from lightning_cgan.evaluation.protocol import LabelledSplits
 
@@ -28,13 +29,13 @@ def warn_on_write_error(what: str) -> Iterator[None]:
     """Turns an error into a warning: a picture that cannot be written, as on a full disk, must not end a run.
 
     Args:
-        what: The subject of the warning, such as `The picture of samples`.
+        what: The subject of the warning, such as `samples.gif`.
     """
     try:
         yield
     except Exception as error:
-        reason = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-        rank_zero_warn(f"{what} was not written: {reason}. Training goes on")
+        reason = str(error) if isinstance(error, OSError) else reason_of(error)
+        rank_zero_warn(f"{what} was not written: {reason}. Training continues")
 
 
 def splits_of(trainer: Trainer) -> LabelledSplits | None:

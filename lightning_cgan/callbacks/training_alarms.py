@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,7 +14,7 @@ from lightning_cgan.core.errors import TrainingError, check_positive
 
 _REMEDIES = {
     "loss": (
-        "Updates with such gradients are left out. If it lasts, go on from an earlier checkpoint with a smaller "
+        "Updates with such gradients are skipped. If this lasts, resume from an earlier checkpoint with a smaller "
         "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
     ),
     "gap": (
@@ -24,7 +24,7 @@ _REMEDIES = {
     ),
     "skipped": "Try --trainer.precision bf16-mixed, or a clip_norm for each network",
     "collapse": (
-        "Early in a run this passes; later try a gradient penalty, a smaller learning rate, a larger "
+        "Early in a run this is temporary; later, try a gradient penalty, a smaller learning rate, a larger "
         "--data.batch_size, or --model.loss RelativisticPairing"
     ),
 }
@@ -61,8 +61,8 @@ class TrainingAlarms(Callback):
         self.patience = patience
         self._in_a_row: dict[str, int] = {}
         self._skipped: dict[str, float] = {}
-        self._looked_at = 0  # step of the last check
-        self._ringing: set[str] = set()
+        self._last_step = 0  # of the last check
+        self._active: set[str] = set()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Checks the scalars that have just been logged."""
@@ -70,70 +70,68 @@ class TrainingAlarms(Callback):
         every_n_steps = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if reported and every_n_steps and trainer.global_step % every_n_steps == 0:
             self._end_if_stuck(trainer, reported)
-            self._ring(trainer, dict(self._faults_of_training(reported)), ("loss", "gap", "skipped"))
+            self._warn(trainer, self._faults(reported), ("loss", "gap", "skipped"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts to count at the current step."""
-        self._looked_at = trainer.global_step
+        self._last_step = trainer.global_step
 
     def _end_if_stuck(self, trainer: Trainer, scalars: Mapping[str, float]) -> None:
-        since, self._looked_at = self._looked_at, trainer.global_step
+        since, self._last_step = self._last_step, trainer.global_step
         for name in ("discriminator", "generator"):
             grown = scalars.get(f"{name}_skipped_steps", 0.0) - self._skipped.get(f"{name}_skipped_steps", 0.0)
             if self._lasts(f"{name} is stuck", grown >= trainer.global_step - since > 0):
                 begun = trainer.global_step - self.patience * (trainer.global_step - since)
                 raise TrainingError(
                     f"Step {trainer.global_step:,}: no update of the {name} was made since step "
-                    f"{begun:,}: its gradients are not finite. Go on from an earlier checkpoint with a smaller "
+                    f"{begun:,}: its gradients are not finite. Resume from an earlier checkpoint with a smaller "
                     "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
                     + _last_checkpoint(trainer)
                 )
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the scores."""
-        scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val_")}
-        self._ring(trainer, dict(self._faults_of_scores(scores)), ("collapse",))
+        diversity, faults = float(trainer.callback_metrics.get("val_diversity", math.inf)), {}
+        if diversity < self.smallest_diversity:
+            faults["collapse"] = (
+                f"Images of a class are too similar: their distance is {diversity:.2f} times that of real ones"
+            )
+        self._warn(trainer, faults, ("collapse",))
 
-    def _faults_of_training(self, scalars: Mapping[str, float]) -> Iterator[tuple[str, str]]:
+    def _faults(self, scalars: Mapping[str, float]) -> dict[str, str]:
+        """The faults in the scalars of training, as messages by kind."""
+        faults = {}
         broken = [name for name, value in scalars.items() if not math.isfinite(value)]
         if broken:
-            yield "loss", f"{', '.join(broken)}: not a finite number"
+            faults["loss"] = f"{', '.join(broken)}: not a finite number"
         gap = scalars.get("real_logits", 0.0) - scalars.get("fake_logits", 0.0)
         if self._lasts("gap", gap > self.largest_logit_gap):
-            yield "gap", f"The discriminator has won: its mean logits of real and generated images are {gap:.1f} apart"
+            faults["gap"] = (
+                f"The discriminator is too strong: its mean logits of real and generated images are {gap:.1f} apart"
+            )
         counts = {name: value for name, value in scalars.items() if name.endswith("_skipped_steps")}
         grown = [f"{name} {value:.0f}" for name, value in counts.items() if value > self._skipped.get(name, 0.0)]
         self._skipped = counts
         if self._lasts("skipped", bool(grown)):
-            yield "skipped", f"Updates are still being skipped, since gradients are not finite: {', '.join(grown)}"
-
-    def _faults_of_scores(self, scores: Mapping[str, float]) -> Iterator[tuple[str, str]]:
-        diversity = scores.get("val_diversity", math.inf)
-        if diversity < self.smallest_diversity:
-            message = (
-                f"Images of a class are too much alike: their distance is {diversity:.2f} of that between real ones"
-            )
-            yield "collapse", message
+            faults["skipped"] = f"Updates are still being skipped, since gradients are not finite: {', '.join(grown)}"
+        return faults
 
     def _lasts(self, kind: str, is_there: bool) -> bool:
         self._in_a_row[kind] = self._in_a_row.get(kind, 0) + 1 if is_there else 0
         return self._in_a_row[kind] >= self.patience
 
-    def _ring(self, trainer: Trainer, faults: Mapping[str, str], looked_at: tuple[str, ...]) -> None:
+    def _warn(self, trainer: Trainer, faults: Mapping[str, str], checked: tuple[str, ...]) -> None:
         """Warns of new faults, and forgets those that are over."""
         for kind, message in faults.items():
-            if kind not in self._ringing:
-                told = f"Step {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."
-                rank_zero_warn(told)
-                self._alert(trainer, kind, told)
-        self._ringing = (self._ringing - set(looked_at)) | set(faults)
-
-    def _alert(self, trainer: Trainer, kind: str, message: str) -> None:
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-                logger.experiment.alert(title=f"lightning_cgan: {kind}", text=message)
+            if kind not in self._active:
+                text = f"Step {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."
+                rank_zero_warn(text)
+                for logger in trainer.loggers:
+                    if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+                        logger.experiment.alert(title=f"lightning_cgan: {kind}", text=text)
+        self._active = (self._active - set(checked)) | set(faults)
 
 
 def _last_checkpoint(trainer: Trainer) -> str:
     saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
-    return next((f"; {path} is the last good one" for path in saved if path), "")
+    return next((f"; the last good checkpoint is {path}" for path in saved if path), "")

@@ -23,17 +23,9 @@ _PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-
 
 
 def saved_numerics(path: str) -> Numerics | None:
-    """Reads from a checkpoint which settings decided the last bits of its run, before there is a Trainer.
+    """Reads from a checkpoint, a file or a URL, which settings decided the last bits of its run.
 
-    Args:
-        path: A file or a URL.
-
-    Returns:
-        The settings; None if an older version of the package wrote the checkpoint, or if it cannot be fetched, which
-        Lightning reports later.
-
-    Raises:
-        UsageError: The file is damaged, or loading it would run code.
+    None if an older version of the package wrote the checkpoint, or if it cannot be fetched, which Lightning reports.
     """
     try:
         with warnings.catch_warnings():
@@ -51,12 +43,7 @@ def saved_numerics(path: str) -> Numerics | None:
 
 
 def choose_precision(options: Namespace, saved: Numerics | None) -> None:
-    """Chooses the precision if none is given; `config.yaml` records it.
-
-    Args:
-        options: The options of the Trainer, changed in place.
-        saved: The settings of the checkpoint that the run resumes from.
-    """
+    """Sets the precision in the options of the Trainer if none is given; `config.yaml` records it."""
     if options.precision is not None or options.plugins:
         return
     if saved is not None and saved["precision"] in _PRECISIONS:
@@ -77,16 +64,10 @@ def choose_threads(
     batch_size: int,
     saved: Numerics | None,
 ) -> int | None:
-    """Sets the number of CPU threads, and chooses it if neither it nor OMP_NUM_THREADS is given.
+    """Sets the number of CPU threads, which decides the last bits of a run, since it changes the order of summation.
 
-    The number determines the order of summation, and so the last bits of a run.
-
-    Args:
-        given: The number that the user has given.
-        trainer: The Trainer that will run the networks.
-        networks: The generator and the discriminator.
-        batch_size: The number of images per update, over all processes.
-        saved: The settings of the checkpoint that the run resumes from.
+    If neither it nor OMP_NUM_THREADS is given, it is that of the checkpoint, or the fastest one for `batch_size` images
+    over all processes.
 
     Returns:
         The number; None if OMP_NUM_THREADS decides it, or if the networks do not run on the CPU.

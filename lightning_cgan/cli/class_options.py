@@ -25,11 +25,7 @@ Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def with_classes(args: list[str]) -> list[str]:
-    """The same command line, with class names quoted so that they are read as text.
-
-    Args:
-        args: The arguments of a command.
-    """
+    """The same command line, with class names quoted so that they are read as text."""
     changed = []
     for before, arg in zip(["", *args], args, strict=False):
         option, equals, value = arg.partition("=") if arg.startswith("-") else (before, "", arg)
@@ -93,8 +89,8 @@ def _is_plain(node: yaml.Node) -> bool:
 
 def _quoted(text: str, nodes: Iterator[yaml.ScalarNode]) -> str:
     """The text with quotes around the given nodes."""
-    places = {(node.start_mark.index, node.end_mark.index): node.value for node in nodes}
-    for (start, end), value in sorted(places.items(), reverse=True):
+    values = {(node.start_mark.index, node.end_mark.index): node.value for node in nodes}
+    for (start, end), value in sorted(values.items(), reverse=True):
         anchor, written = re.fullmatch(r"(&\S+\s+)?(.*)", text[start:end], re.DOTALL).groups()  # type: ignore[union-attr]
         if not written.startswith("!"):  # an explicit YAML tag
             text = f"{text[:start]}{anchor or ''}{json.dumps(value, ensure_ascii=False)}{text[end:]}"

@@ -21,9 +21,6 @@ def started_processes() -> tuple[int, int] | None:
     """The numbers of nodes and of processes per node; None if no launcher started this process.
 
     A config cannot contain them, since torchrun may start a different number after a restart.
-
-    Raises:
-        UsageError: Environment variables of the launcher are missing, or do not match.
     """
     if TorchElasticEnvironment.detect():
         return _number("GROUP_WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
@@ -38,32 +35,25 @@ def started_processes() -> tuple[int, int] | None:
 
 
 def with_cluster(plugins: list[Any]) -> list[Any]:
-    """Adds the cluster environment of the launcher to the plugins of a Trainer.
+    """Adds the cluster environment of the launcher to the plugins of a Trainer, unless they include one.
 
     In a SLURM job, Lightning would treat every process as one of several. It would also requeue the job from inside a
     signal handler, at any point of a step, with a checkpoint that all later runs would prefer to others. Here, the
     batch script requeues the job after the run has ended.
-
-    Args:
-        plugins: The given plugins; if they include a cluster environment, none is added.
-
-    Raises:
-        UsageError: The number of processes was given to SLURM in a form that Lightning cannot use, or MPI processes
-            cannot find one another.
     """
     if TorchElasticEnvironment.detect() or any(isinstance(plugin, ClusterEnvironment) for plugin in plugins):
         return plugins
     if _is_mpi():
         if not MPIEnvironment.detect():
-            expected = "expected mpi4py to be installed, by which processes find one another, got no such package"
-            raise UsageError(f"mpirun: {expected}; pip install mpi4py, or start them with torchrun")
+            expected = "expected the package mpi4py to be installed, which connects the processes, got none"
+            raise UsageError(f"mpirun: {expected}; pip install mpi4py, or start the processes with torchrun")
         return [*plugins, MPIEnvironment()]
     if not _is_step_of_slurm():
         if not _is_job_of_slurm():
             return plugins
         tasks = os.environ["SLURM_NTASKS"]
         if tasks != "1":
-            rank_zero_info(f"SLURM: srun has not started this, and so the run is alone; `srun python …` starts {tasks}")
+            rank_zero_info(f"SLURM: not started by srun, so this run has one process; `srun python …` starts {tasks}")
         return [*plugins, LightningEnvironment()]
     try:
         return [*plugins, SLURMEnvironment(auto_requeue=False)]
@@ -72,16 +62,7 @@ def with_cluster(plugins: list[Any]) -> list[Any]:
 
 
 def check_processes(environment: ClusterEnvironment, nodes: int, devices: int) -> None:
-    """Raises an error instead of waiting for processes that are never started.
-
-    Args:
-        environment: The cluster environment of the Trainer.
-        nodes: The number of nodes that the Trainer expects.
-        devices: The number of processes per node.
-
-    Raises:
-        UsageError: The Trainer expects more or fewer processes than were started.
-    """
+    """Refuses numbers of nodes, or of devices per node, for which Lightning would wait for processes forever."""
     if type(environment) is LightningEnvironment:
         _check_own_processes(nodes, devices)
     elif environment.creates_processes_externally:
@@ -93,19 +74,18 @@ def check_processes(environment: ClusterEnvironment, nodes: int, devices: int) -
             ) from error
         if started != nodes * devices:
             expected = f"expected {started} processes, as many as were started, got {nodes} × {devices}"
-            raise UsageError(f"--trainer.num_nodes, --trainer.devices: {expected}; leave both out")
+            raise UsageError(f"--trainer.num_nodes, --trainer.devices: {expected}; omit both")
 
 
 def _check_own_processes(nodes: int, devices: int) -> None:
     """Raises an error if Lightning would wait forever, due to a missing or a stray environment variable."""
-    there = os.environ.keys()
-    lacking = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in there]
-    if lacking == ["NODE_RANK"] and "GROUP_RANK" in there:
-        lacking = []
-    if nodes > 1 and lacking:
-        expected = f"expected {', '.join(lacking)} in the environment of each of {nodes} nodes, got none"
-        raise UsageError(f"--trainer.num_nodes: {expected}; start it with srun or torchrun, or leave it out")
-    if nodes * devices > 1 and "LOCAL_RANK" in there and "MASTER_PORT" in lacking:
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK") if name not in os.environ]
+    if missing == ["NODE_RANK"] and "GROUP_RANK" in os.environ:
+        missing = []
+    if nodes > 1 and missing:
+        expected = f"expected {', '.join(missing)} in the environment of each of {nodes} nodes, got none"
+        raise UsageError(f"--trainer.num_nodes: {expected}; start it with srun or torchrun, or omit it")
+    if nodes * devices > 1 and "LOCAL_RANK" in os.environ and "MASTER_PORT" in missing:
         expected = f"expected one of {devices} processes that a launcher has started, got no MASTER_PORT"
         raise UsageError(f"LOCAL_RANK={os.environ['LOCAL_RANK']}: {expected}; unset LOCAL_RANK, or use torchrun")
 
@@ -134,7 +114,7 @@ def _is_job_of_slurm() -> bool:
 
 def _nodes(launcher: str, processes: int, nodes: int) -> int:
     if processes % nodes:
-        expected = f"expected as many processes on each of {nodes} nodes, got {processes} in all"
+        expected = f"expected the same number of processes on each of {nodes} nodes, got {processes} in all"
         raise UsageError(f"{launcher}: {expected}; give a number for each node, as --ntasks-per-node does")
     return nodes
 

@@ -1,4 +1,4 @@
-"""The output of a command: errors in one line, no expected warnings, and where results are."""
+"""The output of a command: errors in one line, no expected warnings, and where the results are."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer, callbacks
 
+from lightning_cgan.callbacks.signals import STOP_SIGNALS
 from lightning_cgan.cli.cluster import is_first_of_machine
 from lightning_cgan.cli.trainer_messages import message_of_lightning
 from lightning_cgan.core.errors import TrainingError, UsageError
@@ -26,13 +27,13 @@ from lightning_cgan.runs.folder import RunFolder
 from lightning_cgan.runs.loggers import wandb_upload
 
 # Errors of the disk, not of the program
-_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
 
 
 @contextmanager
 def command() -> Iterator[None]:
     """The context of every command: expected warnings are silenced, errors are one line, process state is restored."""
-    with as_it_was(), encodable(), quiet(), one_line_errors():
+    with restored_state(), encodable(), quiet(), one_line_errors():
         yield
 
 
@@ -51,107 +52,86 @@ def one_line_errors() -> Iterator[None]:
         while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException, TrainingError)):
             cause = cause.__cause__ or cause.__context__  # jsonargparse wraps errors of constructors
         if cause is not None:
-            told, code = message_of_lightning(cause) or str(cause), 1 if isinstance(cause, TrainingError) else 2
-        elif about := message_of_lightning(error) or _of_wandb(error):
-            told, code = about, 2
-        elif about := _of_disk(error):
-            told, code = about, 1
+            message, code = message_of_lightning(cause) or str(cause), 1 if isinstance(cause, TrainingError) else 2
+        elif found := message_of_lightning(error) or _message_of_wandb(error):
+            message, code = found, 2
+        elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            file = f"{error.filename}: " if error.filename else ""
+            message, code = f"{file}{error.strerror}; free disk space, or choose another folder", 1
         else:
             raise
         # Before training, all processes fail alike. During training, one alone may fail, such as on a broken file.
         if is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
-            print(f"error: {' '.join(told.split())}", file=sys.stderr)
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
         raise SystemExit(code) from error
 
 
-def _of_wandb(error: BaseException) -> str | None:
+def _message_of_wandb(error: BaseException) -> str | None:
     """One line about an error of Weights & Biases; None for any other error."""
-    if type(error).__module__.startswith("wandb."):
-        expected = f"expected a run that Weights & Biases takes, got its error ({error})"
-        return f"--wandb: {expected}; mend that, or leave it out by --wandb.mode disabled"
-    return None
+    if not type(error).__module__.startswith("wandb."):
+        return None
+    expected = f"expected options that Weights & Biases accepts, got its error ({error})"
+    return f"--wandb: {expected}; change them, or disable it with --wandb.mode disabled"
 
 
-def _of_disk(error: BaseException) -> str | None:
-    """One line about a file that cannot be written; None for any other error."""
-    if isinstance(error, OSError) and error.errno in _OF_DISKS:
-        place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{error.strerror}; make room, or choose another place"
-    return None
-
-
-def refused_by_callback(error: Exception) -> str | None:
+def message_of_callback(error: Exception) -> str | None:
     """The message of an error that one of Lightning's callbacks has raised; None for any other error."""
-    frames = extract_tb(error.__traceback__)
-    theirs = Path(callbacks.__file__).parent
-    return " ".join(str(error).split()) if frames and Path(frames[-1].filename).is_relative_to(theirs) else None
+    file = Path(extract_tb(error.__traceback__)[-1].filename)
+    return " ".join(str(error).split()) if file.is_relative_to(Path(callbacks.__file__).parent) else None
+
+
+_EXPECTED_WARNINGS = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning uses deprecated parts of PyTorch
+    "Using ModelCheckpoint with manual optimization",  # checkpoints are written after whole steps, as they should be
+    "Precision bf16-mixed is not supported by the model summary",  # the size of the float32 weights is what matters
+    "Checkpoint directory .* exists and is not empty",  # a run resumes in its folder
+    r"You are trying to `self.log\(\)` but `Trainer\(barebones=True",  # the option `barebones` implies it
+    "You called `self.log.*have no logger configured",  # commands other than `fit` have no logger
+    "The dirpath has changed from",  # a resumed run may have a new folder, and commands other than `fit` have none
+    "It is recommended to use `self.log",  # the first process computes the scores for all
+    ".*does not have many workers",  # the loaders slice batches from memory, which needs no workers
+    "Total length of `.*` across ranks is zero",  # all images of a `predict` exist already
+    "No CUDA runtime is found|CUDA initialization: ",  # PyTorch with CUDA on a machine without a GPU
+    "The `srun` command is available",  # login nodes have it; cluster.py reports a single process in a larger job
+)
+_LOGGERS = (
+    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"),
+    "torch.utils.cpp_extension",
+)
+_SILENCED = (
+    *("litlogger", "litmodels", "💡"),  # product tips
+    "TPU available: False",
+    "No CUDA runtime is found",
+)
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silences warnings that are expected here, and Lightning's product tips."""
-    with warnings.catch_warnings():
-        # Lightning uses deprecated parts of jsonargparse and PyTorch
+    with warnings.catch_warnings(), ExitStack() as filtered:
+        # Lightning uses deprecated parts of jsonargparse.
         warnings.filterwarnings("ignore", category=DeprecationWarning, message=r"\s*(By default|``)")
-        warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-        # checkpoints are written after whole steps, as they should be
-        warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
-        # the size of the float32 weights is the one that matters
-        warnings.filterwarnings("ignore", message="Precision bf16-mixed is not supported by the model summary")
-        # a run resumes in its folder
-        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")
-        # the option `barebones` implies it
-        warnings.filterwarnings("ignore", message="You are trying to `self.log\\(\\)` but `Trainer\\(barebones=True")
-        # commands other than `fit` have no logger
-        warnings.filterwarnings("ignore", message="You called `self.log.*have no logger configured")
-        # a resumed run may have a new folder, and commands other than `fit` have none
-        warnings.filterwarnings("ignore", message="The dirpath has changed from")
-        # the first process computes the scores for all
-        warnings.filterwarnings("ignore", message="It is recommended to use `self.log")
-        # the loaders slice batches from memory, which needs no workers
-        warnings.filterwarnings("ignore", message=".*does not have many workers")
-        # all images of a `predict` exist already
-        warnings.filterwarnings("ignore", message="Total length of `.*` across ranks is zero")
-        # PyTorch with CUDA on a machine without a GPU
-        warnings.filterwarnings("ignore", message="No CUDA runtime is found|CUDA initialization: ")
-        # login nodes have `srun`; cluster.py reports a single-process run in a SLURM job of several processes
-        warnings.filterwarnings("ignore", message="The `srun` command is available")
-        with ExitStack() as filtered:
-            for name in _TALKATIVE:
-                logger = logging.getLogger(name)
-                logger.addFilter(_is_of_use)
-                filtered.callback(logger.removeFilter, _is_of_use)
-            yield
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message=message)
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            logger.addFilter(_is_useful)
+            filtered.callback(logger.removeFilter, _is_useful)
+        yield
 
 
-_TALKATIVE = (
-    *("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch"),
-    "torch.utils.cpp_extension",
-)
-_OF_NO_USE = (
-    *("litlogger", "litmodels", "💡"),  # product tips
-    "TPU available: False",
-    "No CUDA runtime is found",  # PyTorch with CUDA on a machine without a GPU
-)
-
-
-def _is_of_use(record: logging.LogRecord) -> bool:
-    return not any(text in record.getMessage() for text in _OF_NO_USE)
+def _is_useful(record: logging.LogRecord) -> bool:
+    return not any(text in record.getMessage() for text in _SILENCED)
 
 
 @contextmanager
-def as_it_was() -> Iterator[None]:
-    """Restores the state of the process, so that the next command in a notebook starts as in a new process.
-
-    This covers the environment, signal handlers, the number of threads, and PyTorch's global settings that options of
-    the Trainer change.
-    """
+def restored_state() -> Iterator[None]:
+    """Restores environment, signal handlers, threads and PyTorch's settings, for the next command in a notebook."""
     environment = dict(os.environ)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
-    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-    handlers = {number: signal.getsignal(number) for number in signals}
+    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     try:
         yield
     finally:
@@ -182,37 +162,37 @@ def encodable() -> Iterator[None]:
                 out.reconfigure(errors="strict")
 
 
-def last_words(trainer: Trainer, folder: RunFolder | None) -> None:
+def print_results(trainer: Trainer, folder: RunFolder | None) -> None:
     """Prints where the results of a run are, listing only files that exist."""
     if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
         return
-    place = folder.path if folder else Path(trainer.default_root_dir)
-    pictures = [place / name for name in ("samples", "samples.gif", "curves.png") if (place / name).exists()]
+    run = folder.path if folder else Path(trainer.default_root_dir)
+    pictures = [run / name for name in ("samples", "samples.gif", "curves.png") if (run / name).exists()]
     if pictures:
         print(f"Pictures: {', '.join(map(str, pictures))}")
-    print(f"Checkpoint: {_last_checkpoint(trainer, place)}")
+    print(f"Checkpoint: {_last_checkpoint(trainer, run)}")
     if folder and (command := wandb_upload(folder.path)):
         print(f"Weights & Biases: to upload the run, {command}")
 
 
-def _last_checkpoint(trainer: Trainer, place: Path) -> str:
+def _last_checkpoint(trainer: Trainer, run: Path) -> str:
     names = ("last_model_path", "best_model_path")
     written = [getattr(callback, name, "") for name in names for callback in trainer.checkpoint_callbacks]
-    found = [file for file in (place / "checkpoints" / "last.ckpt", *written) if file and Path(file).exists()]
+    found = [file for file in (run / "checkpoints" / "last.ckpt", *written) if file and Path(file).exists()]
     if found:
         return str(found[0])
-    return "none, since none could be written" if trainer.checkpoint_callbacks else "none, as the options ask"
+    return (
+        "none, since none could be written" if trainer.checkpoint_callbacks else "none, since checkpoints are disabled"
+    )
 
 
-def resume_words(trainer: Trainer, folder: RunFolder | None) -> None:
+def print_resume_command(trainer: Trainer, folder: RunFolder | None) -> None:
     """Prints how to resume a stopped run, if it has a checkpoint."""
     saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     checkpoint = next(filter(None, saved), None)
     if checkpoint:
         files = folder.path.glob("config*.yaml") if folder else ()
-        written = max(files, key=lambda file: file.stat().st_mtime, default=None)
-        config = f"--config {written}" if written else "(with the same options)"
-        print(
-            f"Stopped at step {trainer.global_step:,}. To go on:\n  python -m lightning_cgan fit "
-            f"{config} --ckpt_path {checkpoint}"
-        )
+        newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+        config = f"--config {newest}" if newest else "(with the same options)"
+        print(f"Stopped at step {trainer.global_step:,}. To resume:")
+        print(f"  python -m lightning_cgan fit {config} --ckpt_path {checkpoint}")

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.class_names import in_markdown
@@ -24,7 +23,7 @@ from lightning_cgan.core.images import bytes_from_signed, grid, save_png
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
-_NO_TRUNCATION = 3.0  # 99.7 % of a standard normal distribution lie within
+_NO_TRUNCATION = 3.0  # 99.7 % of a standard normal distribution are within
 _COLUMNS = 10
 _IN_A_WALK = 8
 _STYLE = """
@@ -46,9 +45,6 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
         host: The address to listen on; `0.0.0.0` serves all networks of the machine.
         port: The port to listen on; 0 chooses a free one.
         imports: Modules of custom networks to import first, separated by commas.
-
-    Raises:
-        UsageError: There is no such source or module, the address is taken, or a package of an extra is missing.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else the temporary folder would remain
     with tempfile.TemporaryDirectory(prefix="lightning_cgan-") as folder:
@@ -70,9 +66,9 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
 def _launch(page: Any, gradio: Any, host: str, port: int, folder: str) -> str:
     """Serves the page and returns its URL."""
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # local fonts only
-    look = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
+    style = {"theme": gradio.themes.Soft(**fonts), "css": _STYLE, "footer_links": [], "ssr_mode": False}
     server = {"server_name": f"[{host}]" if ":" in host else host, "server_port": port, "allowed_paths": [folder]}
-    _, address, _ = page.launch(**look, **server, share=False, quiet=True, prevent_thread_lock=True)
+    _, address, _ = page.launch(**style, **server, share=False, quiet=True, prevent_thread_lock=True)
     return str(address)
 
 
@@ -80,23 +76,23 @@ def _import_gradio(folder: str) -> Any:
     """Imports Gradio, configured to send no analytics and to keep its files in a folder."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("GRADIO_TEMP_DIR", folder)
-    with extra("demo"), _interrupts_wait():
+    with extra("demo"), _delayed_interrupts():
         import gradio
     return gradio
 
 
 @contextmanager
-def _interrupts_wait() -> Iterator[None]:
+def _delayed_interrupts() -> Iterator[None]:
     """Delays Ctrl-C and SIGTERM to the end of the block, since compiled code in it would crash."""
-    seen: list[int] = []
+    received: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
-    handlers = {number: signal.signal(number, lambda *which: seen.append(which[0])) for number in numbers}
+    handlers = {number: signal.signal(number, lambda *which: received.append(which[0])) for number in numbers}
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    for caught in seen:
+    for caught in received:
         signal.raise_signal(caught)
 
 
@@ -110,17 +106,12 @@ def _free_port(host: str, port: int) -> int:
         number = getattr(error, "errno", None) or 0
         reason = os.strerror(number) if number > 0 else getattr(error, "strerror", error)  # negative: unknown host
         other = "port" if isinstance(error, OverflowError) or number in (errno.EADDRINUSE, errno.EACCES) else "host"
-        expected = "expected an address of this machine that is free"
+        expected = "expected a free address of this machine"
         raise UsageError(f"--host, --port: {expected}, got {host}:{port} ({reason}); choose another {other}") from error
 
 
 class DemoBackend:
-    """Makes the images of the page.
-
-    Args:
-        source: The generator.
-        folder: The folder for the sheets that users download.
-    """
+    """Makes the images of the page, and PNG sheets for download in a folder."""
 
     def __init__(self, source: Source, folder: Path) -> None:
         self.source = source
@@ -130,16 +121,9 @@ class DemoBackend:
     def images(
         self, label: int, seed: float | None, count: float | None, truncation: float | None
     ) -> tuple[list[Image.Image], str]:
-        """Makes images of a class, the same as `generate` with that seed. An empty field counts as its smallest value.
+        """Makes images of a class, the same as `generate` with that seed, and a sheet of all of them.
 
-        Args:
-            label: The number of the class.
-            seed: Different seeds give different images.
-            count: The number of images.
-            truncation: The largest distance of a latent from 0; the slider's maximum means no bound.
-
-        Returns:
-            The images, and the path of a PNG sheet of all of them.
+        An empty field counts as its smallest value; the largest truncation counts as none.
         """
         seed, count = int(seed or 0), int(count or 1)
         bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
@@ -153,14 +137,9 @@ class DemoBackend:
     def walk(
         self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
     ) -> Image.Image:
-        """A grid of images between one class and seed and another. An empty field counts as 0.
+        """A grid of images at a part, from 0 to 1, of the way from one class and seed to another.
 
-        Args:
-            first: The number of the first class.
-            last: The number of the last class; ignored if the source cannot mix classes.
-            first_seed: The seed of the first images.
-            last_seed: The seed of the last images.
-            part: The position between first and last, from 0 to 1.
+        An empty field counts as 0. If the source cannot mix classes, the last class is ignored.
         """
         last, part = last if self.source.mixes else first, part or 0
         start, end = (
@@ -168,89 +147,75 @@ class DemoBackend:
             for label, seed in ((first, first_seed), (last, last_seed))
         )
         latents = slerp(start, end, part)
-        made = self.source.make(self._between_classes(first, last, part), latents)
+        if first == last:
+            labels = torch.full((_IN_A_WALK,), first)
+        else:
+            codes = torch.eye(len(self.metadata.class_names))
+            labels = torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
+        made = self.source.make(labels, latents)
         picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
         return picture
 
-    def _between_classes(self, first: int, last: int, part: float) -> Tensor:
-        if first == last:
-            return torch.full((_IN_A_WALK,), first)
-        codes = torch.eye(len(self.metadata.class_names))
-        return torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
 
-
-def build_page(studio: DemoBackend, name: str) -> Any:
-    """Builds the page, a `gradio.Blocks`.
-
-    Args:
-        studio: Makes the images.
-        name: The name of the generator, for the heading.
-    """
+def build_page(backend: DemoBackend, name: str) -> Any:
+    """Builds the page, a `gradio.Blocks`, for a generator of a name."""
     import gradio
 
-    metadata = studio.metadata
+    metadata = backend.metadata
     with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
         size, kind = metadata.image_size, "gray" if metadata.image_channels == 1 else "colour"
         gradio.Markdown("# Choose a class, get an image of it")
         gradio.Markdown(f"{in_markdown(name)}: {len(metadata.class_names)} classes, {size} × {size} pixels, {kind}")
         with gradio.Tab("Images"):
-            _add_images(page, studio)
+            _add_images(gradio, page, backend)
         with gradio.Tab("Walk"):
-            _add_walk(page, studio)
+            _add_walk(gradio, page, backend)
     return page
 
 
-def _add_images(page: Any, studio: DemoBackend) -> None:
-    import gradio
-
+def _add_images(gradio: Any, page: Any, backend: DemoBackend) -> None:
     with gradio.Row():
         with gradio.Column(scale=1, min_width=280):
-            label = _class_chooser(studio.metadata.class_names, "Class", 0, elem_id="class")
-            seed = _seed_chooser("Seed", 0)
+            label = _class_chooser(gradio, backend.metadata.class_names, "Class", 0, elem_id="class")
+            seed = _seed_chooser(gradio, "Seed", 0)
             count = gradio.Number(10, label="Images", precision=0, minimum=1, maximum=100)
-            hint = "Smaller: more typical, less varied. The largest is no bound."
+            hint = "Smaller values: more typical, less varied images. The maximum means no truncation."
             bound = gradio.Slider(0.1, _NO_TRUNCATION, value=_NO_TRUNCATION, step=0.1, label="Truncation", info=hint)
             make = gradio.Button("Generate", variant="primary", elem_id="generate")
-            make_others = gradio.Button("Others: the next seed")
+            make_others = gradio.Button("Next seed")
             sheet = gradio.DownloadButton("Download the sheet", elem_id="download")
         with gradio.Column(scale=3):
             options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"], "height": "auto"}
             gallery = gradio.Gallery(columns=5, object_fit="contain", interactive=False, elem_id="images", **options)
-    how = {"fn": studio.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
+    how = {"fn": backend.images, "inputs": [label, seed, count, bound], "outputs": [gallery, sheet]}
     make.click(**how)
     make_others.click(lambda now: (now or 0) + 1, [seed], [seed]).then(**how)
     label.input(**how)
     page.load(**how)
 
 
-def _add_walk(page: Any, studio: DemoBackend) -> None:
-    import gradio
-
-    names = studio.metadata.class_names
+def _add_walk(gradio: Any, page: Any, backend: DemoBackend) -> None:
+    names = backend.metadata.class_names
     with gradio.Row():
-        first = _class_chooser(names, "From class" if studio.source.mixes else "Class", 0)
-        first_seed = _seed_chooser("From seed", 0)
+        first = _class_chooser(gradio, names, "From class" if backend.source.mixes else "Class", 0)
+        first_seed = _seed_chooser(gradio, "From seed", 0)
         last = _class_chooser(
-            names, "To class", len(names) - 1 if studio.source.mixes else 0, visible=studio.source.mixes
+            gradio, names, "To class", len(names) - 1 if backend.source.mixes else 0, visible=backend.source.mixes
         )
-        last_seed = _seed_chooser("To seed", 1)
-    part = gradio.Slider(0, 1, value=0, step=0.01, label="Way from the one to the other", elem_id="way")
+        last_seed = _seed_chooser(gradio, "To seed", 1)
+    part = gradio.Slider(0, 1, value=0, step=0.01, label="Position between the two", elem_id="way")
     options = {"show_label": False, "format": "png", "buttons": ["download", "fullscreen"]}
     picture = gradio.Image(interactive=False, elem_id="walk", **options)
-    how = {"fn": studio.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
+    how = {"fn": backend.walk, "inputs": [first, last, first_seed, last_seed, part], "outputs": [picture]}
     for part_of_page in (first, first_seed, last, last_seed, part):
         part_of_page.change(**how, show_progress="hidden", trigger_mode="always_last")
     page.load(**how)
 
 
-def _class_chooser(names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
-    import gradio
-
+def _class_chooser(gradio: Any, names: Sequence[str], title: str, chosen: int, **options: Any) -> Any:
     choices = [(printable(name, 80), number) for number, name in enumerate(names)]
     return gradio.Dropdown(choices, value=chosen, label=title, **options)
 
 
-def _seed_chooser(title: str, value: int) -> Any:
-    import gradio
-
+def _seed_chooser(gradio: Any, title: str, value: int) -> Any:
     return gradio.Number(value, label=title, precision=0, minimum=0, maximum=2**53 - 1)

@@ -45,19 +45,13 @@ def export(
         overwrite: Whether to replace an existing file or folder; `--overwrite` turns it on.
         imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
             imports nothing by itself, since that would run code.
-
-    Raises:
-        UsageError: There is no such checkpoint, report or module, the path exists already, the generator cannot be
-            exported, or a package of an extra is missing.
     """
     path = Path(out)
     ending = path.suffix.lower()
     wants_folder = ending not in _FILES
     check_output_path(path, wants_folder, overwrite, lambda child: child.name in _IN_FOLDER, "what export writes")
     if report is not None and not wants_folder:
-        raise UsageError(
-            f"--report: expected a folder to write, got --out {path}, which has no card; leave --report out"
-        )
+        raise UsageError(f"--report: expected --out to be a folder, got {path}, which has no model card; omit --report")
     module, class_names = load(checkpoint, imports, "cpu")
     generator = module.chosen_generator(ema).eval().requires_grad_(False)
     metadata = ExportMetadata.of(module, class_names)
@@ -67,11 +61,10 @@ def export(
     else:
         from lightning_cgan.export.hub_folder import write_folder  # needs an extra
 
-        about = (metadata, _training_of(checkpoint, ema and module.generator_ema is not None))
-        scores = find_report(Path(checkpoint), report)
-        name = path.resolve().name
+        training = _training_of(checkpoint, ema and module.generator_ema is not None)
+        about = (metadata, training, find_report(Path(checkpoint), report), path.resolve().name)
         with writing("--out", path):
-            write_atomic_folder(path, lambda folder: write_folder(generator, *about, scores, name, folder))
+            write_atomic_folder(path, lambda folder: write_folder(generator, *about, folder))
     print(f"Exported a generator of {len(class_names)} classes: {path}")
 
 

@@ -67,9 +67,6 @@ def generate(
         imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
             imports nothing by itself, since that would run code.
         device: The device of the generator: `cpu`, `cuda`, …, or `auto`.
-
-    Raises:
-        UsageError: There is no such checkpoint, class, module or device, or the path exists already.
     """
     for option, number in (("--count", count), ("--frames", frames)):
         check_positive(option, number)
@@ -80,27 +77,23 @@ def generate(
     module, class_names = load(checkpoint, imports, device)
     chosen, latent_sampler = parse_labels(labels, class_names), LatentSampler(seed, truncation)
     if walk is not None:
-        _check_film(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)
-        pictures = list(_walk(module, chosen, count, latent_sampler, ema, walk, frames))
+        _check_gif_size(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)
+        grids = list(_walk(module, chosen, count, latent_sampler, ema, walk, frames))
         with writing("--out", path):
-            _write_gif(pictures, path)
+            _write_gif(grids, path)
     else:
-        images = [_make(module, label, _draw(module, [label], count, latent_sampler), ema) for label in chosen]
+        images = [_make(module, label, _sample(module, [label], count, latent_sampler), ema) for label in chosen]
         with writing("--out", path):
             _write(images, chosen, class_names, path)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {path}")
 
 
 def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
-    """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`.
-
-    Raises:
-        UsageError: There is no such class.
-    """
+    """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`."""
     return list(dict.fromkeys(find_classes(labels, class_names, "--labels")))
 
 
-def _draw(
+def _sample(
     module: ConditionalGAN, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, variant: int = 0
 ) -> Tensor:
     """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
@@ -125,14 +118,14 @@ def _walk(
 ) -> Iterator[Tensor]:
     """The frames of a walk that ends where it began, uint8, (3, H, W)."""
     if walk == "latents":
-        stops = [_draw(module, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
+        stops = [_sample(module, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
         labels = torch.tensor(chosen).repeat_interleave(count)
-        places = ((labels, slerp(*pair, part)) for pair, part in _steps(stops, frames))
+        inputs = ((labels, slerp(*pair, part)) for pair, part in _steps(stops, frames))
     else:
-        latents = _draw(module, chosen[:1], count, latent_sampler)
+        latents = _sample(module, chosen[:1], count, latent_sampler)
         codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
-        places = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
-    for label, latent in places:
+        inputs = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
+    for label, latent in inputs:
         yield grid(_make(module, label, latent, ema), columns=count)
 
 
@@ -144,18 +137,18 @@ def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor,
 
 def _check_output_path(path: Path, walk: Walk | None, overwrite: bool) -> None:
     if (walk is not None) != (path.suffix.lower() == ".gif") and path.name:
-        raise UsageError(f"--out: expected a name in .gif for a walk and for nothing else, got {path}; change one")
+        raise UsageError(f"--out: expected a name in .gif with --walk, and another one without, got {path}; change one")
     check_output_path(
         path, path.suffix.lower() not in _SUFFIXES, overwrite, _is_class_folder, "class folders of PNG files"
     )
 
 
-def _check_film(rows: int, columns: int, image_size: int) -> None:
+def _check_gif_size(rows: int, columns: int, image_size: int) -> None:
     most = LARGEST_SIDE // cell_size(image_size)
     for option, number, things in (("--labels", rows, "classes"), ("--count", columns, "images of each class")):
         if number > most:
-            expected = f"expected at most {most:,} {things} in a walk, since a GIF has no more pixels, got {number:,}"
-            raise UsageError(f"{option}: {expected}; choose fewer")
+            expected = f"expected at most {most:,} {things}, as many as a GIF can hold"
+            raise UsageError(f"{option}: {expected}, got {number:,}; choose fewer")
 
 
 def _is_class_folder(path: Path) -> bool:
@@ -179,10 +172,10 @@ def _write(images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequenc
 
 
 def _fill(folder: Path, images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str]) -> None:
-    places = folders_of_classes(folder, class_names)
+    folders = folders_of_classes(folder, class_names)
     for label, part in zip(chosen, images, strict=True):
         for number, image in enumerate(bytes_from_signed(part)):
-            save_png(image, places[label] / f"{number:05d}.png")
+            save_png(image, folders[label] / f"{number:05d}.png")
 
 
 def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
@@ -190,6 +183,6 @@ def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
         np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
 
 
-def _write_gif(pictures: Sequence[Tensor], path: Path) -> None:
-    frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in pictures]
+def _write_gif(grids: Sequence[Tensor], path: Path) -> None:
+    frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in grids]
     write_atomic(path, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))

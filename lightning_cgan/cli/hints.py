@@ -7,11 +7,7 @@ from collections.abc import Iterator
 
 
 def plain(hint: str) -> str:
-    """A type hint, given as text, in the notation of the command line.
-
-    Args:
-        hint: The text, such as `<class 'int'>` or `typing.Optional[list[torch.Tensor]]`.
-    """
+    """A type hint, such as `<class 'int'>` or `typing.Optional[int]`, in the notation of the command line."""
     text = re.sub(r"<class '([\w.]+)'>", r"\1", hint)
     text = re.sub(r"(?:typing\.)?Callable\[\[[^\]]*\], (.*)\]", r"\1", text)
     text = re.sub(r"(?:typing\.)?Optional\[([^\[\]]*)\]", r"\1 or null", text)
@@ -21,11 +17,7 @@ def plain(hint: str) -> str:
 
 
 def parts_of(types: str) -> Iterator[str]:
-    """Splits a list of types at the commas outside of brackets.
-
-    Args:
-        types: The list, such as `<class 'int'>, list[tuple[int, int]]`.
-    """
+    """Splits a list of types, such as `<class 'int'>, list[tuple[int, int]]`, at the commas outside of brackets."""
     depth, part = 0, ""
     for letter in f"{types},":
         depth += {"[": 1, "]": -1}.get(letter, 0)
@@ -37,11 +29,7 @@ def parts_of(types: str) -> Iterator[str]:
 
 
 def as_typed(value: str) -> str:
-    """A Python value as it is typed on the command line.
-
-    Args:
-        value: The value as text, such as `None`.
-    """
+    """A Python value, given as text such as `None`, as it is typed on the command line."""
     text = " ".join(value.split())
     nested = re.fullmatch(r"NestedArg\(key='[^']*', val='?(.*?)'?\)", text)
     text = nested[1] if nested else text

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
@@ -32,13 +31,14 @@ from lightning_cgan.callbacks import (
     Summary,
     TrainingAlarms,
 )
+from lightning_cgan.cli.checks import LINKED, check_options
 from lightning_cgan.cli.choices import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
-from lightning_cgan.cli.console import command, last_words, refused_by_callback, resume_words
-from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function, refuse_nulls
+from lightning_cgan.cli.console import command, message_of_callback, print_results, print_resume_command
+from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function
 from lightning_cgan.cli.trainer_messages import trainer_message
 from lightning_cgan.core.compat import cluster_environment_of
-from lightning_cgan.core.errors import UsageError, check_name, check_positive, no_such_file
+from lightning_cgan.core.errors import UsageError, check_name, no_such_file, reason_of
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO, fails_to_restore
@@ -58,15 +58,10 @@ _CALLBACKS = {
     "report": Report,
     "predictions": PredictionWriter,
 }
-_MOST_THREADS = 1024  # PyTorch crashes with many more
-_LINKED = ("num_classes", "image_channels", "image_size")
 
 
 def main(args: ArgsType = None) -> None:
-    """Runs the command line.
-
-    Args:
-        args: The arguments after the program's name; those of `sys.argv` if not given.
+    """Runs the command line: the arguments after the program's name, by default those of `sys.argv`.
 
     Raises:
         SystemExit: With code 2 after a usage error, which is reported in one line on stderr; with code 130 after
@@ -81,12 +76,7 @@ def main(args: ArgsType = None) -> None:
 
 
 def run(args: ArgsType, cli: type[CLI]) -> CLI:
-    """Runs a CLI class as `main` does: without expected warnings, with errors in one line and process state restored.
-
-    Args:
-        args: The arguments after the program's name.
-        cli: The class.
-    """
+    """Runs a CLI class as `main` does: without expected warnings, with one-line errors, and process state restored."""
     with command():
         return cli(args)
 
@@ -118,23 +108,21 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds the options of a run to those of the model, the data and the Trainer."""
-        parser.add_argument("--name", type=str | None, default=None, help="The run's name; the config's if not given.")
-        parser.add_argument("--runs_dir", type=str, default="runs", help="The folder that holds the folders of runs.")
+        parser.add_argument("--name", type=str | None, default=None, help="The run's name; by default, its config's.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="The folder of all runs.")
         parser.add_argument(
             "--threads",
             type=int | None,
             default=None,
-            help="The CPU threads of each process; those of the checkpoint, else as many as pay, if not given.",
+            help="The CPU threads of each process; if not given, those of the checkpoint, or the fastest number.",
         )
-        help = "Whether a run leaves files for TensorBoard too, in tensorboard/ in its folder."
+        help = "Whether to write TensorBoard files, to tensorboard/ in the folder of the run."
         parser.add_argument("--tensorboard", type=bool, default=False, help=help)
         for group, callback in _CALLBACKS.items():
             parser.add_lightning_class_args(callback, group)
         parser.add_function_arguments(wandb_logger, "wandb", skip={"folder", "name"})
-        for network in ("generator", "discriminator"):
-            for attribute in _LINKED:
-                target = f"model.{network}.init_args.{attribute}"
-                parser.link_arguments(f"data.{attribute}", target, apply_on="instantiate")
+        for target in LINKED:
+            parser.link_arguments(f"data.{target.rpartition('.')[2]}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Refuses seeds that NumPy, which Lightning seeds as well, does not accept."""
@@ -147,79 +135,35 @@ class CLI(LightningCLI):
         """Does nothing: Lightning would let a checkpoint's hyperparameters override the config."""
 
     def before_instantiate_classes(self) -> None:
-        """Names the run, chooses what is not given, and checks the options; sizes of networks come from the data."""
+        """Names the run, checks the options, and chooses the precision and the number of processes if not given."""
         config = self.config[self.subcommand]
         if config.name is None:
             config.name = name_of(map(str, config.config or ()))
         check_name("--name", config.name)
         if config.ckpt_path == "last":
-            config.ckpt_path = self._last_of_its_name(config.runs_dir, config.name)
+            config.ckpt_path = self._last_checkpoint(config.runs_dir, config.name)
         if config.ckpt_path is None and self.subcommand != "fit":
             raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
-        _check_file("--ckpt_path", config.ckpt_path)
+        path = config.ckpt_path
+        # Also refuses Lightning's `best`, which needs a run in the same process.
+        if path is not None and "://" not in path and not Path(path).is_file():
+            raise UsageError(no_such_file("--ckpt_path", path))
         if self.subcommand == "predict":
             config.return_predictions = False  # a callback writes them
-        for group in (*_CALLBACKS, "trainer", "wandb"):
-            if not isinstance(given := config.get(group), Namespace) and group != "progress_bar":  # it has no options
-                said = "null" if given is None else repr(given)
-                raise UsageError(f"--{group}: expected options, got {said}; leave it out for those that it comes with")
-        check_positive("--threads", config.threads)
-        if (config.threads or 1) > _MOST_THREADS:
-            raise UsageError(f"--threads: expected at most {_MOST_THREADS}, got {config.threads}; leave it out")
-        check_positive("--trainer.check_val_every_n_epoch", config.trainer.check_val_every_n_epoch)
-        refuse_nulls(self._parser(self.subcommand), config)
-        self._refuse_options_of_one_optimizer()
-        self._choose_precision()
-        self._count_processes()
-        for network in ("generator", "discriminator"):
-            for attribute in _LINKED:
-                given = config.get(f"model.{network}.init_args.{attribute}")
-                if given is not None:
-                    raise UsageError(
-                        f"--model.{network}.{attribute}: expected to be left out, got {given}; the data decides it "
-                        "(--data.image_size and --data.classes change it)"
-                    )
-
-    def _last_of_its_name(self, runs_dir: str, name: str) -> str | None:
-        found = newest_checkpoint(runs_dir, name)
-        if found is None and self.subcommand != "fit":
-            raise UsageError(
-                f"--ckpt_path: expected a run with a checkpoint in {runs_dir}/{name}, got none; name a file"
-            )
-        rank_zero_info(
-            f"--ckpt_path last: {found or f'no run in {runs_dir}/{name} has a checkpoint; a new one begins'}"
-        )
-        return None if found is None else str(found)
-
-    def _choose_precision(self) -> None:
-        """Chooses the precision of the checkpoint, or one that suits the machine; `config.yaml` records it."""
-        config = self.config[self.subcommand]
+        check_options(self._parser(self.subcommand), config, (*_CALLBACKS, "trainer", "wandb"))
         if self.subcommand == "fit" and config.ckpt_path is not None:
             self.saved_numerics = saved_numerics(str(config.ckpt_path))
         choose_precision(config.trainer, self.saved_numerics)
+        started = started_processes()
+        if started and config.trainer.devices == "auto":
+            config.trainer.num_nodes, config.trainer.devices = started
 
-    def _count_processes(self) -> None:
-        """Uses all processes that a launcher has started, unless the user has given a number."""
-        trainer, started = self.config[self.subcommand].trainer, started_processes()
-        if started and trainer.devices == "auto":
-            trainer.num_nodes, trainer.devices = started
-
-    def _choose_threads(self) -> None:
-        """Chooses the number of CPU threads; `config.yaml` records it."""
-        config = self.config[self.subcommand]
-        networks, batch_size = (self.model.generator, self.model.discriminator), self.datamodule.batch_size
-        config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
-
-    def _refuse_options_of_one_optimizer(self) -> None:
-        trainer = self.config[self.subcommand].trainer
-        # Lightning's option, its neutral value, and the suffix of our options
-        options = (("gradient_clip_val", 0, "clip_norm"), ("accumulate_grad_batches", 1, "accumulation"))
-        for option, neutral, ours in options:
-            if trainer[option] not in (None, neutral):
-                raise UsageError(
-                    f"--trainer.{option}: expected to be left out, got {trainer[option]}; each network has an "
-                    f"option of its own, --model.generator_{ours} and --model.discriminator_{ours}"
-                )
+    def _last_checkpoint(self, runs_dir: str, name: str) -> str | None:
+        found, folder = newest_checkpoint(runs_dir, name), f"{runs_dir}/{name}"
+        if found is None and self.subcommand != "fit":
+            raise UsageError(f"--ckpt_path: expected a run with a checkpoint in {folder}, got none; name a file")
+        rank_zero_info(f"--ckpt_path last: {found or f'no run in {folder} has a checkpoint; starting a new run'}")
+        return None if found is None else str(found)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the Trainer; `before_fit` adds the loggers."""
@@ -259,13 +203,13 @@ class CLI(LightningCLI):
         config, trainer = self.config_init[self.subcommand], self.trainer
         if config.trainer.logger is False or trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
             return
-        place = Path(config.runs_dir) / config.name  # only the first process writes to it
+        folder = Path(config.runs_dir) / config.name  # only the first process writes to it
         if trainer.is_global_zero:
             # Only `Checkpoints` removes the rows of `metrics.csv` that come after the checkpoint to resume from.
             checkpoint = config.ckpt_path if self._checkpoints() else None
             self.run_folder = resolve_run_dir(checkpoint, config.runs_dir, config.name)
-            place = self.run_folder.path
-        trainer.loggers = loggers(place, config.name, trainer.loggers, config.wandb, config.tensorboard)
+            folder = self.run_folder.path
+        trainer.loggers = loggers(folder, config.name, trainer.loggers, config.wandb, config.tensorboard)
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -275,26 +219,28 @@ class CLI(LightningCLI):
             self._discard_empty_run()
             if isinstance(error, UsageError) or not isinstance(error, Exception):
                 raise
-            if said := refused_by_callback(error):
-                raise UsageError(f"--trainer.callbacks: {said}; change its options, or leave it out") from error
+            if message := message_of_callback(error):
+                raise UsageError(f"--trainer.callbacks: {message}; change its options, or omit it") from error
             if not fails_to_restore(error):
                 raise
-            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-            given = self.config[subcommand].ckpt_path
-            message = f"expected a checkpoint of this run, got {given}, which is none ({reason}); name another"
-            raise UsageError(f"--ckpt_path: {message}") from error
+            got = f"{self.config[subcommand].ckpt_path} ({reason_of(error)})"
+            raise UsageError(f"--ckpt_path: expected a checkpoint of this model, got {got}; name another") from error
         if subcommand == "fit" and self.trainer.is_global_zero:
-            last_words(self.trainer, self.run_folder)
+            print_results(self.trainer, self.run_folder)
 
     def fit(self, **kwargs: Any) -> None:
-        """Trains; after a signal, prints how to resume."""
+        """Chooses the number of CPU threads, and trains; after a signal, prints how to resume."""
         try:
-            self._choose_threads()
+            config, networks = self.config[self.subcommand], (self.model.generator, self.model.discriminator)
+            batch_size = self.datamodule.batch_size
+            config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
             self.trainer.fit(**kwargs)
         except SystemExit:  # raised by Lightning after Ctrl-C
             if self.trainer.is_global_zero:
-                resume_words(self.trainer, self.run_folder)
-            raise SystemExit(128 + (getattr(self._checkpoints(), "stopped_by", None) or signal.SIGINT)) from None
+                print_resume_command(self.trainer, self.run_folder)
+            checkpoints = self._checkpoints()
+            stopped_by = checkpoints.signals.stopped_by if checkpoints else None
+            raise SystemExit(128 + (stopped_by or signal.SIGINT)) from None
 
     def _checkpoints(self) -> Checkpoints | None:
         return next((c for c in self.trainer.checkpoint_callbacks if isinstance(c, Checkpoints)), None)
@@ -309,9 +255,3 @@ class CLI(LightningCLI):
         has_files = any(self.run_folder.path.glob("checkpoints/*")) or (self.run_folder.path / "metrics.csv").exists()
         if not has_begun and not has_files:
             self.run_folder.discard()
-
-
-def _check_file(option: str, path: str | None) -> None:
-    """Refuses a path that is no file, also Lightning's `best`, which needs a run in the same process."""
-    if path is not None and "://" not in path and not Path(path).is_file():
-        raise UsageError(no_such_file(option, path))

@@ -21,33 +21,18 @@ _MOST = 12  # names in a message
 
 @dataclass(frozen=True)
 class Complaint:
-    """An error in an option.
+    """An error in an option."""
 
-    Attributes:
-        key: The option without its hyphens; empty if the message names none.
-        path: The dotted path of the class that the option belongs to; empty if none.
-        is_called: Whether the package supplies the class's first argument, as for an optimizer.
-        text: The message of jsonargparse about the option.
-        parser: The parser of the options.
-        given: The command line.
-    """
-
-    key: str
-    path: str
-    is_called: bool
-    text: str
+    key: str  # the option without its hyphens; empty if the message names none
+    path: str  # the dotted path of the class that the option belongs to; empty if none
+    is_called: bool  # whether the package supplies the class's first argument, as for an optimizer
+    text: str  # the message of jsonargparse about the option
     parser: ArgumentParser
-    given: Sequence[str]
+    given: Sequence[str]  # the command line
 
 
 def one_line(message: str, parser: ArgumentParser, given: Sequence[str] = ()) -> str:
-    """Shortens a message of jsonargparse to one line.
-
-    Args:
-        message: The message.
-        parser: The parser that raised it.
-        given: The command line, to find options as they were typed.
-    """
+    """Shortens a message of jsonargparse to one line, with options as they were typed in the given command line."""
     complaint = _innermost(message, parser, given)
     for pattern, explain in _EXPLANATIONS:
         if match := re.search(pattern, complaint.text):
@@ -97,13 +82,13 @@ def _depth(line: str) -> int:
 
 
 def _no_value(match: re.Match[str], complaint: Complaint) -> str:
-    places = (
+    indices = (
         index
         for index, arg in enumerate(complaint.given)
         if re.fullmatch(rf"(--{re.escape(complaint.key)}|-{complaint.key[:1]})([.+].*)?", arg)
         and (index + 1 == len(complaint.given) or complaint.given[index + 1].startswith("-"))
     )
-    if (index := next(places, None)) is None:
+    if (index := next(indices, None)) is None:
         return f"--{complaint.key}: expected a value, got none; type it after the option"
     option, following = complaint.given[index], "".join(complaint.given[index + 1 : index + 2])
     is_value = following.startswith("-") and following not in options_of(complaint.parser)
@@ -118,17 +103,17 @@ def _too_much(match: re.Match[str], complaint: Complaint) -> str:
 def _unknown_argument(match: re.Match[str], complaint: Complaint) -> str:
     option = match[1].split("=")[0]
     if new := new_name(option.removeprefix("--")):
-        return f"{option}: no such option; it is called --{new} now"
+        return f"{option}: no such option; it is now called --{new}"
     if complaint.key:
         return _unknown_init_arg(re.match(r"--(.*)", option) or match, complaint)
     if not option.startswith("-"):
-        return f"{option}: expected options, got a word that belongs to none; --help lists them"
+        return f"{option}: expected an option, got a value that belongs to none; --help lists them"
     return f"{option}: no such option{_near(option, options_of(complaint.parser)) or '; --help lists them'}"
 
 
 def _unknown_config_key(match: re.Match[str], complaint: Complaint) -> str:
     hint = _near(match[1], [option.removeprefix("--") for option in options_of(complaint.parser)])
-    return f"{match[1]}: no such option, in a config file{hint or '; --help lists them'}"
+    return f"{match[1]}: no such option (in a config){hint or '; --help lists them'}"
 
 
 def _near(wanted: str, known: Sequence[str]) -> str:
@@ -150,7 +135,7 @@ def _option_of_a_value(match: re.Match[str], complaint: Complaint) -> str:
     option = f"--{complaint.key}.{match[1]}"
     known = class_names(complaint.parser, complaint.key)
     if complaint.path or not known:
-        return f"{option}: no such option; --{complaint.key} has none of its own"
+        return f"{option}: no such option; --{complaint.key} has no options"
     example = f"--{complaint.key}{'+=' if 'list' in complaint.text else ' '}{known[0]}"
     return f"{option}: expected a class that has the option, got none; name the class before it, such as {example}"
 
@@ -159,7 +144,7 @@ def _no_config(match: re.Match[str], complaint: Complaint) -> str:
     options = [option for option in options_of(complaint.parser) if option.startswith(f"--{complaint.key}.")]
     example = f", such as {options[0]}" if options else ""
     value = match[1].strip("'\"")
-    return f"--{complaint.key}: expected a file of its options, got {value}; give them one by one{example}"
+    return f"--{complaint.key}: expected a file with its options, got {value}; give each option{example}"
 
 
 # ---- classes ---------------------------------------------------------------------------------------------------------
@@ -175,16 +160,10 @@ def _unknown_class(match: re.Match[str], complaint: Complaint) -> str:
 
 def _wrong_class(match: re.Match[str], complaint: Complaint) -> str:
     given = re.search(r"Given value: ([^\n]+)", complaint.text)
-    got = match[1] or (given[1] if given else complaint.path)
-    article = "an" if match[2][0] in "AEIOU" else "a"
+    got = match["got"] or (given[1] if given else complaint.path)
+    article = "an" if match["base"][0] in "AEIOU" else "a"
     hint = _listed(class_names(complaint.parser, complaint.key)) or "; give its dotted path"
-    return f"--{complaint.key}: expected {article} {match[2]}, got {as_typed(got)}{hint}"
-
-
-def _no_class(match: re.Match[str], complaint: Complaint) -> str:
-    article = "an" if match[1][0] in "AEIOU" else "a"
-    hint = _listed(class_names(complaint.parser, complaint.key))
-    return f"--{complaint.key}: expected {article} {match[1]}, got {as_typed(match[2])}{hint}"
+    return f"--{complaint.key}: expected {article} {match['base']}, got {as_typed(got)}{hint}"
 
 
 def _listed(known: Sequence[str]) -> str:
@@ -193,8 +172,8 @@ def _listed(known: Sequence[str]) -> str:
 
 
 def _unknown_module(match: re.Match[str], complaint: Complaint) -> str:
-    expected = f"cannot import {complaint.path}: {match[1].strip()}"
-    return f"--{complaint.key}: {expected}; check the dotted path, and that it is installed"
+    problem = f"cannot import {complaint.path}: {match[1].strip()}"
+    return f"--{complaint.key}: {problem}; check the dotted path, and that it is installed"
 
 
 # ---- values ----------------------------------------------------------------------------------------------------------
@@ -202,7 +181,7 @@ def _unknown_module(match: re.Match[str], complaint: Complaint) -> str:
 
 def _wrong_literal(match: re.Match[str], complaint: Complaint) -> str:
     new = VALUES.get((complaint.key, match[2].strip("'\"")))
-    hint = f"; it is called {new} now" if new else did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
+    hint = f"; it is now called {new}" if new else did_you_mean(match[2], re.findall(r"[\w-]+", match[1]))
     return f"--{complaint.key}: expected one of {match[1]}, got {as_typed(match[2])}{hint}"
 
 
@@ -261,13 +240,13 @@ def _no_file(match: re.Match[str], complaint: Complaint) -> str:
     also = [*SHIPPED.values(), *map(Path, SHIPPED)]
     path = match[1].removesuffix("/.")
     if now := CONFIGS.get(Path(path).stem):
-        return f"--{complaint.key or 'config'}: no such file: {path}; it is {now} now"
+        return f"--{complaint.key or 'config'}: no such file: {path}; it is now {now}"
     return no_such_file(f"--{complaint.key or 'config'}", path, also_known=also)
 
 
 def _broken_yaml(match: re.Match[str], complaint: Complaint) -> str:
     reason = " ".join(match[1].split())
-    return f"--config: not a readable YAML file{_which(complaint)} ({reason}); mend it at that place"
+    return f"--config: not a readable YAML file{_which(complaint)} ({reason}); fix it there"
 
 
 def _no_mapping(match: re.Match[str], complaint: Complaint) -> str:
@@ -296,10 +275,10 @@ _EXPLANATIONS: tuple[tuple[str, Explain], ...] = (
     (r"Option '([^']+)' is not accepted", _unknown_init_arg),
     (r"NestedArg\(key='([^']+)'", _option_of_a_value),
     (r"Unable to load config ([^\n]+)", _no_config),
-    (r"Import path (?:(\S+) )?does not correspond to a subclass of (\w+)", _wrong_class),
-    (r"Expected '([\w.]+)' to be a subclass of <class '(\w+)'>", _wrong_class),
+    (r"Import path (?:(?P<got>\S+) )?does not correspond to a subclass of (?P<base>\w+)", _wrong_class),
+    (r"Expected '(?P<got>[\w.]+)' to be a subclass of <class '(?P<base>\w+)'>", _wrong_class),
     (r"Expected a dot import path string: (\S+)", _unknown_class),
-    (r"Not a valid subclass of (\w+)\. Got value: ([^\n]+)", _no_class),
+    (r"Not a valid subclass of (?P<base>\w+)\. Got value: (?P<got>[^\n]+)", _wrong_class),
     (r"(No module named [^\n]+|[^\n]*has no attribute [^\n]+)", _unknown_module),
     (r"following arguments are required: ([^\n]+)", _missing),
     (r"(?:[Dd]oes not exist|not found|No such file|is not a file)[^\n]*?'([^'\n]+)'", _no_file),

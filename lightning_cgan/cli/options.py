@@ -21,12 +21,7 @@ def options_of(parser: ArgumentParser) -> list[str]:
 
 
 def with_switches(args: Sequence[str], parser: ArgumentParser) -> list[str]:
-    """Gives each switch a value: `--overwrite` becomes `--overwrite=true`, and `--no_ema` becomes `--ema=false`.
-
-    Args:
-        args: The arguments of a command.
-        parser: The parser of the command.
-    """
+    """Gives each switch a value: `--overwrite` becomes `--overwrite=true`, and `--no_ema` becomes `--ema=false`."""
     switches = {option for action in actions_of(parser) if _is_switch(action) for option in action.option_strings}
     known, changed = options_of(parser), []
     takes_words = any(not action.option_strings for action in actions_of(parser))
@@ -58,13 +53,9 @@ def _is_switch(action: Any) -> bool:
 
 
 def parameters_of(path: str, parser: ArgumentParser, key: str, is_called: bool) -> list[str]:
-    """The options of a class, without those that are linked to other options.
+    """The options of a class that is the value of `key`, without those that are linked to other options.
 
-    Args:
-        path: The dotted path of the class.
-        parser: The parser of the command.
-        key: The option whose value the class is.
-        is_called: Whether the package supplies the class's first argument, as for an optimizer.
+    Without the first one if `is_called`: then the package supplies it, as for an optimizer.
     """
     found, linked = _found(path), f"{key}.init_args."
     hidden = {target.removeprefix(linked) for target in linked_targets(parser) if target.startswith(linked)}

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
-from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lightning_cgan.cli.class_options import MODE, with_classes
 from lightning_cgan.cli.config_files import expand_homes, read_as_utf8
-from lightning_cgan.cli.hints import plain
 from lightning_cgan.cli.messages import one_line
-from lightning_cgan.cli.options import signature_of, with_switches
+from lightning_cgan.cli.options import with_switches
 from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped
 from lightning_cgan.cli.trainer_messages import broken_logger
-from lightning_cgan.core.compat import actions_of, type_of
 from lightning_cgan.core.errors import UsageError
 
 # The commands in addition to Lightning's: functions whose arguments are the options, imported when called
@@ -42,9 +38,6 @@ class OneLineParser(LightningArgumentParser):
 
         `--config mnist` is the shipped config if there is no file of that name. Switches are `--overwrite` or
         `--no_ema`. A config that is not text is a usage error.
-
-        Raises:
-            UsageError: A config contains an option twice.
         """
         given = sys.argv[1:] if args is None else args
         if isinstance(given, list):
@@ -79,49 +72,8 @@ class OneLineParser(LightningArgumentParser):
 
 
 def call_function(command: str, args: Sequence[str]) -> None:
-    """Calls the function of a command in `FUNCTIONS`; parameters without a default are positional arguments.
-
-    Args:
-        command: The name of the command.
-        args: The arguments after the name.
-    """
+    """Calls the function of a command in `FUNCTIONS`; parameters without a default are positional arguments."""
     function = getattr(import_module(FUNCTIONS[command]), command)
     parser = OneLineParser(prog=f"python -m lightning_cgan {command}", description=None)
     parser.add_function_arguments(function, as_positional=True)
     function(**parser.instantiate_classes(parser.parse_args(list(args))).as_dict())
-
-
-def refuse_nulls(parser: LightningArgumentParser, config: Namespace) -> None:
-    """Refuses null for options that need a value, which jsonargparse accepts and classes fail on.
-
-    Args:
-        parser: The parser of a command.
-        config: The parsed options.
-
-    Raises:
-        UsageError: An option is null although its type does not allow it; the message names the first one.
-    """
-    for action in actions_of(parser):
-        hint, name = type_of(action), action.dest
-        if hint is not None and name in config:
-            if config[name] is None and action.default is not None:
-                _refuse_null(name, hint)
-            _refuse_nulls_of_classes(name, config[name])
-
-
-def _refuse_nulls_of_classes(name: str, value: Any) -> None:
-    for index, part in enumerate(value) if isinstance(value, list) else ():
-        _refuse_nulls_of_classes(f"{name}.{index}", part)
-    if isinstance(value, Namespace) and "class_path" in value and value.get("init_args"):
-        parameters = signature_of(value.class_path)
-        for key, given in value.init_args.items():
-            # Parameters without a default are linked to the data, and not known yet.
-            if given is None and key in parameters and parameters[key].default not in (None, inspect.Parameter.empty):
-                _refuse_null(f"{name}.{key}", parameters[key].annotation)
-            _refuse_nulls_of_classes(f"{name}.{key}", given)
-
-
-def _refuse_null(name: str, hint: Any) -> None:
-    text = plain(str(hint))
-    if hint is not inspect.Parameter.empty and not any(part in text for part in ("null", "Optional", "Any")):
-        raise UsageError(f"--{name}: expected {text}, got null; leave it out for its default")

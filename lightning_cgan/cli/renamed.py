@@ -22,11 +22,7 @@ def new_name(option: str) -> str | None:
 
 
 def with_new_names(text: str) -> str:
-    """Replaces former names in a config by the current ones.
-
-    Args:
-        text: The content of a file; returned unchanged if it is not YAML.
-    """
+    """Replaces former names in the text of a config by the current ones; text that is not YAML stays as it is."""
     if not any(old.rpartition(".")[2] in text for old in (*OPTIONS, *(value for _, value in VALUES))):
         return text
     try:

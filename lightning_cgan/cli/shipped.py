@@ -50,22 +50,18 @@ def is_config(file: Path) -> bool:
 
 
 def check_keys(file: Path) -> None:
-    """Refuses a config that contains an option twice, of which YAML readers silently use the last.
-
-    Raises:
-        UsageError: An option is there twice.
-    """
+    """Refuses a config that contains an option twice, of which YAML readers silently use the last."""
     try:
         left = [(yaml.compose(file.read_text(encoding="utf-8"), Loader), "")]
     except (yaml.YAMLError, ValueError, OSError):
         return  # jsonargparse reports the error
     while left:
-        node, place = left.pop()
+        node, prefix = left.pop()
         lines: dict[str, int] = {}
         for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-            name, line = f"{place}{key.value}", key.start_mark.line + 1
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
             if name in lines and key.value != "<<":
                 expected = f"expected each option once in {file}, got {name} in lines {lines[name]} and {line}"
-                raise UsageError(f"--config: {expected}; take one of them out")
+                raise UsageError(f"--config: {expected}; remove one of them")
             lines[name] = line
             left.append((value, f"{name}."))

@@ -22,27 +22,18 @@ _CLASS = re.compile(r"class_path='(?:\w+\.)*(\w+)'")
 
 
 def trainer_message(error: Exception, options: Mapping[str, Any]) -> str:
-    """One line about an option that the Trainer refuses.
-
-    Args:
-        error: The error that Lightning has raised.
-        options: The options of the Trainer.
-    """
+    """One line about an option that the Trainer refuses with an error."""
     reason = _sentence(error)
     changed = [name for name, value in options.items() if value is not None and value != _DEFAULTS.get(name)]
     name = _named(reason, changed) or _valued(reason, {name: options[name] for name in changed})
     if name is None:
         return f"--trainer: {reason}"
     got = ", ".join(_CLASS.findall(str(options[name]))) or as_typed(str(options[name]))
-    return f"--trainer.{name}: expected another value, got {got} ({reason}); change it, or leave it out"
+    return f"--trainer.{name}: expected another value, got {got} ({reason}); change or omit it"
 
 
 def message_of_lightning(error: BaseException) -> str | None:
-    """One line about an error that Lightning raises later; None if it is not Lightning's, or about no option.
-
-    Args:
-        error: Any error.
-    """
+    """One line about an error that Lightning raises later; None if it is not Lightning's, or about no option."""
     frames, own = extract_tb(error.__traceback__), str(Path(lightning.__file__).parent)
     is_own = bool(frames) and frames[-1].filename.startswith(own)
     if not isinstance(error, ValueError | ImportError | MisconfigurationException) or not is_own:
@@ -60,11 +51,11 @@ def _sentence(error: BaseException) -> str:
 
 def _named(reason: str, names: list[str]) -> str | None:
     """The option that the message names first."""
-    places = {}
+    positions = {}
     for name in names:
         if found := re.search(rf"(?<![\w.])({name}|{_ALIASES.get(name, name)})(?!\w)", reason):
-            places[name] = found.start()
-    return min(places, key=lambda name: places[name], default=None)
+            positions[name] = found.start()
+    return min(positions, key=lambda name: positions[name], default=None)
 
 
 def _valued(reason: str, options: Mapping[str, Any]) -> str | None:
@@ -79,13 +70,9 @@ def _valued(reason: str, options: Mapping[str, Any]) -> str | None:
 
 
 def broken_logger(message: str) -> str:
-    """One line with the error of a logger's constructor, from jsonargparse's list of all types that it has tried.
-
-    Args:
-        message: The message of jsonargparse.
-    """
+    """One line with the error of a logger's constructor, from jsonargparse's list of all types that it has tried."""
     tried, _, given = message.partition("\nErrors:")[2].partition("\nGiven value type:")
     reasons = [part for part in tried.split("\n  - ")[1:] if not re.match("Expected a |Not a valid subclass", part)]
     reason = re.sub(r"^Problem with given class_path '[\w.]+':", "", reasons[0] if reasons else tried)
     names = ", ".join(re.findall(r"class_path='([\w.]+)'", given))
-    return f"--trainer.logger: cannot make {names}: {' '.join(reason.split())}; mend that, or leave it out"
+    return f"--trainer.logger: cannot create {names}: {' '.join(reason.split())}; change or omit it"

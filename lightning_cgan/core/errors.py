@@ -92,6 +92,11 @@ def check_truncation(option: str, limit: float | None) -> None:
         raise UsageError(f"{option}: expected a number above 0, got {limit}; 1 keeps two thirds of latents")
 
 
+def reason_of(error: BaseException) -> str:
+    """The class and the message of an error, in one line of bounded length, for a message about its consequence."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error message that suggests the known name nearest to a misspelt one; empty if none is near."""
     by_lower_case = {candidate.lower(): candidate for candidate in known}

@@ -21,11 +21,7 @@ class Judge(nn.Module):
     """The reference classifier: a convolutional network whose features measure how much images differ.
 
     Six 3 x 3 convolutions with batch normalisation and ReLU, average pooling over the image, then one dense layer.
-
-    Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels. Larger images are downsampled more often.
+    Images of more than 32 and of more than 64 pixels a side are downsampled once more each.
     """
 
     num_features = 128
@@ -44,8 +40,8 @@ class Judge(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] -> features (N, num_features)."""
-        seen: Tensor = self.trunk(images.contiguous(memory_format=torch.channels_last)).mean((2, 3))
-        return seen
+        features: Tensor = self.trunk(images.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        return features
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, H, W) in [-1, 1] -> class logits (N, num_classes)."""
@@ -58,21 +54,13 @@ class Student(nn.Sequential):
 
     The network of Keras's first example for MNIST, which Bie, Kamath & Zhang 2023 (arXiv:2302.02936) train on generated
     images.
-
-    Args:
-        num_classes: The number of classes.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
-
-    Raises:
-        UsageError: The images have fewer than 6 pixels a side.
     """
 
     def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
         if image_size < 6:
             raise UsageError(
                 f"--data.image_size: expected 6 or more for the students of a report, got {image_size}; resize the "
-                "images, or leave the report out with --report.protocol none"
+                "images, or disable the report with --report.protocol none"
             )
         side = (image_size - 4) // 2
         # The second ReLU follows the pooling: the same function, with a quarter of the work.
@@ -92,14 +80,8 @@ def learn(
 ) -> None:
     """Trains a classifier on its own device, one step for each batch of images and labels.
 
-    Matrix products use bfloat16 where the hardware supports it.
-
-    Args:
-        classifier: Images (N, C, H, W) in [-1, 1] -> class logits (N, num_classes).
-        batches: Images and labels (N,).
-        optimizer: Updates the classifier's weights.
-        scheduler: Changes the learning rate after each step.
-        augment: Augments the images.
+    The classifier maps images (N, C, H, W) in [-1, 1] to class logits (N, num_classes). Matrix products use bfloat16
+    where the hardware supports it.
     """
     device = next(classifier.parameters()).device
     precision, _ = fastest_precision(device.type)
@@ -121,12 +103,12 @@ def accuracy(classifier: nn.Module, batches: Batches) -> float:
     """The share of images, from 0 to 1, that a classifier labels correctly."""
     device = next(classifier.parameters()).device
     classifier.eval()
-    right, images_seen = 0, 0
+    correct, count = 0, 0
     for images, labels in batches:
         predicted = classifier(images.to(device)).argmax(1)
-        right += int((predicted == labels.to(device)).sum())
-        images_seen += len(labels)
-    return right / images_seen if images_seen else float("nan")
+        correct += int((predicted == labels.to(device)).sum())
+        count += len(labels)
+    return correct / count if count else float("nan")
 
 
 @contextmanager

@@ -51,26 +51,16 @@ class ImageMaker(Protocol):
     @property
     def num_classes(self) -> int:
         """The number of classes."""
-        ...
 
     def sample_latents(self, count: int, seed: int | None = None) -> Tensor:
         """Samples latents, shape (count, latent_dim)."""
-        ...
 
     def generate(self, labels: Tensor, latents: Tensor | None = None) -> Tensor:
         """Generates images, shape (N, C, H, W), in [-1, 1]."""
-        ...
 
 
 def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0) -> OrderedLoader:
-    """Generates an image of each label, rounded to 256 shades as in image files.
-
-    Args:
-        maker: Generates the images.
-        labels: Shape (N,).
-        seed: Determines the latents.
-        latent_scale: The factor that latents are multiplied by.
-    """
+    """Generates an image of each label (N,), rounded to 256 shades as in image files; `seed` determines the latents."""
     labels = labels.cpu()
     latents = maker.sample_latents(len(labels), seed) * latent_scale
     parts = zip(labels.split(_BATCH_SIZE), latents.split(_BATCH_SIZE), strict=True)
@@ -79,18 +69,7 @@ def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float
 
 
 def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi) -> OrderedLoader:
-    """Generates images whose labels a Judge confirms; labels without such an image are omitted.
-
-    Args:
-        maker: Generates the images.
-        labels: Shape (N,).
-        seed: Determines the latents.
-        judge: A Judge trained on the training split.
-        gafi: The criteria for images.
-
-    Raises:
-        UsageError: No image reaches the confidence.
-    """
+    """Generates images of labels (N,) that a Judge confirms; labels without such an image are omitted."""
 
     def make(indices: Tensor, attempt: int) -> Tensor:
         return cast(Tensor, make_fakes(maker, labels[indices], seed * ATTEMPTS + attempt, gafi.latent_scale).images)
@@ -101,8 +80,8 @@ def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Ju
     kept = torch.cat([(attempts == attempt).nonzero()[:, 0] for attempt in range(ATTEMPTS)])
     if not len(kept):
         raise UsageError(
-            f"--report.gafi.min_confidence: expected some images of which the judge is so sure, got none at "
-            f"{gafi.min_confidence}; give a smaller number"
+            f"--report.gafi.min_confidence: expected a confidence that some images reach, got {gafi.min_confidence}, "
+            "which none reaches; give a smaller number"
         )
     order = kept[torch.randperm(len(kept), generator=rng_at(seed))]
     return OrderedLoader(pixels[order], labels[order], _BATCH_SIZE)
@@ -111,14 +90,10 @@ def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Ju
 def replace_doubtful(
     judge: Judge, pixels: Tensor, labels: Tensor, min_confidence: float, make: Callable[[Tensor, int], Tensor]
 ) -> Tensor:
-    """Replaces, in place, images of low confidence; there are `ATTEMPTS` attempts, including the first.
+    """Replaces, in place, images of whose label the Judge is less than `min_confidence` sure; in `ATTEMPTS` attempts.
 
-    Args:
-        judge: Gives the confidence that an image shows its label.
-        pixels: The images of the first attempt, uint8, shape (N, C, H, W).
-        labels: Shape (N,).
-        min_confidence: The lowest confidence with which an image is kept, from 0 to 1.
-        make: Generates other images, uint8, given indices into the labels (n,) and the number of the attempt.
+    The `pixels` of the first attempt are uint8, (N, C, H, W), with labels (N,); `make` generates others, given indices
+    into them (n,) and the number of the attempt.
 
     Returns:
         The attempt that produced each image, from 0, shape (N,), on the CPU; -1 where all attempts failed.
@@ -138,22 +113,13 @@ def replace_doubtful(
 
 
 def check_selection(option: str, latent_scale: float, min_confidence: float) -> None:
-    """Refuses invalid criteria for the selection of images.
-
-    Args:
-        option: The prefix of the options' names.
-        latent_scale: The factor that latents are multiplied by.
-        min_confidence: The lowest confidence of a Judge in an image's label.
-
-    Raises:
-        UsageError: A value is out of range.
-    """
+    """Refuses invalid criteria for the selection of images; `option` is the prefix of their names."""
     if not 0 < latent_scale < math.inf:
-        raise UsageError(f"{option}.latent_scale: expected a number above 0, got {latent_scale}; 1 is as trained")
+        expected = "expected a number above 0"
+        raise UsageError(f"{option}.latent_scale: {expected}, got {latent_scale}; 1 is the scale of training")
     if not 0 <= min_confidence < 1:
-        raise UsageError(
-            f"{option}.min_confidence: expected a number from 0 to below 1, got {min_confidence}; 0 keeps all"
-        )
+        expected = "expected a number from 0 to below 1"
+        raise UsageError(f"{option}.min_confidence: {expected}, got {min_confidence}; 0 keeps all images")
 
 
 def choose(images: OrderedLoader, indices: Tensor) -> OrderedLoader:

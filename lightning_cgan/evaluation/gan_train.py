@@ -28,18 +28,10 @@ def train_student(
     seed: int,
     device: torch.device,
 ) -> tuple[Student, dict[str, Any]]:
-    """Trains a Student and returns it as it was after its best epoch.
+    """Trains a Student and returns it as it was after its best epoch, with its `epoch` and `chosen_by_accuracy`.
 
-    Args:
-        training_images: Returns the training images of an epoch, counted from 0.
-        selection_set: The images that choose the epoch; not those of the test split.
-        num_classes: The number of classes.
-        epochs: The number of passes over the images.
-        seed: Determines weights, order and dropout.
-        device: Where to train.
-
-    Returns:
-        The Student, and a dictionary with its `epoch` and `chosen_by_accuracy`.
+    `training_images` returns the images of an epoch, counted from 0. The `selection_set` chooses the epoch, and so must
+    not be the test split. The `seed` determines weights, order and dropout.
     """
     best: tuple[float, int, Student] | None = None
     with forked_rng(seed, device):

@@ -2,7 +2,7 @@
 
 A Judge is a reference classifier, trained on the training split of its data set only. It is identified by the
 fingerprint of that split, so data sets that differ in one image, class or size have different Judges. Its network is in
-`classifiers.py`, and what it measures in `scores.py`.
+`classifiers.py`; the scores in its feature space, such as the judge FID (`frechet_distance`), are in `scores.py`.
 """
 
 from __future__ import annotations
@@ -36,45 +36,31 @@ _FEWEST_STEPS, _MOST_STEPS = 600, 20_000
 
 @dataclass(frozen=True)
 class JudgeRecord:
-    """A Judge and its metadata.
-
-    Attributes:
-        judge: The Judge.
-        fingerprint: That of the training split.
-        sha256: That of the file with its weights.
-        validation_accuracy: The share of held-out images that it classifies correctly, from 0 to 1.
-    """
+    """A Judge and its metadata."""
 
     judge: Judge
-    fingerprint: str
-    sha256: str
-    validation_accuracy: float
+    fingerprint: str  # of the training split
+    sha256: str  # of the file with its weights
+    validation_accuracy: float  # from 0 to 1
 
 
 def get_judge(train: OrderedLoader, validation: OrderedLoader, num_classes: int, device: torch.device) -> JudgeRecord:
-    """Finds the Judge of a data set, or trains and caches one.
-
-    Args:
-        train: The training split.
-        validation: Held-out images; they only measure the accuracy of a new Judge.
-        num_classes: The number of classes.
-        device: Where the Judge will run.
-    """
+    """Finds the Judge of a training split, or trains and caches one; validation images measure its accuracy."""
     fingerprint = fingerprint_of(train)
-    kept = cache_folder() / f"{_KIND}-{fingerprint[:32]}.safetensors"
-    found = _found([*sorted(SHIPPED.glob("*.safetensors")), kept], fingerprint, num_classes, train)
+    cached = cache_folder() / f"{_KIND}-{fingerprint[:32]}.safetensors"
+    found = _find([*sorted(SHIPPED.glob("*.safetensors")), cached], fingerprint, num_classes, train)
     if found is None:
-        rank_zero_info("A judge for the scores of this data set is trained once, and kept")
+        rank_zero_info("Training a judge, the classifier that the scores of this data set need; it is cached")
         judge = train_judge(train, num_classes, device)
-        card = _complete(fingerprint=fingerprint, validation_accuracy=accuracy(judge, validation))
+        card = _card(fingerprint=fingerprint, validation_accuracy=accuracy(judge, validation))
         content = _content(judge, card)
-        write_to_cache(kept, content)
+        write_to_cache(cached, content)
         found = _load(content, card, num_classes, train)
     found.judge.to(device)
     return found
 
 
-def _found(files: list[Path], fingerprint: str, num_classes: int, train: OrderedLoader) -> JudgeRecord | None:
+def _find(files: list[Path], fingerprint: str, num_classes: int, train: OrderedLoader) -> JudgeRecord | None:
     """The Judge of a data set from the first file that contains it; damaged files are skipped."""
     for file in files:
         with suppress(OSError, SafetensorError, KeyError, ValueError, RuntimeError):
@@ -86,14 +72,7 @@ def _found(files: list[Path], fingerprint: str, num_classes: int, train: Ordered
 
 
 def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, seed: int = 0) -> Judge:
-    """Trains a Judge on images shifted by up to two pixels in 28.
-
-    Args:
-        train: The training split.
-        num_classes: The number of classes.
-        device: Where to train.
-        seed: Determines weights, order, shifts and dropout.
-    """
+    """Trains a Judge on images shifted by up to two pixels in 28; `seed` determines weights, order, shifts, dropout."""
     batches = ShufflingLoader(train.images, train.labels, min(_BATCH_SIZE, len(train.labels)), seed=seed)
     is_in_memory = isinstance(train.images, Tensor)  # files are decoded again in each epoch
     epochs = max(_EPOCHS, -(-_FEWEST_STEPS // len(batches))) if is_in_memory else _EPOCHS
@@ -115,12 +94,12 @@ def train_judge(train: OrderedLoader, num_classes: int, device: torch.device, se
 
 def save_judge(judge: Judge, file: Path, **card: object) -> None:
     """Atomically writes a Judge's weights and metadata to a file."""
-    content = _content(judge, _complete(**card))
+    content = _content(judge, _card(**card))
     write_atomic(file, lambda unfinished: unfinished.write_bytes(content))
 
 
-def _complete(**card: object) -> dict[str, str]:
-    return {"kind": _KIND, **{name: str(value) for name, value in card.items()}}
+def _card(**entries: object) -> dict[str, str]:
+    return {"kind": _KIND, **{name: str(value) for name, value in entries.items()}}
 
 
 def _content(judge: Judge, card: dict[str, str]) -> bytes:
@@ -133,10 +112,7 @@ def _content(judge: Judge, card: dict[str, str]) -> bytes:
 
 
 def fingerprint_of(images: OrderedLoader) -> str:
-    """A hash in hexadecimal digits that identifies a set of labelled images.
-
-    For images that stay in files, the contents of the files are hashed.
-    """
+    """A hash in hexadecimal digits that identifies labelled images, or the content of the files that hold them."""
     content = hashlib.sha256(images.labels.cpu().numpy().tobytes())
     if isinstance(images.images, Tensor):
         content.update(repr(tuple(images.images.shape)).encode())

@@ -7,8 +7,6 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from lightning_cgan.evaluation.precise import in_float64
-
 _ROWS = 1024  # rows of the distance matrix in memory at a time
 
 
@@ -64,14 +62,14 @@ def nearest_of(candidates: Tensor, batches: Iterable[Tensor]) -> tuple[Tensor, T
     rows = candidates.flatten(1)
     distances = torch.full((len(rows),), torch.inf, device=rows.device)
     indices = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
-    seen = 0
+    first = 0  # the index of the first image of a batch
     for batch in batches:
         others = batch.to(rows.device).flatten(1)
         found = [torch.cdist(part, others).min(1) for part in rows.split(_ROWS)]
         here, index = (torch.cat(columns) for columns in zip(*found, strict=True))
-        indices = torch.where(here < distances, index + seen, indices)
+        indices = torch.where(here < distances, index + first, indices)
         distances = torch.minimum(distances, here)
-        seen += len(others)
+        first += len(others)
     return distances, indices
 
 
@@ -80,6 +78,14 @@ def mean_distance(features: Tensor) -> float:
     pairs = len(features) * (len(features) - 1)
     total = sum(in_float64(torch.cdist(rows, features)).sum() for rows in features.split(_ROWS))
     return float(total) / pairs if pairs else 0.0
+
+
+def in_float64(values: Tensor) -> Tensor:
+    """Converts values to float64 on their device, or on the CPU if the device has no float64 (Apple GPUs)."""
+    try:
+        return values.double()
+    except (TypeError, RuntimeError):
+        return values.cpu().double()
 
 
 def _reach(features: Tensor, nearest_k: int) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_cgan.evaluation.precise import in_float64
+from lightning_cgan.evaluation.neighbours import in_float64
 
 _ROWS = 500
 _WIDTHS = 10
@@ -21,12 +21,7 @@ _WIDTHS = 10
 def parzen_window(fakes: Tensor, validation: Tensor, test: Tensor) -> dict[str, float]:
     """The log-likelihood of test images under a mixture with a Gaussian at each generated image.
 
-    The width of the Gaussians is the one with the highest likelihood of the validation images.
-
-    Args:
-        fakes: Generated images, shape (N, …), in [0, 1].
-        validation: Real images that choose the width, shape (K, …), in [0, 1].
-        test: Real images to measure, shape (M, …), in [0, 1].
+    The width of the Gaussians is the one with the highest likelihood of the validation images. Images are in [0, 1].
 
     Returns:
         The `mean` log-likelihood of a test image, in nats, its standard `error`, and the `width`.
@@ -38,13 +33,7 @@ def parzen_window(fakes: Tensor, validation: Tensor, test: Tensor) -> dict[str, 
 
 
 def log_likelihoods(centres: Tensor, images: Tensor, width: float) -> Tensor:
-    """The log-density of a mixture of Gaussians at each image, shape (M,), in nats, in float64.
-
-    Args:
-        centres: The means of the Gaussians, shape (N, …).
-        images: The points to evaluate, shape (M, …).
-        width: The standard deviation of each Gaussian.
-    """
+    """The log-density at each image, shape (M,), in nats, in float64, of Gaussians of one width around the centres."""
     centres = centres.flatten(1)
     constant = math.log(len(centres)) + centres.shape[1] * math.log(width * math.sqrt(2 * math.pi))
     parts = [

@@ -28,7 +28,7 @@ from lightning_cgan.core.images import unit_from_signed
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.fakes import Gafi, ImageMaker, at_most, make_confident_fakes, make_fakes
 from lightning_cgan.evaluation.gan_train import gan_train
-from lightning_cgan.evaluation.judge import JudgeRecord, fingerprint_of, get_judge
+from lightning_cgan.evaluation.judge import fingerprint_of, get_judge
 from lightning_cgan.evaluation.neighbours import nearest_of
 from lightning_cgan.evaluation.parzen import parzen_window
 from lightning_cgan.evaluation.scores import QUICK_SCORES, all_scores, extract_features, quick_scores
@@ -44,7 +44,6 @@ class ScoringProtocol:
     """The settings that must be equal for two reports to be comparable.
 
     Attributes:
-        name: The name of the protocol.
         images: The most generated images, and the most test images, to compare.
         draws: The number of sets of generated images over which the quick scores are averaged: a single one has too few
             images for small Fréchet distances.
@@ -78,35 +77,21 @@ class LabelledSplits(Protocol):
 
     def setup(self, stage: str) -> None:
         """Reads the splits that a stage needs."""
-        ...
 
     def in_order(self, split: str) -> OrderedLoader:
         """All images of a split."""
-        ...
 
 
 @dataclass(frozen=True)
 class ReportImages:
-    """The images in the figure of a report.
-
-    Attributes:
-        fakes: Generated images, uint8, with their labels.
-        nearest: Maps the indices of some of them to the nearest training image, shape (C, H, W), uint8.
-    """
+    """The images in the figure of a report."""
 
     fakes: OrderedLoader
-    nearest: dict[int, Tensor]
+    nearest: dict[int, Tensor]  # from indices of some of them to the nearest training image, (C, H, W), uint8
 
 
 class Evaluation:
-    """The evaluation of one generator on one data set.
-
-    Args:
-        maker: Generates the images.
-        data: The data set, with all its splits read.
-        device: Where the Judge and the Students run.
-        protocol: What to measure, and on how many images.
-    """
+    """The evaluation of one generator on one data set, all of whose splits have been read."""
 
     def __init__(
         self, maker: ImageMaker, data: LabelledSplits, device: torch.device, protocol: ScoringProtocol = FULL
@@ -117,7 +102,7 @@ class Evaluation:
         self.protocol = protocol
         self.train, self.validation, self.whole_test = map(data.in_order, ("train", "validation", "test"))
         self.test = at_most(self.whole_test, protocol.images)
-        self.judge_record: JudgeRecord = get_judge(self.train, self.validation, data.num_classes, device)
+        self.judge_record = get_judge(self.train, self.validation, data.num_classes, device)
         self.references = extract_features(self.judge_record.judge, self.test)
         self.held_out = at_most(self.validation, protocol.images)
         self.fakes = make_fakes(maker, self.held_out.labels, self._seed(_SCORED))
@@ -126,25 +111,18 @@ class Evaluation:
     def about_data(self) -> dict[str, Any]:
         """Identifies the data set."""
         splits = {"train": self.train, "validation": self.validation, "test": self.whole_test}
-        held_back = {name: fingerprint_of(splits[name]) for name in ("validation", "test")}
+        others = {name: fingerprint_of(splits[name]) for name in ("validation", "test")}
         return {
             "name": type(self.data).__name__,
             "classes": self.data.class_names,
             "images": {name: len(images.labels) for name, images in splits.items()},
-            "fingerprints": {"train": self.judge_record.fingerprint, **held_back},
+            "fingerprints": {"train": self.judge_record.fingerprint, **others},
         }
 
     def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], ReportImages]:
-        """Measures everything.
-
-        Args:
-            gafi: Adds a result for Students that learn from such images.
-            parzen: Whether to add the Parzen-window log-likelihood.
-
-        Returns:
-            The report, in plain values, and the images for its figure.
-        """
+        """Measures everything; returns the report, in plain values, and the images for its figure."""
         memorisation, report_images = self.memorisation()
+        fakes = make_fakes(self.maker, self._training_labels(), self._seed(_TRAINING))
         report: dict[str, Any] = {
             "format": FORMAT,
             "protocol": dataclasses.asdict(self.protocol),
@@ -154,7 +132,7 @@ class Evaluation:
             "scores": self.scores_of_draws(),
             "scores_of_real_images": self.scores(self.held_out),
             "memorisation": memorisation,
-            "gan_train": self.gan_train(self._plain_images()),
+            "gan_train": self.gan_train(lambda epoch: fakes),
             "gan_train_of_real_images": self.real_data_bound(),
         }
         if gafi is not None:
@@ -178,7 +156,7 @@ class Evaluation:
         seeds = (self._seed(_SCORED) + draw for draw in range(1, self.protocol.draws))
         others = (extract_features(judge, make_fakes(self.maker, labels, seed)) for seed in seeds)
         first = self.scores(self.fakes)
-        found = [first, *(quick_scores(seen, self.references) for seen in others)]
+        found = [first, *(quick_scores(features, self.references) for features in others)]
         of_each = {name: [scores[name] for scores in found] for name in QUICK_SCORES}
         means = {name: statistics.fmean(values) for name, values in of_each.items()}
         deviations = {name: statistics.stdev(values) if len(values) > 1 else None for name, values in of_each.items()}
@@ -186,11 +164,14 @@ class Evaluation:
 
     def memorisation(self) -> tuple[dict[str, float], ReportImages]:
         """The pixel distance from generated images to training images, relative to that from test images."""
-        seen = {name: self._nearest(images) for name, images in (("fakes", self.fakes), ("test_images", self.test))}
-        means = {f"distance_of_{name}": distances.mean().item() for name, (distances, _) in seen.items()}
+        found = {
+            name: nearest_of(self._signed(images), (batch for batch, _ in self.train))
+            for name, images in (("fakes", self.fakes), ("test_images", self.test))
+        }
+        means = {f"distance_of_{name}": distances.mean().item() for name, (distances, _) in found.items()}
         ratio = means["distance_of_fakes"] / max(means["distance_of_test_images"], 1e-12)
         shown = [int(torch.nonzero(self.fakes.labels == label)[0]) for label in self.fakes.labels.unique()]
-        indices = seen["fakes"][1].cpu()
+        indices = found["fakes"][1].cpu()
         nearest = {index: self.train.images[int(indices[index])] for index in shown}
         return {"ratio": ratio, **means}, ReportImages(self.fakes, nearest)
 
@@ -201,17 +182,15 @@ class Evaluation:
 
     def real_data_bound(self) -> dict[str, Any]:
         """The accuracy of Students that learn from real images; computed once per data set, and cached."""
-        machine = [versions(), self.device.type, torch.get_num_threads()]
-        protocol = self.protocol
+        protocol, machine = self.protocol, [versions(), self.device.type, torch.get_num_threads()]
         about = [self.about_data, protocol.training_images, protocol.epochs, protocol.seeds_of_bound, machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
         file = cache_folder() / f"ceiling-{name}.json"
         with suppress(OSError, ValueError, TypeError):  # a missing or damaged file
             return dict(json.loads(file.read_text(encoding="utf-8")))
         real = at_most(self.train, protocol.training_images or len(self.train.labels))
-        content = json.dumps(
-            self._train_students(lambda epoch: real, self.validation, protocol.seeds_of_bound)
-        ).encode()
+        bound = self._train_students(lambda epoch: real, self.validation, protocol.seeds_of_bound)
+        content = json.dumps(bound).encode()
         write_to_cache(file, content)
         return dict(json.loads(content))
 
@@ -229,16 +208,9 @@ class Evaluation:
     def _training_labels(self) -> Tensor:
         return at_most(self.train, self.protocol.training_images or len(self.train.labels)).labels.cpu()
 
-    def _plain_images(self) -> Callable[[int], OrderedLoader]:
-        fakes = make_fakes(self.maker, self._training_labels(), self._seed(_TRAINING))
-        return lambda epoch: fakes
-
     def _gafi_images(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
         labels, judge = self._training_labels(), self.judge_record.judge
         return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, judge, gafi)
-
-    def _nearest(self, images: OrderedLoader) -> tuple[Tensor, Tensor]:
-        return nearest_of(self._signed(images), (batch for batch, _ in self.train))
 
     def _signed(self, images: OrderedLoader) -> Tensor:
         """All images as one tensor, in [-1, 1]."""
@@ -256,12 +228,7 @@ def versions() -> dict[str, str]:
 
 
 def differences(report: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    """The reasons why two reports are not comparable; empty if they are.
-
-    Args:
-        report: One report, as read from `report.json`.
-        other: Another one.
-    """
+    """The reasons why two reports, as read from `report.json`, are not comparable; empty if they are."""
     reasons = [
         f"{name}.{key}: {report[name].get(key)!r} and {other[name].get(key)!r}"
         for name in ("protocol", "data", "judge")

@@ -1,4 +1,4 @@
-"""Plot a report."""
+"""The picture of a report, `report.png`."""
 
 from __future__ import annotations
 
@@ -18,26 +18,17 @@ _MOST_ROWS = 20
 
 
 def plot_report(report: dict[str, Any], report_images: ReportImages, class_names: Sequence[str], file: Path) -> None:
-    """Plots samples, the nearest training images, the Judge's confusion matrix and scores by class.
-
-    The Judge is the reference classifier of the data set.
-
-    Args:
-        report: The result of `Evaluation.report`.
-        report_images: The images from `Evaluation.report`.
-        class_names: The name of each label.
-        file: The PNG file to write.
-    """
-    from matplotlib.figure import Figure  # takes a second: only when needed
+    """Plots what `Evaluation.report` returns: samples, the nearest training images, confusion, scores by class."""
+    from matplotlib.figure import Figure  # the import takes a second
 
     class_names = [printable(name, 30).replace("$", r"\$") for name in class_names]  # $…$ would be a formula
     figure = Figure(figsize=(13, 12), layout="constrained")
     samples, neighbours, confusion, bars = figure.subplots(2, 2).flatten()
     figure.suptitle(_headline(report))
     samples.imshow(_samples(report_images))
-    samples.set_title("samples: a row for each class")
+    samples.set_title("samples, one row for each class")
     neighbours.imshow(_neighbours(report_images))
-    neighbours.set_title("a sample, and the training image nearest to it by pixels")
+    neighbours.set_title("samples, each next to the nearest training image (by pixels)")
     for axes in (samples, neighbours):
         axes.axis("off")
     _plot_confusion(confusion, report["scores"]["confusion"], class_names)
@@ -47,12 +38,12 @@ def plot_report(report: dict[str, Any], report_images: ReportImages, class_names
 
 def _headline(report: dict[str, Any]) -> str:
     scores, real = report["scores"], report["scores_of_real_images"]
-    taught, real_data_bound = report["gan_train"], report["gan_train_of_real_images"]
+    students, students_of_real = report["gan_train"], report["gan_train_of_real_images"]
     return (
         f"GAN-test {scores['gan_test']:.2%} (real images {real['gan_test']:.2%})   "
         f"judge FID {scores['judge_fid']:.2f} ({real['judge_fid']:.2f})   "
         f"diversity {scores['diversity']:.2f} ({real['diversity']:.2f})   "
-        f"GAN-train {taught['mean']:.2%} ({real_data_bound['mean']:.2%})   "
+        f"GAN-train {students['mean']:.2%} ({students_of_real['mean']:.2%})   "
         f"memorisation {report['memorisation']['ratio']:.2f}\nprotocol: {report['protocol']['name']}"
     )
 
@@ -86,9 +77,9 @@ def _plot_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence
     if few:
         axes.set_xticks(range(len(class_names)), class_names, rotation=60, ha="right")
         axes.set_yticks(range(len(class_names)), class_names)
-    axes.set_xlabel("what the judge sees")
+    axes.set_xlabel("class predicted by the judge")
     axes.set_ylabel("label")
-    axes.set_title("confusion of generated images, % of a label's")
+    axes.set_title("confusion matrix of generated images, % of each label")
 
 
 def _plot_bars(axes: Any, report: dict[str, Any], class_names: Sequence[str]) -> None:

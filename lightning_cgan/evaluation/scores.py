@@ -20,19 +20,12 @@ QUICK_SCORES = ("gan_test", "judge_fid", "diversity")  # what quick_scores retur
 
 
 class Features(NamedTuple):
-    """The outputs of a Judge for labelled images.
+    """The outputs of a Judge for labelled images."""
 
-    Attributes:
-        features: Shape (N, D).
-        predicted: The predicted classes, shape (N,).
-        confidence: The predicted probability of each image's own label, from 0 to 1, shape (N,).
-        labels: The images' own labels, shape (N,).
-    """
-
-    features: Tensor
-    predicted: Tensor
-    confidence: Tensor
-    labels: Tensor
+    features: Tensor  # (N, D)
+    predicted: Tensor  # the predicted classes, (N,)
+    confidence: Tensor  # the predicted probability of each image's own label, from 0 to 1, (N,)
+    labels: Tensor  # the images' own labels, (N,)
 
 
 @torch.no_grad()
@@ -45,18 +38,14 @@ def extract_features(judge: Judge, batches: Iterable[tuple[Tensor, Tensor]]) -> 
         features = judge.features(images.to(device))
         logits = judge.head(features)
         confidence = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-        seen = Features(features, logits.argmax(1), confidence, labels)
+        row = Features(features, logits.argmax(1), confidence, labels)
         # Scores need float64, which Apple's GPUs lack.
-        rows.append(Features(*(column.cpu() for column in seen)) if device.type == "mps" else seen)
+        rows.append(Features(*(column.cpu() for column in row)) if device.type == "mps" else row)
     return Features(*(torch.cat(columns) for columns in zip(*rows, strict=True)))
 
 
 def quick_scores(candidates: Features, references: Features) -> dict[str, float]:
-    """The scores that cost little more than one pass of the Judge over the images.
-
-    Args:
-        candidates: The images to score.
-        references: Real images.
+    """The scores of candidates that cost little more than one pass of the Judge over the images.
 
     Returns:
         `gan_test`, the share of candidates to which the Judge gives their own label (Shmelkov et al. 2018,
@@ -76,12 +65,7 @@ def _quick_scores(candidates: Features, references: Features, diversities: dict[
 
 
 def all_scores(candidates: Features, references: Features, num_classes: int) -> dict[str, Any]:
-    """Every score in a Judge's feature space.
-
-    Args:
-        candidates: The images to score.
-        references: Real images.
-        num_classes: The number of classes.
+    """Every score of candidates in a Judge's feature space, against real images.
 
     Returns:
         The scores of `quick_scores` and `support_scores`; `judge_kid`; and by class `gan_test_by_class`,
@@ -111,14 +95,8 @@ def all_scores(candidates: Features, references: Features, num_classes: int) -> 
 def frechet_distance(candidates: Tensor, references: Tensor) -> float:
     """The Fréchet distance between two sets of features, each modelled as a normal distribution.
 
-    From Heusel et al. 2017 (arXiv:1706.08500), with a Judge's features instead of Inception's.
-
-    Args:
-        candidates: Shape (N, D).
-        references: Shape (M, D).
-
-    Returns:
-        The distance; NaN with fewer than two candidates or references.
+    From Heusel et al. 2017 (arXiv:1706.08500), with a Judge's features, shapes (N, D) and (M, D), instead of
+    Inception's. NaN with fewer than two candidates or references.
     """
     if min(len(candidates), len(references)) < _FEWEST:
         return float("nan")
@@ -131,13 +109,8 @@ def frechet_distance(candidates: Tensor, references: Tensor) -> float:
 def kernel_distance(candidates: Tensor, references: Tensor, subset_size: int = 1000) -> float:
     """The squared maximum mean discrepancy with a cubic kernel, averaged over random subsets.
 
-    From Bińkowski et al. 2018 (arXiv:1801.01401), with a Judge's features instead of Inception's. The estimate is
-    unbiased, and so may be slightly below 0.
-
-    Args:
-        candidates: Shape (N, D).
-        references: Shape (M, D).
-        subset_size: The number of images of each kind in a subset; smaller sets are used whole.
+    From Bińkowski et al. 2018 (arXiv:1801.01401), with a Judge's features, shapes (N, D) and (M, D), instead of
+    Inception's. The estimate is unbiased, and so may be slightly below 0. Smaller sets are used whole.
     """
     subset_size = min(subset_size, len(candidates), len(references))
     if subset_size < _FEWEST:
@@ -162,8 +135,8 @@ def _diversities(candidates: Features, references: Features) -> dict[int, float]
     return ratios
 
 
-def _of_class(label: int, *looks: Features) -> tuple[Tensor, ...]:
-    return tuple(seen.features[seen.labels == label] for seen in looks)
+def _of_class(label: int, *sets: Features) -> tuple[Tensor, ...]:
+    return tuple(each.features[each.labels == label] for each in sets)
 
 
 class _Features(nn.Identity):

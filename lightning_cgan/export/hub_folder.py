@@ -28,24 +28,15 @@ def write_folder(
     name: str,
     folder: Path,
 ) -> None:
-    """Writes weights, config, model card and pictures to a folder, and checks it by loading it.
+    """Writes weights, config, pictures and a model card with a title to a folder, and checks it by loading it.
 
-    Args:
-        generator: The network to export, on the CPU and in evaluation mode.
-        metadata: Its metadata.
-        training: Facts about its training, for the card.
-        report: Its scores, if there are any.
-        name: The title of the card.
-        folder: The folder to write to.
-
-    Raises:
-        UsageError: The generator's config is not serializable, or the loaded generator makes other images.
+    The generator is on the CPU, and in evaluation mode.
     """
     try:
         pretrained = PretrainedGenerator(to_config(generator), metadata.latents, list(metadata.class_names))
     except TypeError as error:
         names = ", ".join(generator.unserializable)
-        expected = "expected a generator that can say how it was built"
+        expected = "expected a generator whose arguments can be saved"
         raise UsageError(f"--out: {expected}, got one with {names}; name a file in .onnx or .pt2") from error
     pretrained.generator.load_state_dict(generator.state_dict())
     text = card_text(name, generator, metadata, training, report, ON_THE_HUB)
@@ -60,7 +51,6 @@ def write_folder(
     save_png(grid(images, _COLUMNS), folder / "samples.png")
     if report is not None and report.picture is not None:
         shutil.copyfile(report.picture, folder / "report.png")
-    again = read_folder(folder).generate(labels, latents)
-    if not torch.equal(again, images):
-        expected = "expected a folder that makes the generator's images again"
-        raise UsageError(f"--out: {expected}, got other images; does the network draw numbers of its own?")
+    if not torch.equal(read_folder(folder).generate(labels, latents), images):
+        expected = "expected the exported folder to make the same images as the generator"
+        raise UsageError(f"--out: {expected}, got others; check whether the network uses random numbers")

@@ -9,41 +9,32 @@ from typing import Any
 import torch
 
 from lightning_cgan.core.class_names import check_names
-from lightning_cgan.core.errors import UsageError, no_such_file
+from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.checkpointing import build_from
 
 
 def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
-    """Loads the module of a checkpoint, and the names of its classes: their numbers if it contains no names.
-
-    Raises:
-        UsageError: There is no such checkpoint, module or device.
-    """
+    """Loads the module of a checkpoint, and the names of its classes, or their numbers if it contains no names."""
     if not Path(checkpoint).is_file():
         raise UsageError(no_such_file("checkpoint", checkpoint))
     import_all(imports)
     chosen = _device(device)
     try:
-        read = AtomicCheckpointIO().load_checkpoint(checkpoint)  # the previous one if this one is damaged
+        read = AtomicCheckpointIO().load_checkpoint(checkpoint)
         module = build_from(ConditionalGAN, read).to(chosen)
     except UsageError as error:
-        said = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
-        raise UsageError(f"checkpoint: {said}") from error
+        message = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
+        raise UsageError(f"checkpoint: {message}") from error
     except Exception as error:  # the classes in a config raise many kinds of errors
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        expected = "expected one that a ConditionalGAN wrote and this version can build again"
-        raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason}); name another") from error
+        expected = "expected the checkpoint of a ConditionalGAN that this version can load"
+        raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason_of(error)}); name another") from error
     return module, _class_names(read, module.num_classes)
 
 
 def import_all(imports: str | None) -> None:
-    """Imports the modules of `--imports`, which are separated by commas.
-
-    Raises:
-        UsageError: There is no such module.
-    """
+    """Imports the modules of `--imports`, which are separated by commas."""
     for name in imports.split(",") if imports else ():
         try:
             import_module(name)
@@ -65,5 +56,6 @@ def _device(name: str) -> str:
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch without CUDA
         reason = str(error).partition("\n")[0]
-        raise UsageError(f"--device: expected one of this machine, got {name} ({reason}); cpu always is") from error
+        expected = "expected a device of this machine"
+        raise UsageError(f"--device: {expected}, got {name} ({reason}); cpu is always available") from error
     return chosen

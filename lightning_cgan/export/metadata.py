@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 from torch import Tensor
 from typing_extensions import Self
@@ -18,16 +18,7 @@ from lightning_cgan.networks.sampler import Sampler
 
 @dataclasses.dataclass(frozen=True)
 class ExportMetadata:
-    """Describes the classes, images and latents of a generator.
-
-    Attributes:
-        class_names: The name of each class.
-        latent_dim: The number of latents per image.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the images, in pixels.
-        latents: The distribution of the latents in training.
-        lightning_cgan: The version of the package that wrote the file.
-    """
+    """Describes the classes, images and latents of a generator; `lightning_cgan` is the version that exported it."""
 
     class_names: tuple[str, ...]
     latent_dim: int
@@ -54,19 +45,15 @@ class ExportMetadata:
 
     @classmethod
     def from_texts(cls, texts: Mapping[str, str]) -> Self:
-        """Reads the result of `to_texts`.
-
-        Raises:
-            ValueError: The strings are not a result of `to_texts`.
-        """
+        """Reads the result of `to_texts`; other strings are a ValueError."""
         names = {field.name for field in dataclasses.fields(cls)}
         if not names <= texts.keys():
-            raise ValueError(f"no {', '.join(sorted(names - texts.keys()))} among its metadata")
+            raise ValueError(f"its metadata lack {', '.join(sorted(names - texts.keys()))}")
         numbers: dict[str, Any] = {name: int(texts[name]) for name in ("latent_dim", "image_channels", "image_size")}
         class_names = json.loads(texts["class_names"])
         are_names = isinstance(class_names, list) and len(class_names) > 0
         if texts["latents"] not in get_args(Distribution) or not are_names or min(numbers.values()) < 1:
-            raise ValueError("its metadata are of another kind")
+            raise ValueError("its metadata are invalid")
         check_names("its metadata", map(str, class_names))
-        kept: dict[str, Any] = {"latents": texts["latents"], "lightning_cgan": texts["lightning_cgan"]}
-        return cls(class_names=tuple(map(str, class_names)), **numbers, **kept)
+        latents = cast(Distribution, texts["latents"])
+        return cls(tuple(map(str, class_names)), **numbers, latents=latents, lightning_cgan=texts["lightning_cgan"])

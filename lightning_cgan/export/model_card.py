@@ -23,7 +23,7 @@ _CARD = """\
 
 A conditional generator, the trained part of a GAN: choose a label, get an image of it. Made with `lightning_cgan`.
 
-![A row for each class; the latents are drawn, not chosen](samples.png)
+![One row for each class, of random samples](samples.png)
 
 {metadata}
 
@@ -36,7 +36,7 @@ pip install "lightning_cgan[hub]"
 ```python
 {snippet}```
 
-Folders of others' import nothing: a network that does not come with the package must be imported first.
+Loading a folder imports nothing: a network that is not part of the package must be imported first.
 
 ## Scores
 
@@ -55,17 +55,11 @@ No report: run `python -m lightning_cgan test` with the checkpoint, and export i
 
 @dataclass(frozen=True)
 class Training:
-    """Facts about the training of a generator, from its checkpoint.
-
-    Attributes:
-        steps: The number of training steps.
-        data: Facts about the training data, if from a data module of the package; see `LabelledImages.about_training`.
-        averaged: Whether the weights are a moving average.
-    """
+    """What a checkpoint says about the training of its generator."""
 
     steps: int
-    data: Mapping[str, Any]
-    averaged: bool
+    data: Mapping[str, Any]  # empty unless from a data module of the package; see `LabelledImages.about_training`
+    averaged: bool  # whether the weights are a moving average
 
 
 def card_text(
@@ -76,16 +70,7 @@ def card_text(
     report: ScoredReport | None,
     front: Mapping[str, Any],
 ) -> str:
-    """Writes a model card in Markdown.
-
-    Args:
-        name: The title.
-        generator: The exported network.
-        metadata: Its metadata.
-        training: Facts about its training.
-        report: Its scores, if there are any.
-        front: The machine-readable part, which becomes the YAML at the top.
-    """
+    """The model card of a generator in Markdown, with scores if there are any; `front` is the YAML at the top."""
     module = class_path(type(generator)).rpartition(".")[0]
     own_import = "" if module.partition(".")[0] == "lightning_cgan" else f"import {module}\n\n"
     last, channels, size = len(metadata.class_names) - 1, metadata.image_channels, metadata.image_size
@@ -106,28 +91,22 @@ def _table(generator: Generator, metadata: ExportMetadata, training: Training) -
         for number, name in enumerate(names[:_MOST_NAMES])
     )
     weights = sum(parameter.numel() for parameter in generator.parameters())
-    averaged = "the moving average of the run" if training.averaged else "those of the last step"
-    size, colour = (
-        metadata.image_size,
-        {1: "gray", 3: "colour"}.get(metadata.image_channels, f"{metadata.image_channels} channels"),
-    )
+    averaged = "a moving average of the run" if training.averaged else "those of the last step"
+    size, channels = metadata.image_size, metadata.image_channels
+    colour = {1: "gray", 3: "colour"}.get(channels, f"{channels} channels")
     distribution = "standard normal" if metadata.latents == "normal" else "uniform in [-1, 1]"
     rows = [
         ("network", f"`{type(generator).__name__}`, {weights:,} weights, {averaged}"),
         ("images", f"{size} × {size} pixels, {colour}"),
         ("latents", f"{metadata.latent_dim}, {distribution}"),
         (f"{len(names)} classes", listed + (", …" if len(names) > _MOST_NAMES else "")),
-        (
-            "training",
-            f"{training.steps:,} steps" + _of(data, "batch size", ", of {:,} images each"),
-        ),
+        ("training", f"{training.steps:,} steps" + _number(data, "batch size", " of {:,} images each")),
     ]
     if "data set" in data:
-        rows.insert(
-            0, ("data set", f"{in_markdown(data['data set'])}" + _of(data, "training images", ", {:,} training images"))
-        )
+        images = _number(data, "training images", ", {:,} training images")
+        rows.insert(0, ("data set", in_markdown(data["data set"]) + images))
     return "\n".join(["| | |", "|---|---|", *(f"| {title} | {text} |" for title, text in rows)])
 
 
-def _of(data: Mapping[str, Any], key: str, form: str) -> str:
+def _number(data: Mapping[str, Any], key: str, form: str) -> str:
     return form.format(data[key]) if isinstance(data.get(key), int) else ""

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from lightning_cgan.core.errors import UsageError, extra
+from lightning_cgan.core.errors import UsageError, extra, reason_of
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.networks.base import Generator
@@ -40,11 +40,7 @@ class _LabelsFirst(nn.Module):
 
 
 def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
-    """Writes an ONNX file that maps `labels` (N,) int64 and `latents` (N, latent_dim) to `images`, with the metadata.
-
-    Raises:
-        UsageError: The generator contains an operation that ONNX lacks, or the file makes other images.
-    """
+    """Writes an ONNX file with metadata that maps `labels` (N,) int64 and `latents` (N, latent_dim) to `images`."""
     with extra("onnx"):
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -59,18 +55,14 @@ def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> No
             dynamo=True,
             verbose=False,
         )
-    assert program is not None, "it is for the older exporter that there is none"
+    assert program is not None, "only the older exporter returns none"
     program.model.metadata_props.update(metadata.to_texts())
     program.save(file, external_data=False)
     check_images(network, read_onnx(file)[1], metadata)
 
 
 def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
-    """Reads a file that `write_onnx` has written.
-
-    Raises:
-        UsageError: `write_onnx` has not written the file.
-    """
+    """Reads a file that `write_onnx` has written."""
     with extra("onnx"):
         import onnxruntime
     with _reading(file):
@@ -84,16 +76,12 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
     with _reading(file):
         found = make(torch.tensor([0, len(metadata.class_names) - 1]), torch.zeros(2, metadata.latent_dim)).shape
         if found != (2, metadata.image_channels, metadata.image_size, metadata.image_size):
-            raise ValueError(f"its images, {tuple(found)}, are not those of its metadata")
+            raise ValueError(f"its images, {tuple(found)}, do not match its metadata")
     return metadata, make
 
 
 def write_program(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
-    """Writes a PyTorch program with `torch.export.save` that maps labels (N,) and latents (N, latent_dim) to images.
-
-    Raises:
-        UsageError: `torch.export` cannot trace the generator, or the file makes other images.
-    """
+    """Writes a PyTorch program with `torch.export.save` that maps labels (N,) and latents (N, latent_dim) to images."""
     network = _LabelsFirst(generator).eval()
     with _exporting(generator):
         program = torch.export.export(network, _examples(metadata, 2), dynamic_shapes=(_BATCH, _BATCH))
@@ -104,11 +92,7 @@ def write_program(generator: Generator, metadata: ExportMetadata, file: Path) ->
 
 
 def read_program(file: Path) -> tuple[ExportMetadata, Make]:
-    """Reads a file that `write_program` has written. According to PyTorch, such a file can run code: trust its source.
-
-    Raises:
-        UsageError: `write_program` has not written the file.
-    """
+    """Reads a file that `write_program` has written; trust its source, since such a file can run code."""
     texts = {_METADATA: ""}
     with _reading(file):
         with _silence("torch.export"):
@@ -124,21 +108,19 @@ def read_program(file: Path) -> tuple[ExportMetadata, Make]:
 
 @torch.no_grad()
 def check_images(network: nn.Module, make: Make, metadata: ExportMetadata) -> None:
-    """Compares images of a file with those of its network, for a batch of one and for a batch of all classes.
-
-    Raises:
-        UsageError: An image differs.
-    """
+    """Refuses a file whose images differ from its network's, for a batch of one and for a batch of all classes."""
     for count in (1, len(metadata.class_names) + 1):
         labels, latents = _examples(metadata, count)
         found, expected = make(labels, latents), network(labels, latents)
         if found.shape != expected.shape:
             shapes = f"images of shape {tuple(expected.shape)}, got a file that makes {tuple(found.shape)}"
-            raise UsageError(f"--out: expected {shapes}; name a folder, which is exact")
+            raise UsageError(f"--out: expected {shapes}; export to a folder, which is exact")
         difference = float((found - expected).abs().max())
         if not difference <= TOLERANCE:  # also true of NaN
-            wanted = f"expected a file that makes the generator's images within {TOLERANCE:g}"
-            raise UsageError(f"--out: {wanted}, got one that is {difference:.2g} off; name a folder, which is exact")
+            wanted = f"expected the exported file to make the generator's images within {TOLERANCE:g}"
+            raise UsageError(
+                f"--out: {wanted}, got a difference of {difference:.2g}; export to a folder, which is exact"
+            )
 
 
 def _examples(metadata: ExportMetadata, count: int) -> tuple[Tensor, Tensor]:
@@ -156,7 +138,7 @@ def _exporting(generator: Generator) -> Iterator[None]:
     except Exception as error:  # networks raise many kinds of errors
         raise UsageError(
             f"--out: expected a generator that PyTorch can export, got {type(generator).__name__} "
-            f"({_reason(error)}); name a folder, which keeps the network as it is"
+            f"({reason_of(error)}); export to a folder, which keeps the network as it is"
         ) from error
 
 
@@ -166,7 +148,7 @@ def _reading(file: Path) -> Iterator[None]:
         yield
     except Exception as error:  # a broken file raises many kinds of errors
         expected = "expected a file that export wrote"
-        raise UsageError(f"source: {expected}, got {file}, which is none ({_reason(error)}); name another") from error
+        raise UsageError(f"source: {expected}, got {file} ({reason_of(error)}); name another") from error
 
 
 @contextmanager
@@ -180,7 +162,3 @@ def _silence(name: str) -> Iterator[None]:
             yield
     finally:
         logger.disabled = was_disabled
-
-
-def _reason(error: Any) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -13,7 +13,7 @@ from typing_extensions import Self
 
 from lightning_cgan.core.building import build
 from lightning_cgan.core.class_names import check_names
-from lightning_cgan.core.errors import UsageError, extra, printable
+from lightning_cgan.core.errors import UsageError, extra, printable, reason_of
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import Distribution
 from lightning_cgan.networks.sampler import Sampler
@@ -67,7 +67,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         names = list(map(str, range(self.num_classes))) if class_names is None else class_names
         are_names = isinstance(names, (list, tuple)) and all(isinstance(name, str) for name in names)
         if latents not in ("normal", "uniform") or not are_names or len(names) != self.num_classes:
-            expected = f"normal or uniform latents and {self.num_classes} names of classes"
+            expected = f"normal or uniform latents and {self.num_classes} class names"
             got = printable(f"{latents} and {names}", 100)
             raise UsageError(f"config.json: expected {expected}, got {got}; export the generator again")
         check_names("config.json", names)
@@ -81,9 +81,10 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         except (OSError, UsageError):
             raise
         except Exception as error:  # weights of another network raise many kinds of errors
-            reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}", 200)
             expected = "expected the weights of the generator that config.json describes"
-            raise UsageError(f"model.safetensors: {expected}, got others ({reason}); export it again") from error
+            raise UsageError(
+                f"model.safetensors: {expected}, got others ({reason_of(error)}); export it again"
+            ) from error
 
     def forward(self, labels: Tensor, latents: Tensor) -> Tensor:
         """Generates images: labels (N,) and latents (N, latent_dim) -> images (N, C, H, W) in [-1, 1]."""
@@ -91,11 +92,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
 
 
 def read_folder(folder: Path) -> PretrainedGenerator:
-    """Reads a folder that `save_pretrained` has written, without printing anything.
-
-    Raises:
-        UsageError: `save_pretrained` has not written the folder.
-    """
+    """Reads a folder that `save_pretrained` has written, without printing anything."""
     try:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError("no config.json")
@@ -104,5 +101,5 @@ def read_folder(folder: Path) -> PretrainedGenerator:
     except UsageError:
         raise
     except Exception as error:  # a broken file raises many kinds of errors
-        expected, reason = "expected a folder that export wrote", f"{type(error).__name__}: {error}"
-        raise UsageError(f"source: {expected}, got {folder}, which is none ({reason}); name another") from error
+        expected = "expected a folder that export wrote"
+        raise UsageError(f"source: {expected}, got {folder} ({reason_of(error)}); name another") from error

@@ -17,29 +17,15 @@ from lightning_cgan.networks.sampler import Sampler
 
 @dataclass(frozen=True)
 class Source:
-    """A generator from any kind of file.
-
-    Attributes:
-        metadata: The metadata of the generator.
-        make: Maps labels (N,) int64 and latents (N, latent_dim) to images (N, C, H, W), in [-1, 1], on the CPU.
-        mixes: Whether labels may also be mixtures of classes, (N, num_classes).
-    """
+    """A generator from any kind of file; it makes images on the CPU."""
 
     metadata: ExportMetadata
     make: Make
-    mixes: bool
+    mixes: bool  # whether labels may also be mixtures of classes, (N, num_classes)
 
 
 def load_source(path: str, imports: str | None = None) -> Source:
-    """Opens a checkpoint, or a folder or ONNX file written by `export`; refuses a PyTorch program (`.pt2`).
-
-    Args:
-        path: The file or folder.
-        imports: Modules of custom networks to import first.
-
-    Raises:
-        UsageError: The file or folder does not exist, is broken, or names a class whose module is not imported.
-    """
+    """Opens a checkpoint, or a folder or ONNX file written by `export`; refuses a PyTorch program (`.pt2`)."""
     source = Path(path)
     if not source.exists():
         raise UsageError(no_such_file("source", path))
@@ -47,7 +33,7 @@ def load_source(path: str, imports: str | None = None) -> Source:
         return Source(*read_onnx(source), mixes=False)
     if source.suffix.lower() == ".pt2":
         expected = "expected a checkpoint, a folder or an ONNX file"
-        raise UsageError(f"source: {expected}, got {source}, which could run code of others'; export one of those")
+        raise UsageError(f"source: {expected}, got {source}, which could run code when loaded; export one of those")
     if source.is_dir():
         from lightning_cgan.export.pretrained import read_folder  # needs an extra
 

@@ -61,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     def _warn(self, file: Path, reason: str) -> None:
         self._last_write_failed = True
-        rank_zero_warn(f"The checkpoint {file} was not written: {reason}. Training goes on; the last good one stays")
+        rank_zero_warn(f"The checkpoint {file} was not written: {reason}. Training continues; the last good one stays")
 
     def load_checkpoint(
         self,
@@ -69,12 +69,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         map_location: Callable[..., Any] | None = lambda storage, _: storage,
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """Reads a checkpoint, or its backup if the file is damaged.
-
-        Args:
-            path: The file.
-            map_location: Where its tensors go; see `torch.load`.
-            weights_only: Has no effect: files that would run code are always refused.
+        """Reads a checkpoint, or its backup if the file is damaged. `weights_only` has no effect: it is always true.
 
         Raises:
             UsageError: The file is missing, damaged or not written by PyTorch, and so is its backup; or it would run
@@ -91,9 +86,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 loaded = _read(previous, map_location)
             except _DamageError:
                 raise UsageError(
-                    f"--ckpt_path: expected a whole checkpoint, got {file}, which {damage}; name another"
+                    f"--ckpt_path: expected a complete checkpoint, got {file}, which {damage}; name another"
                 ) from damage
-            rank_zero_warn(printable(f"{file} {damage}; going on from the one before, {previous}"))
+            rank_zero_warn(printable(f"{file} {damage}; loaded its backup, {previous}"))
             return loaded
 
     def remove_checkpoint(self, path: str | Path) -> None:
@@ -131,15 +126,16 @@ def _read(file: Path, map_location: Any) -> dict[str, Any]:
         reason = str(error).partition("WeightsUnpickler error: ")[2].partition("\n")[0] or "it holds more than weights"
         raise UsageError(
             f"--ckpt_path: expected a checkpoint of plain weights, got {file}, which would run code ({reason}); "
-            "nothing of it was run: take a file whose origin you know"
+            "it was not loaded; name another"
         ) from error
     except Exception as error:  # a damaged file can raise any exception
         reason = str(error).partition("\n")[0]
-        raise _DamageError(f"is damaged, or no checkpoint ({reason})") from error
+        raise _DamageError(f"is damaged or not a checkpoint ({reason})") from error
     if torn:
         raise _DamageError(f"is damaged (in {torn})")
     if not isinstance(loaded, dict):
-        raise UsageError(f"--ckpt_path: expected a checkpoint of Lightning's, got a {type(loaded).__name__}: {file}")
+        got = f"a {type(loaded).__name__} in {file}"
+        raise UsageError(f"--ckpt_path: expected a checkpoint of Lightning, got {got}; name another")
     return loaded
 
 

@@ -23,9 +23,6 @@ class MetricsFile(Logger):
     Lightning's `CSVLogger` deletes the file of a run that resumes in its folder, and buffers rows. Here a row is on
     disk before the next step. Checkpoints store the number of rows; a run that resumes from one drops later rows, since
     it will write them again. If the disk is full, rows wait in memory.
-
-    Args:
-        folder: The folder of the run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,13 +35,10 @@ class MetricsFile(Logger):
 
     @property
     def name(self) -> str:
-        """Empty: the logger uses the folder of the run itself."""
+        """Empty, as the version: the logger uses the folder of the run itself."""
         return ""
 
-    @property
-    def version(self) -> str:
-        """Empty, for the same reason."""
-        return ""
+    version = name
 
     @property
     def save_dir(self) -> str:
@@ -63,7 +57,7 @@ class MetricsFile(Logger):
             self._write()
         except OSError as error:
             if not self._failed:
-                rank_zero_warn(f"{self.file} was not written: {error}. Training goes on; its rows wait in memory")
+                rank_zero_warn(f"{self.file} was not written: {error}. Training continues; its rows wait in memory")
             self._failed = True
         else:
             self._failed = False
@@ -90,15 +84,11 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def truncate_to(self, count: int) -> None:
-        """Loads the first rows of the existing file, and drops the others.
-
-        Args:
-            count: The most rows to keep.
-        """
+        """Loads the first `count` rows of the existing file, and drops the others."""
         if not self.file.exists():
             return
-        text = self.file.read_text(encoding="utf-8", errors="replace")  # the file may have been edited
-        text = text.replace("\0", "")
+        # The file may have been edited.
+        text = self.file.read_text(encoding="utf-8", errors="replace").replace("\0", "")
         reader = csv.DictReader(StringIO(text, newline=""), quoting=csv.QUOTE_NONE)  # numbers and names need no quotes
         self.rows = []
         with suppress(csv.Error):  # the rows after an error are lost

@@ -23,17 +23,11 @@ def name_of(configs: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, which exists.
-
-    Attributes:
-        path: The folder.
-        is_resuming: Whether it belongs to an earlier run, which resumes there.
-        made: The folders created for it, from itself upwards.
-    """
+    """The folder of a run, which exists."""
 
     path: Path
-    is_resuming: bool = False
-    made: tuple[Path, ...] = ()
+    is_resuming: bool = False  # whether it belongs to an earlier run, which resumes there
+    made: tuple[Path, ...] = ()  # the folders created for it, from itself upwards
 
     def discard(self) -> None:
         """Removes the folder if it was created for this run, and parents created with it if they are empty."""
@@ -45,11 +39,7 @@ class RunFolder:
 
 
 def new_run_folder(runs_dir: str, name: str) -> RunFolder:
-    """Creates a unique folder for a new run, `<runs_dir>/<name>/<time>`.
-
-    Raises:
-        UsageError: It cannot be created.
-    """
+    """Creates a unique folder for a new run, `<runs_dir>/<name>/<time>`."""
     folder = Path(runs_dir) / name / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     missing = [above for above in folder.parents if not os.path.lexists(above)]
     for attempt in count(1):
@@ -62,7 +52,7 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
             # Another run that failed may have removed its folders in the meantime.
             may_be_gone = isinstance(error, (FileExistsError, FileNotFoundError)) and attempt < 100
             if not (is_taken or may_be_gone):
-                raise unwritable(chosen, f"which cannot be made ({error.strerror})") from error
+                raise unwritable(chosen, f"which cannot be created ({error.strerror})") from error
         else:
             return RunFolder(chosen, made=(chosen, *missing))
     raise AssertionError
@@ -71,10 +61,7 @@ def new_run_folder(runs_dir: str, name: str) -> RunFolder:
 def resolve_run_dir(checkpoint: str | None, runs_dir: str, name: str) -> RunFolder:
     """The folder of a run: that of the earlier run that it resumes, or a new one.
 
-    Only the first of several processes may call this; the others get the folder from the Trainer (`callbacks/base.py`).
-
-    Raises:
-        UsageError: The folder cannot be written to.
+    Only the first process may call this; the others get the folder from the Trainer (`callbacks/shared.py`).
     """
     old = run_dir_of_checkpoint(checkpoint, runs_dir, name)
     check_writable(old or Path(runs_dir) / name)

@@ -28,30 +28,19 @@ def loggers(
 ) -> list[Logger]:
     """The loggers of a run; the CSV table is first, since it determines the folder.
 
-    Args:
-        folder: The folder of the run.
-        name: The name of the run.
-        given: The user's loggers, in any form that the Trainer takes.
-        wandb: The options of `wandb_logger`. A W&B logger among the user's replaces it: a process has one W&B run.
-        tensorboard: Whether to write TensorBoard files to `tensorboard/` in the folder.
-
-    Raises:
-        UsageError: TensorBoard is not installed.
+    `wandb` holds the options of `wandb_logger`; a W&B logger among the given ones replaces it, since a process has one.
     """
     own = [given] if isinstance(given, Logger) else [] if given is None or isinstance(given, bool) else list(given)
-    found = [] if any(isinstance(logger, WandbLogger) for logger in own) else [wandb_logger(folder, name, **wandb)]
+    found: list[Logger | None] = []
+    if not any(isinstance(logger, WandbLogger) for logger in own):
+        found.append(wandb_logger(folder, name, **wandb))
     if tensorboard:
-        found.append(_tensorboard_logger(folder))
+        try:
+            found.append(TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False))
+        except ModuleNotFoundError as error:
+            expected = "expected the package tensorboard to be installed, got none"
+            raise UsageError(f"--tensorboard: {expected}; pip install tensorboard") from error
     return [MetricsFile(folder), *(logger for logger in found if logger is not None), *own]
-
-
-def _tensorboard_logger(folder: Path) -> Logger:
-    try:
-        return TensorBoardLogger(folder, name="tensorboard", version="", default_hp_metric=False)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "--tensorboard: expected TensorBoard to be installed, got no such package; `pip install tensorboard`"
-        ) from error
 
 
 def wandb_logger(
@@ -75,9 +64,6 @@ def wandb_logger(
         entity: The user or team that owns the project.
         group: The group of related runs.
         tags: Tags of the run, for searches.
-
-    Returns:
-        The logger; None if W&B is disabled.
     """
     if mode == "auto":
         mode = _mode_of_environment()
@@ -94,7 +80,7 @@ def wandb_logger(
         log_model=False,
         id=_wandb_id(folder),
         resume=None if mode == "offline" else "allow",  # offline, W&B would warn about it
-        # Offline, W&B would repeat how to go online; online, its links are kept, but not its tips and summary.
+        # Offline, W&B would repeat how to go online. Online, its links are shown, but not its tips and summary.
         settings={"silent": True} if mode == "offline" else {"quiet": True},
     )
     forget_anonymous(logger)
@@ -136,18 +122,14 @@ def _wandb_id(folder: Path) -> str | None:
 
 
 def _mode_of_environment() -> WandbMode:
+    modes: dict[str, WandbMode] = dict.fromkeys(("online", "run", "shared"), "online")
+    modes |= {"offline": "offline", "dryrun": "offline", "disabled": "disabled"}
     wanted = os.environ.get("WANDB_MODE", "").lower()
-    if wanted in ("online", "run", "shared"):
-        return "online"
-    if wanted in ("offline", "dryrun"):
-        return "offline"
-    if wanted == "disabled":
-        return "disabled"
-    return "online" if _has_wandb_key() else "offline"
+    return modes.get(wanted) or ("online" if _has_wandb_key() else "offline")
 
 
 def _has_wandb_key() -> bool:
-    """Whether W&B would find an API key. W&B's own check changes between releases, and may prompt."""
+    """Whether W&B would find an API key; its own check changes between releases, and may prompt."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

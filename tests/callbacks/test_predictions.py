@@ -124,9 +124,7 @@ def test_labels_of_ones_own(common: list[str]) -> None:
     assert labels.tolist() == [7, 7, 2]
     assert images.shape == (3, 1, 8, 8)
     assert not torch.equal(images[0], images[1])
-    with pytest.raises(
-        UsageError, match=r"expected batches of labels and numbers of images, shape \(N, 2\), as .* \(3,\)"
-    ):
+    with pytest.raises(UsageError, match=r"expected batches of labels and image numbers, shape \(N, 2\), as .* \(3,\)"):
         trainer(PredictionWriter("made")).predict(module, loader)
     assert not files_of("made")
 
@@ -153,7 +151,7 @@ def test_networks_of_the_same_weights_are_told_apart(common: list[str]) -> None:
     trainer(PredictionWriter("made")).predict(module, data)
     layer = next(layer for layer in module.generator.modules() if isinstance(layer, torch.nn.ReLU))
     layer.inplace = not layer.inplace  # stands for an option without weights of its own
-    with pytest.raises(UsageError, match="expected images of the same weights, got others in made"):
+    with pytest.raises(UsageError, match="expected images made with the same weights, got others in made"):
         trainer(PredictionWriter("made")).predict(module, data)
 
 
@@ -175,19 +173,20 @@ def test_images_of_two_kinds_do_not_mix(common: list[str], fails: Fails) -> None
     ):
         message = fails("predict", *same, "--predictions.folder", "made", *options.split())
         assert message == (
-            f"error: --predictions.folder: expected images of the same {differing}, got others in made; "
-            "name another one"
+            f"error: --predictions.folder: expected images made with the same {differing}, got others in made; "
+            "name another folder"
         )
     checkpoint = torch.load(common[-1], weights_only=True)
     next(iter(checkpoint["state_dict"].values())).add_(1)
     torch.save(checkpoint, "other.ckpt")
     message = fails("predict", *same, "--ckpt_path", "other.ckpt", "--predictions.folder", "made")
-    assert "expected images of the same weights, got others in made" in message
+    assert "expected images made with the same weights, got others in made" in message
     facts = json.loads(Path("made/predictions.json").read_text())
     assert (facts["seed"], facts["classes"]) == (0, list("0123456789"))
     Path("made/predictions.json").write_text("[")
-    assert "expected images of the same seed, scale, latents, min_confidence, top_up, classes, weights, got" in fails(
-        "predict", *common, "--predictions.folder", "made"
+    assert (
+        "expected images made with the same seed, scale, latents, min_confidence, top_up, classes, weights, got"
+        in fails("predict", *common, "--predictions.folder", "made")
     )
 
 
@@ -213,14 +212,14 @@ def test_others_take_the_place_of_what_is_doubtful(common: list[str], fails: Fai
     assert any(content != made["wide"][file] for file, content in made["all"].items())
     other = ["--data.predictions_per_class", "20", "--data.validation_fraction", "0.2"]  # and so another judge
     chosen = ["--predictions.folder", "sure", "--predictions.min_confidence", "0.2"]
-    assert "expected images of the same data, got others in sure" in fails("predict", *common, *other, *chosen)
+    assert "expected images made with the same data, got others in sure" in fails("predict", *common, *other, *chosen)
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("latent_scale", "0", "expected a number above 0, got 0.0; 1 is as trained"),
-        ("min_confidence", "1", "expected a number from 0 to below 1, got 1.0; 0 keeps all"),
+        ("latent_scale", "0", "expected a number above 0, got 0.0; 1 is the scale of training"),
+        ("min_confidence", "1", "expected a number from 0 to below 1, got 1.0; 0 keeps all images"),
         ("truncation", "0", "expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
         ("seed", "99999999999999999999", "expected a whole number of 64 bits, got 99999999999999999999; give another"),
         ("folder", "afile", "expected a folder to write to, got afile, which is not a writable folder; name another"),

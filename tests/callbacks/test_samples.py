@@ -85,7 +85,7 @@ def test_grids_of_another_size_are_left_out(tmp_path: Path) -> None:
 def test_training_goes_on_where_it_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "samples.gif").mkdir()
     (tmp_path / "samples").mkdir()
-    with pytest.warns(UserWarning, match=r"samples\.gif was not written: .*directory.*\. Training goes on"):
+    with pytest.warns(UserWarning, match=r"samples\.gif was not written: .*directory.*\. Training continues"):
         _draw(tmp_path)
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["samples", "samples.gif"]
 
@@ -110,7 +110,7 @@ def test_training_goes_on_where_a_logger_takes_no_picture(tmp_path: Path) -> Non
     trainer = quiet_trainer(1, logger=[_Other(tmp_path, version=""), _Full(tmp_path)])
     grid = SampleGrid()
     grid.setup(trainer, gan, "fit")
-    expected = "The picture of samples for _Full was not written: [Errno 28] No space left on device. Training goes on"
+    expected = "The grid of samples for _Full was not written: [Errno 28] No space left on device. Training continues"
     with pytest.warns(UserWarning, match=re.escape(expected)):
         grid.on_train_start(trainer, gan)
     assert len(list(tmp_path.rglob("00000000.png"))) == 1
@@ -148,10 +148,10 @@ def test_of_many_classes_a_hundred_are_shown(
     caplog.set_level("INFO")
     film = _many(tmp_path, classes, columns=1, rows=rows)
     assert film[-1].size == (56 + 4, 100 * rows * 58 + 2)
-    told = f"Samples show 100 of {classes:,} classes, evenly chosen; --samples.labels chooses others"
+    told = f"The grids of samples show 100 evenly spaced classes of {classes:,}; --samples.labels chooses others"
     assert [record.getMessage() for record in caplog.records].count(told) == int(classes > 100)
-    assert SampleGrid()._classes(_Fake(classes), ())[:2] == [0, {100: 1, 1300: 13, 4000: 40}[classes]]  # type: ignore[arg-type]
-    assert SampleGrid()._classes(_Fake(classes), ())[-1] == classes - 1  # type: ignore[arg-type]
+    numbers = _numbers(SampleGrid(), _Fake(classes))
+    assert (numbers[:2], numbers[-1]) == ([0, {100: 1, 1300: 13, 4000: 40}[classes]], classes - 1)
 
 
 class _Fake:
@@ -164,6 +164,11 @@ class _Fake:
 
 def _set_up(samples: SampleGrid, module: _Fake) -> None:
     samples.setup(SimpleNamespace(log_dir=None, fast_dev_run=False), module, "fit")  # type: ignore[arg-type]
+
+
+def _numbers(samples: SampleGrid, module: _Fake) -> list[int]:
+    _set_up(samples, module)
+    return samples._numbers
 
 
 @pytest.mark.parametrize(
@@ -180,19 +185,20 @@ def test_pictures_that_nobody_can_open_are_refused_before_training(
     with pytest.raises(UsageError) as raised:
         _set_up(SampleGrid(**options), _Fake(2000))
     assert str(raised.value) == (
-        f"--samples.rows: expected a picture of {most} images, got {rows} rows; name fewer --samples.labels, or choose "
+        f"--samples.rows: expected a grid of {most} images, got {rows} rows; name fewer --samples.labels, or choose "
         "smaller --samples.rows and --samples.columns"
     )
 
 
 def test_large_images_have_fewer_classes() -> None:
-    assert len(SampleGrid()._classes(_Fake(1000, 512), ())) == 80_000_000 // (10 * 514) // 514  # type: ignore[arg-type]
-    assert SampleGrid(rows=16)._classes(_Fake(1000, 512), ()) == [999]  # type: ignore[arg-type]
+    module = _Fake(1000, 512)
+    assert len(_numbers(SampleGrid(), module)) == 80_000_000 // (10 * 514) // 514
+    assert _numbers(SampleGrid(rows=16), module) == [999]
     _set_up(SampleGrid(rows=30), _Fake(1000, 512))
 
 
 def test_a_film_of_large_grids_has_fewer_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_cgan.callbacks.samples._MOST_PIXELS_OF_FILM", 3 * (58 + 2) * (580 + 2) + 1)
+    monkeypatch.setattr("lightning_cgan.callbacks.samples._MOST_PIXELS_OF_GIF", 3 * (58 + 2) * (580 + 2) + 1)
     (tmp_path / "samples").mkdir()
     for step in range(2, 12):
         Image.new("RGB", (60, 582), (step, step, step)).save(tmp_path / "samples" / f"{step:08d}.png")
@@ -224,5 +230,5 @@ def test_no_picture_is_worth_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("lightning_cgan.callbacks.samples.save_gif", fail)
     monkeypatch.setattr("lightning_cgan.callbacks.samples.save_png", fail)
     said = str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"
-    with pytest.warns(UserWarning, match=re.escape(f"The picture of samples was not written: {said}. Training goes")):
+    with pytest.warns(UserWarning, match=re.escape(f"The grid of samples was not written: {said}. Training continues")):
         _draw(tmp_path)

@@ -99,11 +99,11 @@ def test_run_goes_on_from_its_best_state(run: Run) -> None:
 
 def test_bad_options(fails: Callable[..., str]) -> None:
     assert fails("fit", "--config", DIGITS, "--scores.images", "-1").startswith(
-        "error: --scores.images: expected 0 or more, got -1; 0 leaves scores out"
+        "error: --scores.images: expected 0 or more, got -1; 0 disables scores"
     )
 
 
-# ---- the monitor -------------------------------------------------------------------------------------------------------
+# ---- alarms ------------------------------------------------------------------------------------------------------------
 
 
 class FakeTrainer(SimpleNamespace):
@@ -143,14 +143,16 @@ def test_losses_that_are_no_numbers(recwarn: pytest.WarningsRecorder) -> None:
         [{"generator_loss": 1.0}, {"generator_loss": math.nan}, {"generator_loss": math.inf}], recwarn
     )
     assert step == 2  # and not once more while it lasts
-    assert message.startswith("Step 2: generator_loss: not a finite number. Updates with such gradients are left out")
+    assert message.startswith("Step 2: generator_loss: not a finite number. Updates with such gradients are skipped")
 
 
 def test_a_discriminator_that_has_won(recwarn: pytest.WarningsRecorder) -> None:
     wide, narrow = {"real_logits": 9.0, "fake_logits": -9.0}, {"real_logits": 1.0, "fake_logits": -1.0}
     alarms = told([wide, narrow, wide, wide, wide, narrow, wide, wide], recwarn)
     assert [step for step, _ in alarms] == [4, 8]  # for long, and again after it was over
-    assert alarms[0][1].startswith("Step 4: The discriminator has won: its mean logits of real and generated images")
+    assert alarms[0][1].startswith(
+        "Step 4: The discriminator is too strong: its mean logits of real and generated images"
+    )
     assert "are 18.0 apart" in alarms[0][1]
     assert "--model.penalties+ R1 --model.penalties.gamma 1" in alarms[0][1]
 
@@ -165,7 +167,7 @@ def test_updates_that_are_skipped_again_and_again(recwarn: pytest.WarningsRecord
 def test_collapse(recwarn: pytest.WarningsRecorder) -> None:
     alarms = told([{"x": 1.0, "val_diversity": diversity} for diversity in (0.8, 0.3, 0.2, 0.7, 0.4)], recwarn)
     assert [step for step, _ in alarms] == [2, 5]
-    assert "their distance is 0.30 of that between real ones. Early in a run this passes" in alarms[0][1]
+    assert "their distance is 0.30 times that of real ones. Early in a run this is temporary" in alarms[0][1]
 
 
 def test_alarms_reach_weights_and_biases(recwarn: pytest.WarningsRecorder) -> None:
@@ -185,4 +187,4 @@ def test_alarms_reach_weights_and_biases(recwarn: pytest.WarningsRecorder) -> No
 
 def test_a_run_of_the_command_line_is_watched(run: Run, recwarn: pytest.WarningsRecorder) -> None:
     run(*SMALL, "--trainer.max_steps", "20", "--alarms.smallest_diversity", "100", "--trainer.log_every_n_steps", "5")
-    assert any("Images of a class are too much alike" in str(warning.message) for warning in recwarn.list)
+    assert any("Images of a class are too similar" in str(warning.message) for warning in recwarn.list)

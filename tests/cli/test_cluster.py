@@ -90,7 +90,7 @@ def test_who_has_started_it(
         ),
         (
             {**STEP, "SLURM_NTASKS": "3", "SLURM_NNODES": "2"},
-            "srun: expected as many processes on each of 2 nodes, got 3",
+            "srun: expected the same number of processes on each of 2 nodes, got 3",
         ),
         (
             {"OMPI_COMM_WORLD_SIZE": "2"},
@@ -125,7 +125,9 @@ def test_what_the_trainer_is_told(environment: SetEnvironment, variables: dict[s
 def test_mpi_needs_its_package(environment: SetEnvironment, monkeypatch: pytest.MonkeyPatch) -> None:
     environment(MPIRUN)
     monkeypatch.setattr(MPIEnvironment, "detect", lambda: False)
-    with pytest.raises(UsageError, match="^mpirun: expected mpi4py to be installed, .*; pip install mpi4py, or start"):
+    with pytest.raises(
+        UsageError, match="^mpirun: expected the package mpi4py to be installed, .*; pip install mpi4py, or start"
+    ):
         with_cluster([])
 
 
@@ -191,7 +193,7 @@ def test_jsrun_counts_too(environment: SetEnvironment, monkeypatch: pytest.Monke
     environment({"JSM_NAMESPACE_SIZE": "4"})
     monkeypatch.setattr(LSFEnvironment, "__init__", lambda self: None)
     check_processes(LSFEnvironment(), 2, 2)
-    with pytest.raises(UsageError, match="expected 4 processes, as many as were started, got 1 × 1; leave both out"):
+    with pytest.raises(UsageError, match="expected 4 processes, as many as were started, got 1 × 1; omit both"):
         check_processes(LSFEnvironment(), 1, 1)
 
 
@@ -203,4 +205,4 @@ def test_a_batch_script_without_srun_trains_alone(
     environment(BATCH)
     folder = run("--trainer.max_steps", "1", "--scores.images", "0", config=DIGITS)
     assert (folder / "checkpoints" / "last.ckpt").is_file()
-    assert said == ["SLURM: srun has not started this, and so the run is alone; `srun python …` starts 2"]
+    assert said == ["SLURM: not started by srun, so this run has one process; `srun python …` starts 2"]

@@ -19,8 +19,8 @@ import torch
 from lightning.pytorch.callbacks import ProgressBar as AnyProgressBar
 
 from helpers.commands import BEGINNINGS, Command
-from lightning_cgan.__main__ import _have_a_backend, _have_a_home
-from lightning_cgan.cli.console import as_it_was, command, encodable, quiet
+from lightning_cgan.__main__ import _check_backend, _check_home
+from lightning_cgan.cli.console import command, encodable, quiet, restored_state
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.loggers import ended_wandb_run
 
@@ -107,7 +107,7 @@ def test_a_command_leaves_the_process_as_it_was(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("KEPT", "1")
     monkeypatch.setenv("LOST", "1")
     before = state()
-    with as_it_was():
+    with restored_state():
         os.environ["KEPT"] = "2"
         del os.environ["LOST"]
         os.environ["LOCAL_RANK"] = "0"  # Lightning's launcher, and a second run would wait for others
@@ -139,8 +139,8 @@ def test_options_of_lightning_take_the_place_of_ours(
     monkeypatch: pytest.MonkeyPatch, options: list[str], bars: list[str], checkpoint: bool
 ) -> None:
     seen: list[Any] = []
-    real = sys.modules["lightning_cgan.cli.main"].last_words  # type: ignore[attr-defined]
-    monkeypatch.setattr("lightning_cgan.cli.main.last_words", lambda *given: (seen.append(given[0]), real(*given)))
+    real = sys.modules["lightning_cgan.cli.main"].print_results  # type: ignore[attr-defined]
+    monkeypatch.setattr("lightning_cgan.cli.main.print_results", lambda *given: (seen.append(given[0]), real(*given)))
     main(["fit", *SMALL, "--trainer.max_steps", "2", *options])
     (trainer,) = seen
     assert trainer.global_step == 2
@@ -202,7 +202,7 @@ def test_a_backend_of_a_notebook(monkeypatch: pytest.MonkeyPatch, name: str, sta
     matplotlib = pytest.importorskip("matplotlib")
     with matplotlib.rc_context():
         monkeypatch.setenv("MPLBACKEND", name)
-        _have_a_backend()
+        _check_backend()
         assert os.environ.get("MPLBACKEND") == (name if stays else None)
 
 
@@ -220,7 +220,7 @@ def test_without_a_home_caches_go_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp
         monkeypatch.setattr("os.path.expanduser", lambda path: path)  # as for a user that nobody knows
     else:
         monkeypatch.setenv("HOME", home)
-    _have_a_home()
+    _check_home()
     assert os.environ["WANDB_CACHE_DIR"] == "mine"
     for name in ("MPLCONFIGDIR", "WANDB_DATA_DIR", "TORCHINDUCTOR_CACHE_DIR", "WANDB_CONFIG_DIR"):
         place = Path(os.environ[name])
@@ -231,7 +231,7 @@ def test_without_a_home_caches_go_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.undo()
     monkeypatch.setenv("HOME", str(tmp_path))
     before = dict(os.environ)
-    _have_a_home()
+    _check_home()
     assert dict(os.environ) == before
 
 

@@ -28,7 +28,7 @@ from lightning_cgan.cli.main import main
 from lightning_cgan.export.source import load_source
 
 
-def studio(source: str = OLD) -> DemoBackend:
+def backend(source: str = OLD) -> DemoBackend:
     return DemoBackend(load_source(source), Path())
 
 
@@ -37,18 +37,18 @@ def pixels(image: Image.Image) -> np.ndarray:
 
 
 def test_images_are_those_of_generate() -> None:
-    images, sheet = studio().images(7, 5, 12, 3.0)
+    images, sheet = backend().images(7, 5, 12, 3.0)
     main(["generate", OLD, "--labels", "7", "--count", "12", "--seed", "5", "--out", "a.npz"])
     expected = np.load("a.npz")["images"]
     assert (np.stack([np.asarray(image) for image in images]) == expected).all()
     assert Image.open(sheet).size == (10 * 58 + 2, 2 * 58 + 2)  # 8 pixels seven times as large, two between
-    typical, _ = studio().images(7, 5, 12, 0.7)
+    typical, _ = backend().images(7, 5, 12, 0.7)
     main(["generate", OLD, "--labels", "7", "--count", "12", "--seed", "5", "--truncation", "0.7", "--out", "b.npz"])
     assert (np.stack([np.asarray(image) for image in typical]) == np.load("b.npz")["images"]).all()
 
 
 def test_walk_goes_from_the_first_to_the_last() -> None:
-    at = studio()
+    at = backend()
     way = [pixels(at.walk(2, 5, 0, 1, part)) for part in (0, 0.25, 0.5, 0.75, 1)]
     ends = [pixels(at.walk(label, label, seed, seed, 0)) for label, seed in ((2, 0), (5, 1))]
     assert abs(way[0] - ends[0]).max() <= 1
@@ -60,13 +60,13 @@ def test_walk_goes_from_the_first_to_the_last() -> None:
 
 def test_walk_of_what_mixes_no_classes_stays_in_one() -> None:
     main(["export", OLD, "--out", "x.onnx"])
-    plain, mixing = studio("x.onnx"), studio()
+    plain, mixing = backend("x.onnx"), backend()
     assert not plain.source.mixes
     assert abs(pixels(plain.walk(2, 5, 0, 1, 0.5)) - pixels(mixing.walk(2, 2, 0, 1, 0.5))).max() <= 1
 
 
 def test_an_empty_field_is_the_least_that_it_may_hold() -> None:
-    at = studio()
+    at = backend()
     (image,), _ = at.images(7, None, None, None)
     (expected,), _ = at.images(7, 0, 1, 3.0)
     assert image.tobytes() == expected.tobytes()
@@ -74,7 +74,7 @@ def test_an_empty_field_is_the_least_that_it_may_hold() -> None:
 
 
 def test_each_sheet_has_a_name_of_its_own() -> None:
-    at = studio()
+    at = backend()
     sheets = {at.images(*asked)[1]: asked for asked in ((7, 0, 2, 3.0), (7, 0, 3, 3.0), (7, 0, 2, 0.7), (7, 1, 2, 3.0))}
     assert sorted(sheets) == [
         "class-7-seed-0-count-2-truncation-0.7.png",
@@ -86,7 +86,7 @@ def test_each_sheet_has_a_name_of_its_own() -> None:
 
 
 def test_page_offers_the_classes_and_fetches_nothing() -> None:
-    config = build_page(studio(), "x").get_config_file()
+    config = build_page(backend(), "x").get_config_file()
     choosers = [part["props"] for part in config["components"] if part["type"] == "dropdown"]
     assert [tuple(choice) for choice in choosers[0]["choices"]] == [(str(number), number) for number in range(10)]
     assert config["analytics_enabled"] is False
@@ -96,10 +96,10 @@ def test_mistakes(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert fails("demo", OLD, "--port", str(port)) == (
-            f"error: --host, --port: expected an address of this machine that is free, got 127.0.0.1:{port} "
+            f"error: --host, --port: expected a free address of this machine, got 127.0.0.1:{port} "
             "(Address already in use); choose another port"
         )
-    expected = "error: --host, --port: expected an address of this machine that is free, got "
+    expected = "error: --host, --port: expected a free address of this machine, got "
     found = fails("demo", OLD, "--port", "70000")
     assert found.startswith(f"{expected}127.0.0.1:70000 (")
     assert found.endswith("); choose another port")

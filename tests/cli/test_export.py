@@ -184,7 +184,10 @@ def test_card_tells_the_report(
             "--out file/x.onnx",
             "--out: expected a folder to write to, got file, which is not a writable folder; name another",
         ),
-        ("--out x.onnx --report r.json", "--report: expected a folder to write, got --out x.onnx, which has no card"),
+        (
+            "--out x.onnx --report r.json",
+            "--report: expected --out to be a folder, got x.onnx, which has no model card",
+        ),
         ("--report r.json", "--report: no such file: r.json; check the path"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
         ("--otu x.onnx", "--otu: no such option; did you mean --out?"),
@@ -295,16 +298,28 @@ class Choosy(MLPGenerator):
         (
             "Noisy",
             "x.onnx",
-            r"--out: expected a file that makes the generator's images within 0.0001, got one that is \S+ off; name a folder",
+            r"--out: expected the exported file to make the generator's images within 0.0001, got a difference of \S+; export to a folder",
         ),
         (
             "Noisy",
             "x.pt2",
-            r"--out: expected a file that makes the generator's images within 0.0001, got one that is \S+ off; name a folder",
+            r"--out: expected the exported file to make the generator's images within 0.0001, got a difference of \S+; export to a folder",
         ),
-        ("Noisy", "x", "--out: expected a folder that makes the generator's images again, got other images; does the"),
-        ("Choosy", "x.onnx", r"--out: expected a generator that PyTorch can export, got Choosy \(.*\); name a folder"),
-        ("Choosy", "x.pt2", r"--out: expected a generator that PyTorch can export, got Choosy \(.*\); name a folder"),
+        (
+            "Noisy",
+            "x",
+            "--out: expected the exported folder to make the same images as the generator, got others; check",
+        ),
+        (
+            "Choosy",
+            "x.onnx",
+            r"--out: expected a generator that PyTorch can export, got Choosy \(.*\); export to a folder",
+        ),
+        (
+            "Choosy",
+            "x.pt2",
+            r"--out: expected a generator that PyTorch can export, got Choosy \(.*\); export to a folder",
+        ),
     ],
 )
 def test_what_would_make_other_images_is_not_left(

@@ -31,7 +31,7 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.cli.generate import _check_film, parse_labels
+from lightning_cgan.cli.generate import _check_gif_size, parse_labels
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.core.output_paths import folders_of_classes
@@ -121,15 +121,15 @@ def test_walks_go_round(walk: str, frames: int) -> None:
 @pytest.mark.parametrize("walk", ["latents", "classes"])
 def test_walk_larger_than_a_gif(fails: Callable[..., str], tmp_path: Path, walk: str) -> None:
     line = fails("generate", OLD, "--walk", walk, "--frames", "1", "--count", "1130", "--out", "walk.gif")
-    expected = "expected at most 1,129 images of each class in a walk, since a GIF has no more pixels, got 1,130"
+    expected = "expected at most 1,129 images of each class, as many as a GIF can hold, got 1,130"
     assert line == f"error: --count: {expected}; choose fewer"
     assert list(tmp_path.iterdir()) == []
 
 
 def test_walk_of_more_classes_than_a_gif_has_rows() -> None:
-    with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes in a walk, .* got 1,130; choose"):
-        _check_film(1130, 1, 8)
-    _check_film(1129, 1129, 8)
+    with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes, .* got 1,130; choose"):
+        _check_gif_size(1130, 1, 8)
+    _check_gif_size(1129, 1129, 8)
 
 
 def test_labels_by_name_number_and_range() -> None:
@@ -226,20 +226,26 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--imports json,", "--imports: cannot import : Empty module name; check that it is installed"),
         ("--count 0", "--count: expected 1 or more, got 0; give a positive number"),
         ("--truncation 0", "--truncation: expected a number above 0, got 0.0; 1 keeps two thirds of latents"),
-        ("--walk latents --out x.png", "--out: expected a name in .gif for a walk and for nothing else, got x.png"),
-        ("--out x.gif", "--out: expected a name in .gif for a walk and for nothing else, got x.gif; change one"),
+        (
+            "--walk latents --out x.png",
+            "--out: expected a name in .gif with --walk, and another one without, got x.png",
+        ),
+        ("--out x.gif", "--out: expected a name in .gif with --walk, and another one without, got x.gif; change one"),
         (
             "--out x.JPG",
             "--out: expected a folder, or a type of file that this command writes, got x.JPG; choose an extension that",
         ),
-        ("--walk latents --out x.mp4", "--out: expected a name in .gif for a walk and for nothing else, got x.mp4"),
+        (
+            "--walk latents --out x.mp4",
+            "--out: expected a name in .gif with --walk, and another one without, got x.mp4",
+        ),
         (
             "--out photos --overwrite",
             "--out: expected a folder with nothing but class folders of PNG files, got photos",
         ),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
-        ("--device warp", "--device: expected one of this machine, got warp ("),
+        ("--device warp", "--device: expected a device of this machine, got warp ("),
         ("--cuont 3", "--cuont: no such option; did you mean --count?"),
         ("--count x", "--count: expected int, got x"),
     ],
@@ -320,7 +326,7 @@ def test_what_is_no_checkpoint(fails: Fails) -> None:
     assert fails("generate", "last.ckpt") == "error: checkpoint: no such file: last.ckpt; check the path"
     Path("text.ckpt").write_text("hello")
     assert fails("generate", "text.ckpt").startswith(
-        "error: checkpoint: expected a whole checkpoint, got text.ckpt, which"
+        "error: checkpoint: expected a complete checkpoint, got text.ckpt, which"
     )
     torch.save({"state_dict": {}}, "other.ckpt")
     assert fails("generate", "other.ckpt").startswith("error: checkpoint: expected one that a ConditionalGAN wrote")
@@ -358,7 +364,7 @@ def test_a_damaged_file_gives_way_to_the_one_before(tmp_path: Path) -> None:
     whole = Path(OLD).read_bytes()
     Path("last.ckpt").write_bytes(whole[:9000])
     Path("last.ckpt.previous").write_bytes(whole)
-    with pytest.warns(UserWarning, match="going on from the one before"):
+    with pytest.warns(UserWarning, match="loaded its backup"):
         made = arrays(checkpoint="last.ckpt")["images"]
     assert (made == arrays()["images"]).all()
 

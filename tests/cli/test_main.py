@@ -107,7 +107,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(begin: type[Command], tmp_path: Path
         shown = process.wait(60)
     assert process.returncode == 130, shown
     assert "Traceback" not in shown
-    stopped = re.search(r"Stopped at step ([\d,]+). To go on:\n  python -m lightning_cgan (fit .*)\n", shown)
+    stopped = re.search(r"Stopped at step ([\d,]+). To resume:\n  python -m lightning_cgan (fit .*)\n", shown)
     assert stopped, shown
     step = int(stopped[1].replace(",", ""))
     (folder,) = tmp_path.glob("runs/digits/*")

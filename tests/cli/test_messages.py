@@ -74,7 +74,7 @@ OF_A_DCGAN = "latent_dim, channels, strides, kernel_size, negative_slope, activa
         ),
         (
             "--model.generator.latent_dim.size 3",
-            "--model.generator.latent_dim.size: no such option; --model.generator.latent_dim has none of its own",
+            "--model.generator.latent_dim.size: no such option; --model.generator.latent_dim has no options",
         ),
         (
             "--trainer.logger.save_dir here",
@@ -110,10 +110,10 @@ OF_A_DCGAN = "latent_dim, channels, strides, kernel_size, negative_slope, activa
         ("--name -x", "--name: expected a value, got none; if -x is the value, type --name=-x"),
         ("--runs_dir --threads 1", "--runs_dir: expected a value, got none; type it after the option"),
         ("--help=all", "--help: expected no value, got all; type --help alone"),
-        ("digits", "digits: expected options, got a word that belongs to none; --help lists them"),
+        ("digits", "digits: expected an option, got a value that belongs to none; --help lists them"),
         (
             "--curves fast",
-            "--curves: expected a file of its options, got fast; give them one by one, such as --curves.every_n_seconds",
+            "--curves: expected a file with its options, got fast; give each option, such as --curves.every_n_seconds",
         ),
         # numbers and names
         ("--seed_everything -3", "--seed_everything: expected a number from 0 to 4294967295, got -3; give another"),
@@ -122,7 +122,7 @@ OF_A_DCGAN = "latent_dim, channels, strides, kernel_size, negative_slope, activa
             "--seed_everything: expected a number from 0 to 4294967295, got 4294967296; give another",
         ),
         ("--seed_everything null", "--seed_everything: expected bool or int, got null"),
-        ("--threads 5000", "--threads: expected at most 1024, got 5000; leave it out"),
+        ("--threads 5000", "--threads: expected at most 1024, got 5000; give a smaller number"),
         (
             f"--name {'é' * 150}",
             "--name: expected a name of at most 200 bytes, got 300; give a shorter one",
@@ -145,12 +145,12 @@ OF_A_DCGAN = "latent_dim, channels, strides, kernel_size, negative_slope, activa
         (
             "--trainer.max_steps -7",
             "--trainer.max_steps: expected another value, got -7 (`max_steps` must be a non-negative integer or -1 "
-            "(infinite steps). You passed in -7); change it, or leave it out",
+            "(infinite steps). You passed in -7); change or omit it",
         ),
         (
             "--trainer.num_nodes 3",
             "--trainer.num_nodes: expected MASTER_ADDR, MASTER_PORT, NODE_RANK in the environment of each of 3 nodes, got "
-            "none; start it with srun or torchrun, or leave it out",
+            "none; start it with srun or torchrun, or omit it",
         ),
     ],
 )
@@ -180,7 +180,7 @@ def test_lightnings_options_are_named(fails: Fails, tmp_path: Path, arguments: s
     option, value = arguments.split()
     line = fails("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *arguments.split())
     assert line.startswith(f"error: {option}: expected another value, got {value} (")
-    assert line.endswith("); change it, or leave it out")
+    assert line.endswith("); change or omit it")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,11 +199,11 @@ def test_the_other_commands_say_the_same(fails: Fails, command: str) -> None:
         ("3: 4", "expected the name of an option, got 3; --help lists them"),
         (
             "name: a\nname: b\n",
-            "expected each option once in own.yaml, got name in lines 1 and 2; take one of them out",
+            "expected each option once in own.yaml, got name in lines 1 and 2; remove one of them",
         ),
         (
             "trainer: {max_steps: 1}\nmodel:\n  ema_half_life: 1\n  latents: normal\n  ema_half_life: 2\n",
-            "expected each option once in own.yaml, got model.ema_half_life in lines 3 and 5; take one of them out",
+            "expected each option once in own.yaml, got model.ema_half_life in lines 3 and 5; remove one of them",
         ),
     ],
 )
@@ -219,7 +219,7 @@ def test_what_is_no_yaml(fails: Fails, content: bytes) -> None:
     Path("own.yaml").write_bytes(content)
     line = fails("fit", "--config", DIGITS, "--config", "own.yaml")
     assert line.startswith("error: --config: not a readable YAML file in own.yaml (")
-    assert line.endswith("); mend it at that place")
+    assert line.endswith("); fix it there")
 
 
 def test_a_folder_is_no_config(fails: Fails) -> None:
@@ -285,8 +285,8 @@ def test_which_option_is_blamed(reason: str, options: dict[str, object], start: 
 )
 def test_what_weights_and_biases_refuses(fails: Fails, options: str, reason: str) -> None:
     line = fails("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", *options.split())
-    assert line.startswith(f"error: --wandb: expected a run that Weights & Biases takes, got its error ({reason}")
-    assert line.endswith("); mend that, or leave it out by --wandb.mode disabled")
+    assert line.startswith(f"error: --wandb: expected options that Weights & Biases accepts, got its error ({reason}")
+    assert line.endswith("); change them, or disable it with --wandb.mode disabled")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
@@ -294,7 +294,7 @@ def test_a_run_whose_disk_is_full_ends_in_one_line(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as ended, one_line_errors():
         raise OSError(number, os.strerror(number), "runs/x.csv")
     assert ended.value.code == 1
-    said = f"error: runs/x.csv: {os.strerror(number)}; make room, or choose another place\n"
+    said = f"error: runs/x.csv: {os.strerror(number)}; free disk space, or choose another folder\n"
     assert capsys.readouterr().err == said
     with pytest.raises(FileNotFoundError), one_line_errors():  # a fault of the program's
         raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")

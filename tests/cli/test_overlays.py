@@ -79,8 +79,7 @@ def test_a_misspelt_overlay(fails: Callable[..., str]) -> None:
 )
 def test_an_overlay_names_no_run(monkeypatch: pytest.MonkeyPatch, configs: list[str], name: str) -> None:
     names = []
-    monkeypatch.setattr(CLI, "_choose_precision", lambda cli: names.append(cli.config["fit"].name))
-    monkeypatch.setattr(CLI, "instantiate_classes", lambda _: None)
+    monkeypatch.setattr(CLI, "instantiate_classes", lambda cli: names.append(cli.config["fit"].name))
     monkeypatch.setattr(CLI, "_run_subcommand", lambda *_: None)
     parts = ["--data", "DigitsData", "--model.loss", "Hinge"]
     parts += ["--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator"]

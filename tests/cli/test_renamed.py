@@ -52,11 +52,11 @@ def test_a_run_takes_up_a_config_of_an_earlier_version(built: Callable[..., Any]
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("--monitor.patience 3", "--monitor.patience: no such option; it is called --alarms.patience now"),
-        ("--predictions.make_up true", "--predictions.make_up: no such option; it is called --predictions.top_up now"),
+        ("--monitor.patience 3", "--monitor.patience: no such option; it is now called --alarms.patience"),
+        ("--predictions.make_up true", "--predictions.make_up: no such option; it is now called --predictions.top_up"),
         (
             "--model.compile alternation",
-            "--model.compile: expected one of 'none', 'networks', 'step', got alternation; it is called step now",
+            "--model.compile: expected one of 'none', 'networks', 'step', got alternation; it is now called step",
         ),
     ],
 )

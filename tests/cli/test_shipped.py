@@ -130,7 +130,7 @@ def test_a_name_of_former_days_leads_to_todays(fails: Callable[..., str], name: 
     for typed in (name, f"configs/{name}.yaml"):
         message = fails("fit", "--config", typed)
         assert message.startswith("error: --config: no such file: ")
-        assert message.endswith(f"{typed}; it is --config {today} --config with/longer now")
+        assert message.endswith(f"{typed}; it is now --config {today} --config with/longer")
 
 
 def test_configs_of_our_own_systems_state_no_defaults() -> None:

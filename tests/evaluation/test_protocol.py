@@ -239,7 +239,7 @@ def test_bad_options(fails: Callable[..., str], run: Run) -> None:
     message = fails("test", *common, "--report.gafi.min_confidence", "1.5")
     assert message.startswith("error: --report.gafi.min_confidence: expected a number from 0 to below 1, got 1.5")
     message = fails("test", *common, "--report.students", "0")
-    assert message == "error: --report.students: expected 1 or more, got 0; leave it out for 3"
+    assert message == "error: --report.students: expected 1 or more, got 0; give a positive number"
 
 
 def test_gafi_without_a_confident_image_says_so() -> None:
@@ -247,7 +247,7 @@ def test_gafi_without_a_confident_image_says_so() -> None:
     judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
     wrong = Shelf(data.in_order("train"))
     wrong.of_class = wrong.of_class[1:] + wrong.of_class[:1]
-    with pytest.raises(UsageError, match="--report.gafi.min_confidence: expected some images of which the judge is so"):
+    with pytest.raises(UsageError, match="--report.gafi.min_confidence: expected a confidence that some images reach"):
         make_confident_fakes(wrong, torch.arange(10), 0, judge, Gafi(1.0, 0.99))
 
 

@@ -135,7 +135,7 @@ def test_a_file_that_makes_others_is_told() -> None:
             check_images(network, lambda labels, _: image(len(labels)), metadata)
         return str(caught.value)
 
-    assert "got one that is nan off" in makes(lambda n: torch.full((n, 1, 8, 8), math.nan if n > 1 else 0.0))
-    assert "got one that is 0.1 off" in makes(lambda n: torch.full((n, 1, 8, 8), 0.1))
-    message = "expected images of shape (3, 1, 8, 8), got a file that makes (1, 1, 8, 8); name a folder"
+    assert "got a difference of nan" in makes(lambda n: torch.full((n, 1, 8, 8), math.nan if n > 1 else 0.0))
+    assert "got a difference of 0.1" in makes(lambda n: torch.full((n, 1, 8, 8), 0.1))
+    message = "expected images of shape (3, 1, 8, 8), got a file that makes (1, 1, 8, 8); export to a folder"
     assert message in makes(lambda _: torch.zeros(1, 1, 8, 8))

@@ -64,14 +64,14 @@ def test_a_torn_file_is_replaced_by_the_one_before(saved: Path) -> None:
     whole = saved.read_bytes()
     for length in (0, 1, 100, len(whole) // 2, len(whole) - 1):
         saved.write_bytes(whole[:length])
-        with pytest.warns(UserWarning, match=r"last.ckpt is damaged, or no checkpoint .* going on from the one before"):
+        with pytest.warns(UserWarning, match=r"last.ckpt is damaged or not a checkpoint .* loaded its backup"):
             assert value_in(AtomicCheckpointIO().load_checkpoint(saved)) == 1.0
     saved.unlink()
-    with pytest.warns(UserWarning, match="last.ckpt does not exist; going on from the one before"):
+    with pytest.warns(UserWarning, match="last.ckpt does not exist; loaded its backup"):
         assert value_in(AtomicCheckpointIO().load_checkpoint(saved)) == 1.0
 
 
-@pytest.mark.filterwarnings("ignore:.*going on from the one before")
+@pytest.mark.filterwarnings("ignore:.*loaded its backup")
 def test_no_flipped_bit_changes_what_is_read(saved: Path) -> None:
     whole = saved.read_bytes()
     expected = torch.load(saved, weights_only=True)["state_dict"]["weight"]
@@ -88,12 +88,12 @@ def test_without_one_before_a_damaged_file_is_refused(saved: Path) -> None:
     backup_path(saved).unlink()
     saved.write_bytes(saved.read_bytes()[:500])
     with pytest.raises(
-        UsageError, match=r"--ckpt_path: expected a whole checkpoint, got .*last.ckpt, which is damaged"
+        UsageError, match=r"--ckpt_path: expected a complete checkpoint, got .*last.ckpt, which is damaged"
     ):
         AtomicCheckpointIO().load_checkpoint(saved)
     saved.write_text("hello")
     with pytest.raises(
-        UsageError, match=r"which is damaged, or no checkpoint \(File is not a zip file\); name another"
+        UsageError, match=r"which is damaged or not a checkpoint \(File is not a zip file\); name another"
     ):
         AtomicCheckpointIO().load_checkpoint(saved)
     with pytest.raises(UsageError, match="which does not exist; name another"):
@@ -108,7 +108,7 @@ def test_a_file_with_code_is_refused_and_nothing_runs(tmp_path: Path, run: Run, 
     for command in ("fit", "validate", "test", "predict"):
         message = fails(command, "--config", str(folder / "config.yaml"), "--ckpt_path", str(hostile))
         assert message.startswith("error: --ckpt_path: expected a checkpoint of plain weights, got ")
-        assert message.endswith("nothing of it was run: take a file whose origin you know")
+        assert message.endswith("; it was not loaded; name another")
     with pytest.raises(pickle.UnpicklingError):
         ConditionalGAN.load_from_checkpoint(hostile)
     assert not trace.exists()
@@ -213,18 +213,18 @@ def test_a_description_that_names_other_code_runs_none(
 
 def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     torch.save([1, 2], tmp_path / "list.ckpt")
-    with pytest.raises(UsageError, match="--ckpt_path: expected a checkpoint of Lightning's, got a list: "):
+    with pytest.raises(UsageError, match="--ckpt_path: expected a checkpoint of Lightning, got a list in "):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "list.ckpt")
     with zipfile.ZipFile(tmp_path / "zip.ckpt", "w") as archive:
         archive.writestr("a.txt", "hello")
-    with pytest.raises(UsageError, match=r"zip.ckpt, which is damaged, or no checkpoint"):
+    with pytest.raises(UsageError, match=r"zip.ckpt, which is damaged or not a checkpoint"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "zip.ckpt")
 
 
 def test_weights_that_are_nan_are_not_written(saved: Path) -> None:
     plugin = AtomicCheckpointIO()
     with pytest.warns(
-        UserWarning, match="was not written: weight holds NaN. Training goes on; the last good one stays"
+        UserWarning, match="was not written: weight holds NaN. Training continues; the last good one stays"
     ):
         plugin.save_checkpoint(weights(float("nan")), saved)
     assert value_in(plugin.load_checkpoint(saved)) == 2.0
@@ -253,7 +253,7 @@ def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path) -> None:
     file = tmp_path / "last.ckpt"
     command = [sys.executable, "-c", FULL_DISK, str(file)]
     ended = subprocess.run(command, preexec_fn=_limit_files, capture_output=True, text=True, check=True)
-    assert "last.ckpt was not written: [Errno 27] File too large. Training goes on" in ended.stderr
+    assert "last.ckpt was not written: [Errno 27] File too large. Training continues" in ended.stderr
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert len(AtomicCheckpointIO().load_checkpoint(file)["state_dict"]["weight"]) == 2000
 

@@ -118,7 +118,7 @@ def test_only_the_first_process_chooses(is_first: bool) -> None:
     ("options", "message"),
     [
         (["--samples.labels", "[10]"], "--samples.labels: expected names or numbers of classes, got 10"),
-        (["--samples.columns", "2000"], "--samples.rows: expected a picture of 2,000 by at most 0 images, got 1 rows"),
+        (["--samples.columns", "2000"], "--samples.rows: expected a grid of 2,000 by at most 0 images, got 1 rows"),
         (["--trainer.callbacks+=DeviceStatsMonitor"], "--trainer.callbacks: `DeviceStatsMonitor` cannot log CPU stats"),
     ],
 )
@@ -159,4 +159,4 @@ def test_a_run_that_is_not_over_is_not_a_new_one(capsys: pytest.CaptureFixture[s
     assert last == 2 * words
     main([*short, "2", "--ckpt_path", "last", "--trainer.enable_checkpointing", "false"])
     assert len(list(Path("runs/digits").iterdir())) == 2  # whose table it could not go on with
-    assert capsys.readouterr().out.endswith("Checkpoint: none, as the options ask\n")
+    assert capsys.readouterr().out.endswith("Checkpoint: none, since checkpoints are disabled\n")

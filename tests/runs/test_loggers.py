@@ -68,7 +68,7 @@ def test_without_tensorboard_a_line_says_what_to_install(
     monkeypatch.setattr(fabric, "_TENSORBOARD_AVAILABLE", False)
     monkeypatch.setattr(fabric, "_TENSORBOARDX_AVAILABLE", False)
     assert fails("fit", "--config", "digits", "--tensorboard", "true") == (
-        "error: --tensorboard: expected TensorBoard to be installed, got no such package; `pip install tensorboard`"
+        "error: --tensorboard: expected the package tensorboard to be installed, got none; pip install tensorboard"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -114,7 +114,7 @@ def test_a_logger_that_cannot_be_made(
     monkeypatch.delitem(sys.modules, "broken", raising=False)
     given = form.format("{class_path: broken.Broken}")
     assert fails("fit", "--config", "digits", "--trainer.logger", given) == (
-        f"error: --trainer.logger: cannot make broken.Broken: {reason}; mend that, or leave it out"
+        f"error: --trainer.logger: cannot create broken.Broken: {reason}; change or omit it"
     )
     assert not (tmp_path / "runs").exists()
 

@@ -155,7 +155,7 @@ def test_damaged_numerics_are_refused(run: Run, fails: Callable[..., str], tmp_p
 def test_a_damaged_file_and_one_that_cannot_be_fetched(fails: Callable[..., str]) -> None:
     Path("bad.ckpt").write_bytes(b"nothing")
     options = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--ckpt_path")
-    assert "expected a whole checkpoint, got bad.ckpt, which is damaged" in fails(*options, "bad.ckpt")
+    assert "expected a complete checkpoint, got bad.ckpt, which is damaged" in fails(*options, "bad.ckpt")
     assert choosing.saved_numerics("nowhere://bucket/last.ckpt") is None
     assert choosing.saved_numerics("http://127.0.0.1:9/last.ckpt") is None
 
