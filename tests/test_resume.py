@@ -21,7 +21,7 @@ from helpers.paths import DIGITS, FIXED_DECAY
 from helpers.processes import script
 from helpers.run_files import last_of, rows_of
 from lightning_cgan import AtomicCheckpointIO
-from lightning_cgan.cli import choices as choosing
+from lightning_cgan.cli import machine_defaults
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.csv_logger import MetricsFile
 
@@ -34,7 +34,7 @@ def _as_typed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     answers = cycle((2, 1, 3))
-    monkeypatch.setattr(choosing, "fastest_threads", lambda *_: next(answers))
+    monkeypatch.setattr(machine_defaults, "fastest_threads", lambda *_: next(answers))
     yield
     torch.set_num_threads(1)
 

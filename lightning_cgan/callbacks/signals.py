@@ -44,7 +44,7 @@ class StopSignals:
         self._previous_handlers = {}
 
     def must_stop(self, trainer: Trainer) -> bool:
-        """Whether any process has received a signal; all processes get the same answer, every ten steps."""
+        """Whether any process has received a signal, the same answer in all; several processes ask every ten steps."""
         if self._control_group is not None:
             if trainer.global_step % _AGREE_EVERY:
                 return False

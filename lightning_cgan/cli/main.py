@@ -32,9 +32,9 @@ from lightning_cgan.callbacks import (
     TrainingAlarms,
 )
 from lightning_cgan.cli.checks import LINKED, check_options
-from lightning_cgan.cli.choices import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
 from lightning_cgan.cli.console import command, message_of_callback, print_results, print_resume_command
+from lightning_cgan.cli.machine_defaults import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function
 from lightning_cgan.cli.trainer_messages import trainer_message
 from lightning_cgan.core.compat import cluster_environment_of
@@ -90,7 +90,7 @@ class CLI(LightningCLI):
     def __init__(self, args: ArgsType = None) -> None:
         typed, known = sys.argv[1:] if args is None else args, self.subcommands()
         if isinstance(typed, list) and typed and typed[0] in known:
-            # Building the parsers of all four commands takes half a second.
+            # Building the parsers of Lightning's four commands takes half a second.
             self.subcommands = lambda: {typed[0]: known[typed[0]]}  # type: ignore[method-assign]
         super().__init__(
             ConditionalGAN,

@@ -9,8 +9,8 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lightning_cgan.cli.class_options import MODE, with_classes
 from lightning_cgan.cli.config_files import expand_homes, read_as_utf8
+from lightning_cgan.cli.label_options import MODE, with_classes
 from lightning_cgan.cli.messages import one_line
 from lightning_cgan.cli.options import with_switches
 from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped

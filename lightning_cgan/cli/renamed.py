@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import yaml
 
-from lightning_cgan.cli.class_options import Loader
+from lightning_cgan.cli.label_options import Loader
 
 OPTIONS = {"monitor": "alarms", "predictions.make_up": "predictions.top_up"}
 VALUES = {("model.compile", "alternation"): "step"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from lightning_cgan.cli.class_options import Loader
+from lightning_cgan.cli.label_options import Loader
 from lightning_cgan.core.errors import UsageError
 
 _PACKAGE = Path(__file__).parent.parent

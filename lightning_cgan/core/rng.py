@@ -34,7 +34,10 @@ def seed_global_rng(*address: int, device: torch.device) -> None:
 
 
 def seed_of_process() -> int:
-    """PyTorch's current initial seed, as `seed_everything` sets it, reduced to 63 bits."""
+    """PyTorch's current initial seed, as `seed_everything` sets it, reduced to 63 bits.
+
+    `ConditionalGAN.setup` asks for it when a run starts; the command line sets it, to 0 if not told otherwise.
+    """
     return torch.initial_seed() % 2**63
 
 

@@ -36,7 +36,7 @@ class LabelledImages(LightningDataModule, ABC):
     kept.
 
     A custom data set defines `all_class_names`, `image_channels`, `native_image_size` and `read`, and `prepare_data` if
-    there is something to download.
+    there is something to download. Nothing has to be registered: `--data my_module.MyData` finds it.
 
     Example:
         >>> class Noise(LabelledImages):

@@ -1,4 +1,4 @@
-"""The full protocol: every score of a generator, each with the same measure of real images.
+"""The full protocol: every score of a generator, and each of these scores of real images, for comparison.
 
 A Judge is the reference classifier of a data set. The references of all scores are the images of the test split. To
 show what a perfect generator would reach, the validation split is scored in place of generated images, with as many
@@ -185,7 +185,7 @@ class Evaluation:
         protocol, machine = self.protocol, [versions(), self.device.type, torch.get_num_threads()]
         about = [self.about_data, protocol.training_images, protocol.epochs, protocol.seeds_of_bound, machine]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-        file = cache_folder() / f"ceiling-{name}.json"
+        file = cache_folder() / f"real_data_bound-{name}.json"
         with suppress(OSError, ValueError, TypeError):  # a missing or damaged file
             return dict(json.loads(file.read_text(encoding="utf-8")))
         real = at_most(self.train, protocol.training_images or len(self.train.labels))

@@ -32,7 +32,7 @@ def check_progress(checkpoint: dict[str, Any]) -> None:
             "--ckpt_path: expected a checkpoint to resume from, got one with weights only (save_weights_only); name "
             "another, or start a run with these weights: load_from_checkpoint, then fit without ckpt_path"
         )
-    check_schema({"epoch": 1, "global_step": 1}, checkpoint, "its content")
+    check_schema({"epoch": 1, "global_step": 1}, checkpoint, "its content")  # numbers, of any value
 
 
 def check_form(checkpoint: dict[str, Any], expected: Sequence[dict[str, Any]], schedulers: int, remedy: str) -> None:

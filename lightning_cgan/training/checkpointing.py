@@ -83,14 +83,14 @@ class Checkpointing:
         checkpoint["state_dict"].pop(_RETURNED, None)
         checkpoint["lightning_cgan"] = {
             "format": _FORMAT,
-            **self._counts(),
+            **self._own_state(),
             "data": self._describe_data(),
             "configured": self.configured,
             "order": self.position.at(checkpoint.get("global_step")),
             "numerics": self.numerics,
         }
 
-    def _counts(self) -> dict[str, Any]:
+    def _own_state(self) -> dict[str, Any]:
         return {
             "seed": self.module.seed,
             "images_seen": self.ema.images_seen,
@@ -138,9 +138,9 @@ class Checkpointing:
         elif trainer is not None:
             data = getattr(trainer, "datamodule", None)
             check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
-        self._load_counts(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
+        self._load_own_state(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
 
-    def _load_counts(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
+    def _load_own_state(self, state: Mapping[str, Any], rank: int = 0, world_size: int = 1) -> None:
         self.module.seed = self.module.seed if state["seed"] is None else state["seed"]
         self.ema.images_seen = state["images_seen"]
         self.optimization.skipped_steps = {role: torch.tensor(state["skipped_steps"][role]) for role in ROLES}
@@ -194,7 +194,7 @@ class Checkpointing:
         any other `state_dict` contains them.
         """
         if spawns_processes(self.module.trainer.strategy):
-            self._to_return = self._counts()
+            self._to_return = self._own_state()
 
     def pack(self, weights: dict[str, Any]) -> dict[str, Any]:
         """Adds what a spawned process returns to the weights, if there is anything."""
@@ -204,7 +204,7 @@ class Checkpointing:
         """Loads what a spawned process returned with the weights, and returns the weights alone."""
         if _RETURNED not in weights:
             return weights
-        self._load_counts(weights[_RETURNED])
+        self._load_own_state(weights[_RETURNED])
         return {name: value for name, value in weights.items() if name != _RETURNED}
 
 

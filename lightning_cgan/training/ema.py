@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights over the course of training.
+"""The exponential moving average of a network's weights: the training step moves it, and `Sampler` samples from it.
 
 PyTorch's `AveragedModel` and Lightning's `WeightAveraging` read a tensor on the device at every update to see whether
 it is the first, which makes a GPU wait, and the latter averages the whole module; hence the functions below.

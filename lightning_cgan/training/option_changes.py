@@ -1,8 +1,8 @@
 """Apply changed options of optimizers and schedulers to a resumed run.
 
 PyTorch restores the options of optimizers and schedulers together with their state, so a new learning rate or a
-longer schedule would silently be lost. Here an option wins that differs from what the run had been configured with.
-Moments and the position in a schedule are kept, and where nothing differs, nothing is changed.
+longer schedule would silently be lost. Here, an option that differs from the configuration of the run that wrote the
+checkpoint replaces the restored one. Moments and the position in a schedule are kept.
 """
 
 from __future__ import annotations
@@ -85,7 +85,11 @@ def _resumed(
     fresh: _Options,
     names: Mapping[Part, str],
 ) -> tuple[_Options, list[str]]:
-    """Returns the options with which an optimizer and its schedulers resume, and the changes among them."""
+    """Returns the options with which an optimizer and its schedulers resume, and the changes among them.
+
+    `saved` are the options in the checkpoint, `was` those with which its run began, and `fresh` those with which this
+    run would begin; `at_step` are the fresh ones after as many steps as the checkpoint has.
+    """
     has_function = any(map(_has_function, schedulers))  # which is not part of any state
     is_same = _same(was.groups, fresh.groups) and _same(was.schedules, fresh.schedules)
     steps = [_position(state) for state in saved.schedules]

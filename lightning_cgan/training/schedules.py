@@ -27,8 +27,8 @@ class LinearDecay(PolynomialLR):
     part of either that it covers. So `--trainer.max_steps 1000` alone makes a shorter run of the same shape. The rates
     equal those of `torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters)` to the last bit.
 
-    Any other scheduler of PyTorch, or a custom one, can stand in its place in `generator_scheduler` and
-    `discriminator_scheduler`; only `LinearDecay` and its subclasses get their length from the run.
+    `generator_scheduler` and `discriminator_scheduler` also take any other scheduler of PyTorch, or a custom
+    subclass of `LRScheduler`; nothing has to be registered. Only `LinearDecay` and its subclasses get their length from the run.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)

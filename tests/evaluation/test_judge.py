@@ -173,7 +173,7 @@ def test_a_damaged_file_of_the_cache_is_written_anew(
 
 
 @pytest.mark.parametrize("kept", [None, b"", b'{"mean": 0.', b"7", "unwritable"])
-def test_a_ceiling_that_cannot_be_kept_or_read(
+def test_a_bound_that_cannot_be_kept_or_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bytes | str | None
 ) -> None:
     monkeypatch.setenv("LIGHTNING_CGAN_CACHE", "/proc/nowhere" if kept == "unwritable" else str(tmp_path / "cache"))
@@ -188,7 +188,7 @@ def test_a_ceiling_that_cannot_be_kept_or_read(
     )
     evaluation.train = opened().in_order("train")
     if kept == "unwritable":
-        with pytest.warns(UserWarning, match="^/proc/nowhere/ceiling-.* was not written"):
+        with pytest.warns(UserWarning, match="^/proc/nowhere/real_data_bound-.* was not written"):
             assert Evaluation.real_data_bound(evaluation) == {"mean": 0.5}  # type: ignore[arg-type]
         return
     assert Evaluation.real_data_bound(evaluation) == {"mean": 0.5}  # type: ignore[arg-type]

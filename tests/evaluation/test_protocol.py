@@ -188,7 +188,7 @@ def test_report_lies_beside_its_checkpoint(run: Run, tmp_path: Path, monkeypatch
     assert report["protocol"]["name"] == "full"
     assert len(report["gan_train"]["runs"]) == 3
     assert report["checkpoint"]["name"] == "last.ckpt"
-    # fewer students, before the same ceiling
+    # fewer students, before the same bound
     options = ["--ckpt_path", str(checkpoint), "--report.students", "1", "--report.folder", str(tmp_path / "one")]
     main(["test", "--config", str(folder / "config.yaml"), *options])
     other = json.loads((tmp_path / "one" / "report.json").read_text())

@@ -15,7 +15,7 @@ from lightning.pytorch import Trainer
 
 from helpers.paths import DIGITS, FIXED_DECAY
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
-from lightning_cgan.cli import choices as choosing
+from lightning_cgan.cli import machine_defaults
 from lightning_cgan.training.numerics import warn_of_differences
 
 Run = Callable[..., Path]
@@ -37,8 +37,8 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, str], None]:
     """Makes the machine one that suits a number of threads and a precision."""
 
     def become(threads: int, precision: str) -> None:
-        monkeypatch.setattr(choosing, "fastest_threads", lambda *_: threads)
-        monkeypatch.setattr(choosing, "fastest_precision", lambda _: (precision, "this CPU is so"))
+        monkeypatch.setattr(machine_defaults, "fastest_threads", lambda *_: threads)
+        monkeypatch.setattr(machine_defaults, "fastest_precision", lambda _: (precision, "this CPU is so"))
 
     return become
 
@@ -156,13 +156,13 @@ def test_a_damaged_file_and_one_that_cannot_be_fetched(fails: Callable[..., str]
     Path("bad.ckpt").write_bytes(b"nothing")
     options = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--ckpt_path")
     assert "expected a complete checkpoint, got bad.ckpt, which is damaged" in fails(*options, "bad.ckpt")
-    assert choosing.saved_numerics("nowhere://bucket/last.ckpt") is None
-    assert choosing.saved_numerics("http://127.0.0.1:9/last.ckpt") is None
+    assert machine_defaults.saved_numerics("nowhere://bucket/last.ckpt") is None
+    assert machine_defaults.saved_numerics("http://127.0.0.1:9/last.ckpt") is None
 
 
 def test_a_checkpoint_of_another_place_is_read(run: Run) -> None:
     folder = run(*SMALL, "--trainer.max_steps", "1", "--threads", "1")
-    numerics = choosing.saved_numerics(f"file://{folder}/checkpoints/last.ckpt")
+    numerics = machine_defaults.saved_numerics(f"file://{folder}/checkpoints/last.ckpt")
     assert numerics == checkpoint(folder)["lightning_cgan"]["numerics"]
 
 
@@ -204,5 +204,5 @@ def test_threads_reach_the_processes_that_lightning_starts(monkeypatch: pytest.M
         world_size = num_devices = 2
 
     monkeypatch.setenv("OMP_NUM_THREADS", "7")  # for monkeypatch to restore
-    assert choosing.choose_threads(2, Two(), (), 8, None) == 2  # type: ignore[arg-type]
+    assert machine_defaults.choose_threads(2, Two(), (), 8, None) == 2  # type: ignore[arg-type]
     assert os.environ["OMP_NUM_THREADS"] == "2"

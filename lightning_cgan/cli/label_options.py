@@ -1,4 +1,4 @@
-"""Options that list class names: names are quoted so that YAML does not convert them.
+"""Options that list labels, that is image classes by name: the names are quoted so that YAML does not convert them.
 
 YAML reads `00014` as the number 12, `on` as true and `2020-01-01` as a date, but all of them can be folder names. So
 class names are quoted before jsonargparse reads them.
