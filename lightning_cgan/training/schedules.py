@@ -28,7 +28,8 @@ class LinearDecay(PolynomialLR):
     equal those of `torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters)` to the last bit.
 
     `generator_scheduler` and `discriminator_scheduler` also take any other scheduler of PyTorch, or a custom
-    subclass of `LRScheduler`; nothing has to be registered. Only `LinearDecay` and its subclasses get their length from the run.
+    subclass of `LRScheduler`; nothing has to be registered. Only `LinearDecay` and its subclasses get their length
+    from the run.
 
     Example:
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
