@@ -141,6 +141,7 @@ def _wait(process: Command | None, condition: Callable[[], Any]) -> None:
         time.sleep(0.1)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("begin", BEGINNINGS)
 def test_training_goes_on_where_nothing_can_be_written(begin: type[Command]) -> None:
     """The limit of a process on the size of files fails a write in its middle, as a full disk does."""
@@ -193,6 +194,7 @@ def test_training_goes_on_while_a_disk_is_full(small_disk: Path) -> None:
     assert 0 < _good_checkpoint(small_disk)["global_step"] < 100
 
 
+@pytest.mark.ci
 def test_training_goes_on_in_a_folder_that_became_read_only(small_disk: Path) -> None:
     with _fit_on(small_disk) as process:
         _wait(process, lambda: list(small_disk.glob("digits/*/checkpoints/last.ckpt")))

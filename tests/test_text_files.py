@@ -72,6 +72,7 @@ def _as_on_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.undo()
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("_as_on_windows")
 def test_a_run_whose_names_are_no_latin(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mine = "\ufeff# как обычно\nname: 猫\nwandb: {tags: [Ξένος]}\ntrainer: {log_every_n_steps: 2}\n"

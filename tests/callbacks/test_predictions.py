@@ -190,6 +190,7 @@ def test_images_of_two_kinds_do_not_mix(common: list[str], fails: Fails) -> None
     )
 
 
+@pytest.mark.ci
 def test_others_take_the_place_of_what_is_doubtful(common: list[str], fails: Fails) -> None:
     data = digits()
     judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge

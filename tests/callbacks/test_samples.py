@@ -206,6 +206,7 @@ def test_a_film_of_large_grids_has_fewer_frames(tmp_path: Path, monkeypatch: pyt
     assert len(frames(tmp_path / "samples.gif")) == 3
 
 
+@pytest.mark.ci
 def test_a_run_that_goes_on_has_the_grids_of_one_that_was_never_stopped(run: Run) -> None:
     options = ("--samples.every_n_steps", "2", "--samples.columns", "1", "--scores.images", "0", *FIXED_DECAY)
     options += ("--trainer.max_steps",)

@@ -43,6 +43,7 @@ LINES = (
 )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("begin", BEGINNINGS)
 def test_a_first_run_says_nothing_that_is_of_no_use(
     begin: type[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

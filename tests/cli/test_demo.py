@@ -58,6 +58,7 @@ def test_walk_goes_from_the_first_to_the_last() -> None:
     assert max(steps) < abs(way[0] - way[-1]).mean()
 
 
+@pytest.mark.ci
 def test_walk_of_what_mixes_no_classes_stays_in_one() -> None:
     main(["export", OLD, "--out", "x.onnx"])
     plain, mixing = backend("x.onnx"), backend()
@@ -117,6 +118,7 @@ def test_mistakes(fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch) ->
 # ---- as a program -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("begin", BEGINNINGS)
 def test_signals_end_it_and_leave_nothing(
     begin: type[Command], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

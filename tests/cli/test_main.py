@@ -46,6 +46,7 @@ def test_shipped_configs_have_names(capsys: pytest.CaptureFixture[str], tmp_path
     assert "seed_everything: 7" in printed_config(capsys, *option)
 
 
+@pytest.mark.ci
 def test_config_of_a_run_repeats_the_run(run: Run) -> None:
     first = run("--trainer.max_steps", "3", "--model.generator.latent_dim", "9")
     second = run(config=str(first / "config.yaml"))

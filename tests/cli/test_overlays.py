@@ -150,6 +150,7 @@ def ends(parameter: dict[str, Any]) -> tuple[Any, Any]:
     return values[0], values[-1]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("end", [0, 1])
 def test_the_command_of_the_sweep_runs(end: int, tmp_path: Path) -> None:
     """As the agent of Weights & Biases puts it together."""

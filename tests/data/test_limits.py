@@ -12,7 +12,6 @@ from lightning.pytorch.tuner import Tuner
 from torch import Tensor
 
 from helpers.labelled import Numbered, numbers
-from helpers.marks import ci_but_for
 from helpers.quiet import quiet_trainer
 from lightning_cgan import ConditionalGAN, DigitsData, MLPDiscriminator, MLPGenerator, NonSaturating
 from lightning_cgan.data import OrderedLoader
@@ -126,10 +125,10 @@ def state_of(module: ConditionalGAN) -> dict[str, Any]:
     return {**{name: value.clone() for name, value in module.state_dict().items()}, **counts}
 
 
-BATCHES_OF_PARTS: dict[str, Any] = {"generator_accumulation": 4, "ema_half_life": 9.0}
-
-
-@pytest.mark.parametrize("options", ci_but_for([{}, {"discriminator_steps": 2}, BATCHES_OF_PARTS], BATCHES_OF_PARTS))
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    "options", [{}, {"discriminator_steps": 2}, {"generator_accumulation": 4, "ema_half_life": 9.0}]
+)
 def test_a_batch_size_is_found_and_nothing_else_changes(options: dict[str, Any]) -> None:
     """Nothing runs out of memory here: the largest is that of all images, as Lightning has it for other data, too."""
     module, data = gan(10, 8, **options), DigitsData(batch_size=64)
@@ -176,6 +175,7 @@ def test_memory_that_runs_out_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found == data.batch_size == 128
 
 
+@pytest.mark.ci
 def test_a_run_goes_on_with_the_size_that_was_found() -> None:
     data, sizes = DigitsData(), []
 

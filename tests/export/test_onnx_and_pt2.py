@@ -66,9 +66,7 @@ def inputs(count: int) -> tuple[Tensor, Tensor]:
     return torch.arange(count).flip(0) % 3, torch.randn(count, 4)
 
 
-@pytest.mark.parametrize(
-    "name", ci_but_for(GENERATORS, "mlp with an embedding", "dcgan with conditional batch norm", "r3gan")
-)
+@pytest.mark.parametrize("name", ci_but_for(GENERATORS, "dcgan with conditional batch norm"))
 def test_onnx_makes_the_images_of_the_generator(name: str, tmp_path: Path) -> None:
     network = trained(GENERATORS[name])
     write_onnx(network, metadata_of(network), tmp_path / "x.onnx")

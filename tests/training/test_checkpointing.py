@@ -103,7 +103,7 @@ def test_a_lambda_is_named_and_must_be_given_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "at", ci_but_for([1, 7, 20, 23], 20, 23)
+    "at", ci_but_for([1, 7, 20, 23], 23)
 )  # the first step, in and at the end of the first epoch, beyond
 def test_resumed_run_ends_where_an_uninterrupted_one_ends(run: Run, at: int) -> None:
     options = ("--trainer.log_every_n_steps", "10", "--model.fake_labels", "uniform", "--data.image_size", "8")

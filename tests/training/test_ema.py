@@ -100,6 +100,7 @@ def test_samples_are_made_with_the_average(tmp_path: Path) -> None:
     assert torch.equal(loaded.eval()(latents, labels), loaded.generate(labels, latents))
 
 
+@pytest.mark.ci
 def test_checkpoints_max_steps_and_average_share_a_clock(run: Callable[..., Path]) -> None:
     """A resumed run goes on with the average, and every checkpoint holds that of its own step."""
     options = ("--model.ema_half_life", "500", "--data.batch_size", "32", "--model.discriminator_steps", "2")

@@ -38,7 +38,8 @@ def fit_loader(compile: str, sizes: list[int], **options: Any) -> ConditionalGAN
     return module
 
 
-@pytest.mark.parametrize("sizes", [pytest.param([16, 16, 8], marks=pytest.mark.ci), [8, 16]])
+@pytest.mark.ci
+@pytest.mark.parametrize("sizes", [[16, 16, 8], [8, 16]])
 def test_a_short_batch_has_a_graph_of_its_own(sizes: list[int]) -> None:
     module = fit_loader("step", sizes, discriminator_steps=2)
     assert module.compilation.fused_step is not None

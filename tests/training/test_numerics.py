@@ -115,6 +115,7 @@ def test_who_says_otherwise_is_told(
         assert said == ([] if differences is None else [OTHERWISE.format(differences)])
 
 
+@pytest.mark.ci
 def test_what_a_checkpoint_cannot_choose_the_machine_does(run: Run, machine: Callable[[int, str], None]) -> None:
     machine(2, "32-true")
     saved = checkpoint(run(*SMALL, "--trainer.max_steps", "1"))

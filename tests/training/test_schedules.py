@@ -222,6 +222,7 @@ def test_a_run_without_an_end_needs_a_length_of_its_own() -> None:
     assert fit(gan(), 4, data=loader) == stepped(linear(4), 4)
 
 
+@pytest.mark.ci
 def test_a_search_for_a_batch_size_is_no_part_of_the_run(caplog: pytest.LogCaptureFixture) -> None:
     """1,317 images, of which 32 are a batch in the end."""
     caplog.set_level("INFO")
