@@ -183,6 +183,7 @@ def _good_checkpoint(disk: Path) -> dict[str, Any]:
     return AtomicCheckpointIO().load_checkpoint(folder / "last.ckpt")
 
 
+@pytest.mark.ci
 def test_training_goes_on_while_a_disk_is_full(small_disk: Path) -> None:
     (small_disk / "other").write_bytes(bytes(11 * 2**20))
     with _fit_on(small_disk) as process:

@@ -246,6 +246,7 @@ def test_numbers_that_no_latent_goes_with(value: float) -> None:
         PredictionWriter(truncation=value)
 
 
+@pytest.mark.ci
 def test_data_of_other_classes_are_refused(common: list[str], fails: Fails) -> None:
     turned = ["--data.classes", "[9,8,7,6,5,4,3,2,1,0]", "--predictions.folder", "made"]
     for command in ("predict", "validate", "test"):

@@ -94,6 +94,7 @@ def test_samples_share_latents_between_rows_and_over_the_run(run: Run) -> None:
     assert len({row(0), row(1), row(4), row(5)}) == 4
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("begin", BEGINNINGS)
 def test_ctrl_c_saves_and_says_how_to_go_on(begin: type[Command], tmp_path: Path) -> None:
     command = ("fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--model.generator_scheduler", "null")

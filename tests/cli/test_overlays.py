@@ -94,6 +94,7 @@ def test_tensorboard(run: Run) -> None:
     assert list((folder / "tensorboard").glob("events.out.tfevents.*"))
 
 
+@pytest.mark.ci
 def test_wandb(run: Run) -> None:
     folder = run("--config", "with/wandb", "--wandb.mode", "offline", *SHORT)
     (begin,) = [record.run for record in written_records(folder) if record.HasField("run")]

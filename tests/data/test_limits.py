@@ -159,6 +159,7 @@ def test_a_search_that_ends_early_and_one_by_halves() -> None:
     assert found == data.batch_size == int(1317 * 0.9)
 
 
+@pytest.mark.ci
 def test_memory_that_runs_out_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     step = ConditionalGAN.training_step
 

@@ -179,6 +179,7 @@ def test_report_is_written_and_written_again_the_same(run: Run, tmp_path: Path) 
     assert report["scores"]["gan_test"] == pytest.approx(right.float().mean().item(), abs=1e-6)
 
 
+@pytest.mark.ci
 def test_report_lies_beside_its_checkpoint(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gan_train_module, "learn", lambda *_: None)  # the students may stay as they are
     folder = run("--trainer.max_steps", "2", "--data.image_size", "8")

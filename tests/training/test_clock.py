@@ -12,7 +12,7 @@ import torch
 Run = Callable[..., Path]
 
 
-@pytest.mark.parametrize("discriminator_steps", [1, 5])
+@pytest.mark.parametrize("discriminator_steps", [pytest.param(1, marks=pytest.mark.ci), 5])
 def test_every_clock_counts_steps(run: Run, discriminator_steps: int) -> None:
     folder = run(
         *("--trainer.max_steps", "20", "--trainer.log_every_n_steps", "5", "--samples.every_n_steps", "10"),

@@ -212,6 +212,7 @@ def test_callbacks_that_look_within_are_not_passed_over(no_compiler: None) -> No
     assert norms.seen == 12  # two in each of six steps
 
 
+@pytest.mark.ci
 def test_a_trained_module_can_be_copied(no_compiler: None) -> None:
     module = train(built(mlp), compile="step")
     twin = copy.deepcopy(module)

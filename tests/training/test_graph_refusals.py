@@ -204,7 +204,7 @@ REFUSED: dict[str, tuple[Callable[[], dict[str, Any]], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", ci_but_for(REFUSED, "count", "weight"))
+@pytest.mark.parametrize("name", ci_but_for(REFUSED, "weight"))
 def test_what_changes_while_it_computes_is_no_graph(name: str, caplog: pytest.LogCaptureFixture) -> None:
     make, reason = REFUSED[name]
     module, lines = both(None, caplog, make)
