@@ -62,8 +62,9 @@ class TimedLoops(Callback):
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Curves):
                 self.drawing_every, callback.every_n_seconds = callback.every_n_seconds, math.inf
-            if isinstance(callback, (SampleGrid, Curves)):
-                self.put_clock_on(callback, "_draw", type(callback).__name__)
+                self.put_clock_on(callback, "_plot", "Curves")
+            elif isinstance(callback, SampleGrid):
+                self.put_clock_on(callback, "_write_grid", "SampleGrid")
             elif isinstance(callback, Checkpoints):
                 self.put_clock_on(callback, "_save_topk_checkpoint", "Checkpoints")
                 self.put_clock_on(callback, "_save_last_checkpoint", "last.ckpt")
@@ -85,7 +86,7 @@ class TimedLoops(Callback):
         object.__setattr__(owner, name, timed)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Ends a turn of the fit, and gives each rival one."""
+        """Ends a turn of the fit, and gives each baseline one."""
         if trainer.global_step % self.turn:
             return
         if trainer.global_step == 0:
