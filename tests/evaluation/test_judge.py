@@ -46,7 +46,8 @@ def test_shipped_judge_is_as_good_as_it_says() -> None:
     assert by_hand == [pytest.approx(found.validation_accuracy, abs=1 / 120)]
 
 
-@pytest.mark.parametrize("steps", [60, pytest.param(600, marks=pytest.mark.ci)])  # the last as it comes
+@pytest.mark.ci
+@pytest.mark.parametrize("steps", [60, 600])  # the last as it comes
 def test_another_set_gets_a_judge_of_its_own_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
     if steps == 60:
         monkeypatch.setattr(judge_module, "_FEWEST_STEPS", steps)

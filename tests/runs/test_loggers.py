@@ -86,6 +86,7 @@ def test_loggers_of_a_config_are_added(run: Run, tmp_path: Path, form: str) -> N
     assert [float(row["generator_loss"]) for row in theirs] == [float(row["generator_loss"]) for row in ours]
 
 
+@pytest.mark.ci
 def test_csv_logger_deletes_its_table_with_a_warning(run: Run, tmp_path: Path) -> None:
     mine = "[{class_path: CSVLogger, init_args: {save_dir: mine, name: '', version: ''}}]"
     options = (*SHORT[2:], "--trainer.logger", mine)
