@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_cgan.core.errors import UsageError, no_such_file
+from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for
 from lightning_cgan.data.classes import Classes
@@ -145,8 +145,7 @@ def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
             return {name: arrays[name] if name in _KNOWN else None for name in arrays}
     except Exception as error:  # a damaged file can raise any exception
         what = type(given).__name__ if isinstance(given, Mapping) else given
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        raise _wrong(expected, f"{what} ({reason})", remedy) from error
+        raise _wrong(expected, f"{what} ({reason_of(error)})", remedy) from error
 
 
 def _check_keys(arrays: Mapping[str, Any]) -> None:

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from helpers.marks import ci_but_for
+
 Run = Callable[..., Path]
 
 
-@pytest.mark.parametrize("discriminator_steps", [pytest.param(1, marks=pytest.mark.ci), 5])
+@pytest.mark.parametrize("discriminator_steps", ci_but_for([1, 5], 5))
 def test_every_clock_counts_steps(run: Run, discriminator_steps: int) -> None:
     folder = run(
         *("--trainer.max_steps", "20", "--trainer.log_every_n_steps", "5", "--samples.every_n_steps", "10"),
