@@ -146,14 +146,12 @@ def _for_slider(grids: Sequence[Grid]) -> dict[str, Any]:
 
 def _charts(series: Mapping[str, Points]) -> list[dict[str, Any]]:
     """The charts: those of `curves.png`, then learning rates, skipped steps, and one for each other scalar."""
-    known = {name for names in PANELS.values() for name in names}
-    others = [name for name in series if name not in known]
-    groups = {title: [name for name in names if name in series] for title, names in PANELS.items()}
-    groups["learning rate"] = [name for name in others if name.startswith("lr-")]
-    groups["skipped updates"] = [name for name in others if name.endswith("_skipped_steps")]
-    grouped = {name for names in groups.values() for name in names}
-    groups |= {name: [name] for name in others if name not in grouped}
-    charts = [_chart(title, {name: series[name] for name in names}) for title, names in groups.items() if names]
+    groups = [(title, [name for name in names if name in series]) for title, names in PANELS.items()]
+    groups.append(("learning rate", [name for name in series if name.startswith("lr-")]))
+    groups.append(("skipped updates", [name for name in series if name.endswith("_skipped_steps")]))
+    grouped = {name for _, names in groups for name in names}
+    groups += [(name, [name]) for name in series if name not in grouped]
+    charts = [_chart(title, {name: series[name] for name in names}) for title, names in groups if names]
     return charts[:_MOST_CHARTS]
 
 
