@@ -39,10 +39,10 @@
 
   const shortNumber = (value) => {
     const size = Math.abs(value);
-    if (size !== 0 && (size < 1e-3 || size >= 1e7)) return value.toExponential(2);
+    if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2);
     return value.toLocaleString("en", { maximumSignificantDigits: 4 });
   };
-  const tickText = (value) => Math.abs(value) >= 1e4 || value === 0 || Math.abs(value) >= 1e-3
+  const tickText = (value) => Math.abs(value) >= 1e4 || value === 0 || Math.abs(value) >= 1e-4
     ? value.toLocaleString("en", { notation: "compact", maximumSignificantDigits: 3 }) : value.toExponential(0);
 
   function ticks(low, high, count) {
@@ -88,6 +88,7 @@
   class Chart {
     constructor(parent, chart, charts, firstStep, lastStep) {
       Object.assign(this, { ...chart, charts, firstStep, lastStep });
+      this.isMixed = new Set(this.lines.map((line) => line.is_validation)).size > 1;
       this.scale = this.is_log ? Math.log10 : (value) => value;
       this.steps = [...new Set(this.lines.flatMap((line) => line.points.map(([step]) => step)))].sort((a, b) => a - b);
       this.values = range(this.lines.flatMap((line) => line.points.filter(([, value]) => value !== null)
@@ -116,7 +117,7 @@
       }
     }
 
-    classOf(line) { return line.is_validation && this.lines.length > 1 ? "line validation" : "line"; }
+    classOf(line) { return line.is_validation && this.isMixed ? "line validation" : "line"; }
     strokeOf(line) { return `stroke: var(--color-${line.color})`; }
     x(step) { return LEFT + (step - this.firstStep) / (this.lastStep - this.firstStep) * (this.width - LEFT - RIGHT); }
     y(value) { return HEIGHT - BOTTOM - (this.scale(value) - this.values[0]) / (this.values[1] - this.values[0]) * (HEIGHT - TOP - BOTTOM); }
@@ -136,13 +137,13 @@
 
     drawAxes() {
       const [low, high] = this.values;
-      const across = this.is_log ? logTicks(low, high).map((place) => 10 ** place) : ticks(low, high, 4);
+      const across = this.is_log ? logTicks(low, high).map((place) => 10 ** place) : ticks(low, high, 5);
       for (const value of across) {
         add(this.svg, "line", { class: "rule", x1: LEFT, x2: this.width - RIGHT, y1: this.y(value), y2: this.y(value) });
         add(this.svg, "text", { x: LEFT - 6, y: this.y(value) + 4, "text-anchor": "end" }, tickText(value));
       }
       for (const step of ticks(this.firstStep, this.lastStep, Math.max(2, Math.floor(this.width / 90)))) {
-        const anchor = this.x(step) > this.width - RIGHT - 12 ? "end" : "middle";
+        const anchor = this.x(step) > this.width - RIGHT - 12 ? "end" : this.x(step) < LEFT + 6 ? "start" : "middle";
         add(this.svg, "text", { x: this.x(step), y: HEIGHT - 5, "text-anchor": anchor }, tickText(step));
       }
     }
@@ -208,8 +209,8 @@
   function showCharts() {
     const parent = document.getElementById("charts"), charts = [];
     const steps = data.charts.flatMap((chart) => chart.lines.flatMap((line) => line.points.map(([step]) => step)));
-    const [first, last] = range(steps, 0);
-    for (const chart of data.charts) charts.push(new Chart(parent, chart, charts, first, last));
+    const [first, last] = range(steps, 0), start = first < last / 10 ? Math.min(0, first) : first;
+    for (const chart of data.charts) charts.push(new Chart(parent, chart, charts, start, last));
     const draw = () => { for (const chart of charts) { chart.draw(); chart.read(chart.step); } };
     new ResizeObserver(draw).observe(parent);
     draw();
