@@ -31,6 +31,6 @@ def read_alarms(folder: Path) -> list[Alarm]:
 def write_alarms(folder: Path, alarms: list[Alarm]) -> None:
     """Writes the alarms of a run atomically."""
     text = StringIO(newline="")
-    csv.writer(text).writerows([Alarm._fields, *alarms])
+    csv.writer(text).writerows([("step", "kind", "text"), *alarms])
     content = text.getvalue().encode("utf-8", "replace")
     write_atomic(folder / "alarms.csv", lambda unfinished: unfinished.write_bytes(content))
