@@ -105,7 +105,9 @@ def _template() -> Template:
         lstrip_blocks=True,
         finalize=_plain,
     )
-    style, script = ((files(__package__) / "page_files" / name).read_text("utf-8") for name in ("page.css", "page.js"))
+    style, script = (
+        (files(__package__) / "page_files" / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
+    )
     # The browser runs this script and no other, even if text from elsewhere became markup.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {"style": style, "script": script, "script_hash": f"sha256-{digest}"}
