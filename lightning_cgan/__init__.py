@@ -16,6 +16,7 @@ _HOMES = {
         "PredictionWriter",
         "ProgressBar",
         "Report",
+        "RunPage",
         "SampleGrid",
         "Scores",
         "TrainingAlarms",

@@ -2,6 +2,7 @@
 
 from lightning_cgan.callbacks.checkpoints import Checkpoints
 from lightning_cgan.callbacks.curves import Curves, plot_curves
+from lightning_cgan.callbacks.page import RunPage
 from lightning_cgan.callbacks.predictions import PredictionWriter
 from lightning_cgan.callbacks.progress import ProgressBar
 from lightning_cgan.callbacks.report import Report
@@ -18,6 +19,7 @@ __all__ = [
     "PredictionWriter",
     "ProgressBar",
     "Report",
+    "RunPage",
     "SampleGrid",
     "SaveConfig",
     "Scores",

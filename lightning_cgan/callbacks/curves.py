@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,9 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_cgan.callbacks.series import PANELS, read_series
 from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
 from lightning_cgan.core.errors import check_positive
-
-_PANELS = {
-    "loss": ("discriminator_loss", "generator_loss", "val_discriminator_loss", "val_generator_loss"),
-    "mean logit": ("real_logits", "fake_logits"),
-    "share": ("val_gan_test", "val_diversity"),
-    "Fréchet distance": ("val_judge_fid",),
-    "images / s": ("images_per_second",),
-}
 
 
 class Curves(Callback):
@@ -77,13 +69,11 @@ def plot_curves(metrics: Path, picture: Path) -> None:
     """
     from matplotlib.figure import Figure  # the import takes a second, which runs without plots save
 
-    with metrics.open(encoding="utf-8", errors="replace", newline="") as file:
-        rows = list(csv.DictReader(file))
+    series = read_series(metrics)
     figure = Figure(figsize=(8, 12), layout="constrained")
-    for axes, (title, names) in zip(figure.subplots(len(_PANELS), sharex=True), _PANELS.items(), strict=True):
+    for axes, (title, names) in zip(figure.subplots(len(PANELS), sharex=True), PANELS.items(), strict=True):
         for name in names:
-            points = [(int(row["step"]), float(row[name])) for row in rows if row.get(name)]
-            if points:
+            if points := series.get(name):
                 marker = "o" if name.startswith("val_") else None
                 axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=3, linewidth=1)
         axes.set_ylabel(title)

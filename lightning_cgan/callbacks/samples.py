@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -34,8 +35,9 @@ class SampleGrid(Callback):
 
     Each class has its own rows. All classes share the same latents, which are fixed for the whole run: a column shows
     one style in all classes, and successive grids show how it changes (after StyleGAN3's snapshot grids; Karras et al.
-    2021, arXiv:2106.12423). At the end of the run, `samples.gif` shows the grids in the folder as an animation: at most
-    60, and fewer if they are large.
+    2021, arXiv:2106.12423). The text `classes` of each PNG file lists the classes from top to
+    bottom. At the end of the run, `samples.gif` shows the grids in the folder as an animation: at most 60, and fewer if
+    they are large.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -72,6 +74,7 @@ class SampleGrid(Callback):
         self.rows = rows
         self.seed = seed
         self._numbers: list[int] = []
+        self._texts: dict[str, str] = {}  # kept in each grid
         self._folder: Path | None = None
         self._last_step = -1
         self._is_resuming = False
@@ -82,13 +85,14 @@ class SampleGrid(Callback):
         self._folder = run / "samples" if run else None
         module = cast(ImageMaker, pl_module)
         most_rows = self._most_rows(module)
+        names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+        names = tuple(names or map(str, range(module.num_classes)))
         if self.labels is None:
             most_classes = max(1, min(_MOST_CLASSES, most_rows // self.rows))
             self._numbers = _evenly(range(module.num_classes), most_classes)
         else:
-            names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
-            names = tuple(names or map(str, range(module.num_classes)))
             self._numbers = list(find_classes(self.labels, names, "--samples.labels"))
+        self._texts = {"classes": json.dumps([str(names[number]) for number in self._numbers])}
         rows = len(self._numbers) * self.rows
         if rows > most_rows:
             raise UsageError(
@@ -144,7 +148,7 @@ class SampleGrid(Callback):
         images = module.generate(labels, latents.repeat(len(self._numbers), 1))
         picture = grid(images, self.columns)
         with warn_on_write_error("The grid of samples"):
-            write_atomic(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file))
+            write_atomic(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file, self._texts))
         for logger in trainer.loggers:
             with warn_on_write_error(f"The grid of samples for {type(logger).__name__}"):
                 if isinstance(logger, TensorBoardLogger):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
 from lightning_cgan.core.errors import TrainingError, check_positive
+from lightning_cgan.runs.alarms_file import Alarm, read_alarms, write_alarms
 
 _REMEDIES = {
     "loss": (
@@ -33,8 +36,9 @@ _REMEDIES = {
 class TrainingAlarms(Callback):
     """Warns of failing runs, in the log and in Weights & Biases, once for each problem until it is over.
 
-    The scalars are checked whenever they are logged; other steps cost nothing. The run ends if a network is no longer
-    updated because its gradients are never finite.
+    `alarms.csv` in the run folder keeps the warnings; without any, there is no such file. The scalars are checked
+    whenever they are logged; other steps cost nothing. The run ends if a network is no longer updated because its
+    gradients are never finite.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -63,6 +67,21 @@ class TrainingAlarms(Callback):
         self._skipped: dict[str, float] = {}
         self._last_step = 0  # of the last check
         self._active: set[str] = set()
+        self._folder: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Gets the run folder."""
+        self._folder = run_folder(trainer) if stage == "fit" else None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Removes alarms after the checkpoint, which the run raises again."""
+        step = int(checkpoint.get("global_step", 0))
+        if self._folder is not None and trainer.is_global_zero:
+            with warn_on_write_error("alarms.csv"):
+                alarms = read_alarms(self._folder)
+                earlier = [alarm for alarm in alarms if alarm.step <= step]
+                if len(earlier) < len(alarms):
+                    write_alarms(self._folder, earlier)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Checks the scalars that have just been logged."""
@@ -82,12 +101,14 @@ class TrainingAlarms(Callback):
             grown = scalars.get(f"{name}_skipped_steps", 0.0) - self._skipped.get(f"{name}_skipped_steps", 0.0)
             if self._lasts(f"{name} is stuck", grown >= trainer.global_step - since > 0):
                 begun = trainer.global_step - self.patience * (trainer.global_step - since)
-                raise TrainingError(
+                text = (
                     f"Step {trainer.global_step:,}: no update of the {name} was made since step "
                     f"{begun:,}: its gradients are not finite. Resume from an earlier checkpoint with a smaller "
                     "learning rate, a clip_norm for each network, or --trainer.precision 32-true"
                     + _last_checkpoint(trainer)
                 )
+                self._record(trainer, "stuck", text)
+                raise TrainingError(text)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Checks the scores."""
@@ -126,10 +147,17 @@ class TrainingAlarms(Callback):
             if kind not in self._active:
                 text = f"Step {trainer.global_step:,}: {message}. {_REMEDIES[kind]}."
                 rank_zero_warn(text)
+                self._record(trainer, kind, text)
                 for logger in trainer.loggers:
                     if isinstance(logger, WandbLogger) and trainer.is_global_zero:
                         logger.experiment.alert(title=f"lightning_cgan: {kind}", text=text)
         self._active = (self._active - set(checked)) | set(faults)
+
+    def _record(self, trainer: Trainer, kind: str, text: str) -> None:
+        """Adds a row to `alarms.csv`."""
+        if self._folder is not None and trainer.is_global_zero:
+            with warn_on_write_error("alarms.csv"):
+                write_alarms(self._folder, [*read_alarms(self._folder), Alarm(trainer.global_step, kind, text)])
 
 
 def _last_checkpoint(trainer: Trainer) -> str:

@@ -23,7 +23,7 @@ from lightning_cgan.callbacks.signals import STOP_SIGNALS
 from lightning_cgan.cli.cluster import is_first_of_machine
 from lightning_cgan.cli.trainer_messages import message_of_lightning
 from lightning_cgan.core.errors import TrainingError, UsageError
-from lightning_cgan.runs.folder import RunFolder
+from lightning_cgan.runs.folder import RunFolder, resume_command
 from lightning_cgan.runs.loggers import wandb_upload
 
 # Errors of the disk, not of the program
@@ -170,6 +170,8 @@ def print_results(trainer: Trainer, folder: RunFolder | None) -> None:
     pictures = [run / name for name in ("samples", "samples.gif", "curves.png") if (run / name).exists()]
     if pictures:
         print(f"Pictures: {', '.join(map(str, pictures))}")
+    if (run / "index.html").exists():
+        print(f"Page for a browser: {run / 'index.html'}")
     print(f"Checkpoint: {_last_checkpoint(trainer, run)}")
     if folder and (command := wandb_upload(folder.path)):
         print(f"Weights & Biases: to upload the run, {command}")
@@ -191,8 +193,5 @@ def print_resume_command(trainer: Trainer, folder: RunFolder | None) -> None:
     saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
     checkpoint = next(filter(None, saved), None)
     if checkpoint:
-        files = folder.path.glob("config*.yaml") if folder else ()
-        newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
-        config = f"--config {newest}" if newest else "(with the same options)"
         print(f"Stopped at step {trainer.global_step:,}. To resume:")
-        print(f"  python -m lightning_cgan fit {config} --ckpt_path {checkpoint}")
+        print(f"  {resume_command(folder.path if folder else None, checkpoint)}")

@@ -25,6 +25,7 @@ from lightning_cgan.callbacks import (
     PredictionWriter,
     ProgressBar,
     Report,
+    RunPage,
     SampleGrid,
     SaveConfig,
     Scores,
@@ -56,6 +57,7 @@ _CALLBACKS = {
     "best_checkpoint": BestCheckpoint,
     "checkpoints": Checkpoints,  # after the best one, whose score they save
     "report": Report,
+    "page": RunPage,  # after those whose files it shows
     "predictions": PredictionWriter,
 }
 

@@ -6,11 +6,12 @@ Networks and losses use images in [-1, 1]; files and displays use whole numbers 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
@@ -57,10 +58,16 @@ def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
     return laid_out
 
 
-def save_png(picture: Tensor, path: Path) -> None:
-    """Writes a picture, shape (C, H, W), uint8, to a PNG file; missing folders are created."""
+def save_png(picture: Tensor, path: Path, texts: Mapping[str, str] | None = None) -> None:
+    """Writes a picture, shape (C, H, W), uint8, to a PNG file; missing folders are created.
+
+    The `texts` are kept in the file, where Pillow's `Image.open(path).info` finds them by their names.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    to_pil_image(picture).save(path, format="PNG")
+    info = PngInfo()
+    for name, text in (texts or {}).items():
+        info.add_itxt(name, text)
+    to_pil_image(picture).save(path, format="PNG", pnginfo=info)
 
 
 def is_whole_png(path: Path) -> bool:

@@ -11,23 +11,8 @@ from typing import Any
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, no_such_file, printable, reason_of
 from lightning_cgan.evaluation.protocol import FORMAT
+from lightning_cgan.evaluation.score_rows import score_rows
 from lightning_cgan.runs.folder import report_folder
-
-# The entries of `scores` and `scores_of_real_images`: key, title, number format and description
-_SCORES = (
-    ("gan_test", "GAN-test", "{:.2%}", "images that a judge classifies as their own label"),
-    ("judge_fid", "judge FID", "{:.2f}", "Fréchet distance to test images, between features of the judge"),
-    ("judge_kid", "judge KID", "{:.4f}", "kernel distance between the same features"),
-    ("precision", "precision", "{:.3f}", "generated images close to real ones"),
-    ("recall", "recall", "{:.3f}", "real images close to generated ones"),
-    ("density", "density", "{:.3f}", "precision, robust to outliers"),
-    ("coverage", "coverage", "{:.3f}", "recall, robust to outliers"),
-    ("diversity", "diversity", "{:.3f}", "distance between two images of a class, relative to that of real ones"),
-)
-_STUDENTS = (
-    ("gan_train", "GAN-train", "accuracy on test images of a classifier trained on generated ones only"),
-    ("gan_train_gafi", "GAN-train, GaFi", "the same, with generated images selected for training"),
-)
 
 
 @dataclass(frozen=True)
@@ -66,21 +51,12 @@ def find_report(checkpoint: Path, given: str | None) -> ScoredReport | None:
 
 
 def _table(report: dict[str, Any]) -> str:
-    scores, real = report["scores"], report["scores_of_real_images"]
-    rows = [(title, form.format(scores[key]), form.format(real[key]), what) for key, title, form, what in _SCORES]
-    real_data_bound = _mean(report["gan_train_of_real_images"])
-    rows += [(title, _mean(report[key]), real_data_bound, what) for key, title, what in _STUDENTS if key in report]
-    ratio = f"{report['memorisation']['ratio']:.3f}"
-    rows.append(("memorisation", ratio, "1", "distance to the nearest training image, relative to that of test images"))
-    if "parzen_window" in report:
-        found, best = (f"{report[key]['mean']:.1f}" for key in ("parzen_window", "parzen_window_of_real_images"))
-        rows.append(("Parzen window", found, best, "log-likelihood of test images, in nats"))
     protocol, data = report["protocol"], report["data"]
     texts = (protocol["name"], report["versions"]["lightning_cgan"], data["name"], protocol["seeds"])
     name, version, data_name, seeds = map(in_markdown, texts)  # the file may be from an untrusted author
     judge = in_markdown(report["judge"]["sha256"][:16])
     lines = ["| score | generated | real images | what it is |", "|---|---|---|---|"]
-    lines += [f"| {' | '.join(row)} |" for row in rows]
+    lines += [f"| {' | '.join(row)} |" for row in score_rows(report)]
     lines += [
         "",
         f"Protocol {name} of lightning_cgan {version} on {data_name}: up to {protocol['images']:,} images; GAN-train: "
@@ -89,8 +65,3 @@ def _table(report: dict[str, Any]) -> str:
         "so no score is comparable with one of Inception.",
     ]
     return "\n".join(lines)
-
-
-def _mean(found: dict[str, Any]) -> str:
-    deviation = "" if found["deviation"] is None else f" ± {found['deviation']:.2%}"
-    return f"{found['mean']:.2%}{deviation}"

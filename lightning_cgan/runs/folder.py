@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterable
 from contextlib import suppress
@@ -86,3 +87,15 @@ def run_dir_of_checkpoint(checkpoint: str | None, runs_dir: str, name: str) -> P
 def report_folder(checkpoint: Path) -> Path:
     """The default folder of the report that `test` writes for a checkpoint."""
     return checkpoint.with_name(f"{checkpoint.stem}-report")
+
+
+def newest_config(folder: Path) -> Path | None:
+    """The config of a run, that of its last resumption if it was resumed; None for a run without the command line."""
+    return max(folder.glob("config*.yaml"), key=lambda file: file.stat().st_mtime, default=None)
+
+
+def resume_command(folder: Path | None, checkpoint: str | Path) -> str:
+    """The command that resumes a run from a checkpoint."""
+    config = newest_config(folder) if folder else None
+    options = f"--config {shlex.quote(str(config))}" if config else "(with the same options)"
+    return f"python -m lightning_cgan fit {options} --ckpt_path {shlex.quote(str(checkpoint))}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import signal
 import socket
 import sys
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.browser import chromium
 from helpers.commands import BEGINNINGS, Command, Typed
 from helpers.paths import OLD
 from lightning_cgan.cli.demo import DemoBackend, build_page
@@ -179,23 +179,8 @@ def address() -> Iterator[str]:
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Any]:
     """A Chromium without a window, which saves what is downloaded in the test's own folder."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    chromium, driver = next(filter(None, map(shutil.which, names)), None), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("no chromium with chromedriver here")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1280,1000"):
-        options.add_argument(argument)
-    options.add_experimental_option("prefs", {"download.default_directory": str(tmp_path / "downloads")})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    try:
+    with chromium(tmp_path / "downloads") as browser:
         yield browser
-    finally:
-        browser.quit()
 
 
 @pytest.mark.browser

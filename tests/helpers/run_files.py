@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from lightning_cgan import ConditionalGAN, DigitsData
 
-FILES = {"config.yaml", "metrics.csv", "samples", "samples.gif", "curves.png", "checkpoints"}
+FILES = {"config.yaml", "metrics.csv", "samples", "samples.gif", "curves.png", "index.html", "checkpoints"}
 
 
 def all_rows(folder: Path) -> list[dict[str, str]]:

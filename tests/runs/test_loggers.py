@@ -14,13 +14,13 @@ from lightning.fabric.loggers import tensorboard as fabric
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 
+from helpers.run_files import FILES
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.loggers import loggers
 
 event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
 
 Run = Callable[..., Path]
-USUAL = {"config.yaml", "metrics.csv", "samples", "samples.gif", "curves.png", "checkpoints"}
 SHORT = ("--trainer.max_steps", "6", "--trainer.log_every_n_steps", "2", "--samples.every_n_steps", "3")
 
 
@@ -38,7 +38,7 @@ def events(folder: Path) -> Any:
 def test_tensorboard_has_scalars_scores_and_images(run: Run) -> None:
     options = ("--data.image_size", "8", "--data.batch_size", "300", "--trainer.check_val_every_n_epoch", "1")
     folder = run(*SHORT, *options, "--scores.images", "50", "--tensorboard", "true")
-    assert {file.name for file in folder.iterdir()} == USUAL | {"tensorboard"}
+    assert {file.name for file in folder.iterdir()} == FILES | {"tensorboard"}
     found = events(folder / "tensorboard")
     table = rows(folder / "metrics.csv")
     names = set(table[0]) - {"step"}
@@ -79,7 +79,7 @@ def test_loggers_of_a_config_are_added(run: Run, tmp_path: Path, form: str) -> N
     (tmp_path / "mine.yaml").write_text(f"trainer:\n  logger:\n  {form.format(mine)}\n")
     folder = run(*SHORT, "--config", "mine.yaml")
     assert folder.parent.parent == tmp_path / "runs"
-    assert {file.name for file in folder.iterdir()} == USUAL
+    assert {file.name for file in folder.iterdir()} == FILES
     ours, theirs = rows(folder / "metrics.csv"), rows(tmp_path / "mine" / "metrics.csv")
     assert len(ours) == 3
     assert [row["step"] for row in theirs] == ["2", "4", "6"]
