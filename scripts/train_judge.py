@@ -1,6 +1,7 @@
 """Trains the judges that the package ships, and measures them on the test split, which nothing is chosen by.
 
     python scripts/train_judge.py MNISTData FashionMNISTData DigitsData
+    python scripts/train_judge.py DigitsData --image_size 16        # as in configs/digits.yaml
 
 Some ten minutes for each of the large sets on two CPU cores. The files are written to
 `lightning_cgan/evaluation/judges/`.
@@ -22,8 +23,11 @@ def main() -> None:
     """Trains the judges that are named."""
     parser = argparse.ArgumentParser(description="Trains the judges that the package ships.")
     parser.add_argument("data", nargs="+", help="the classes of data sets, such as MNISTData")
-    for name in parser.parse_args().data:
-        data = getattr(lightning_cgan, name)()
+    parser.add_argument("--image_size", type=int, help="the side in pixels to resize to; by default, as they are")
+    options = parser.parse_args()
+    resized = {} if options.image_size is None else {"image_size": options.image_size}
+    for name in options.data:
+        data = getattr(lightning_cgan, name)(**resized)
         data.prepare_data()
         data.setup("test")
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -36,7 +40,8 @@ def main() -> None:
             "validation_accuracy": accuracy(judge, data.in_order("validation")),
             "test_accuracy": accuracy(judge, data.in_order("test")),
         }
-        save_judge(judge, SHIPPED / f"{name}.safetensors", **card)
+        file = "-".join([name, *map(str, resized.values())])
+        save_judge(judge, SHIPPED / f"{file}.safetensors", **card)
         print(f"{name}: {card['test_accuracy']:.2%} of the test split, {time.monotonic() - started:.0f} s")
 
 

@@ -1,4 +1,4 @@
-"""The command `generate`: makes images of chosen classes from a checkpoint."""
+"""The command `generate`: makes images of chosen classes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,7 @@ from lightning_cgan.core.files import write_atomic, write_atomic_folder
 from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
 from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
 from lightning_cgan.data.classes import Classes, find_classes
-from lightning_cgan.export.load import load
-from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
 Walk = Literal["latents", "classes"]
@@ -31,7 +30,7 @@ _FRAMES_PER_SECOND = 24
 
 
 def generate(
-    checkpoint: str,
+    source: str,
     labels: Classes | None = None,
     count: int = 8,
     out: str = "generated.png",
@@ -49,7 +48,8 @@ def generate(
     An image depends only on the seed, its class and its number within the class, not on the other images.
 
     Args:
-        checkpoint: A checkpoint of a run.
+        source: A checkpoint of a run, a folder or ONNX file written by `export`, or the name of a generator that comes
+            with the package: `mnist`, `fashion_mnist` or `digits`.
         labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`, or as a list, `["Bag", 7]`; all if
             not given.
         count: The number of images per class.
@@ -57,15 +57,16 @@ def generate(
             (`images`, uint8, (N, H, W) or (N, H, W, 3), `labels` and `class_names`), one in `.gif` is a walk. Any other
             name is a folder with a folder of PNG files per class, as torchvision's `ImageFolder` reads them.
         seed: Different seeds give different images.
-        ema: Whether to use the moving average of the generator's weights, if there is one; `--no_ema` turns it off.
+        ema: Whether to use the moving average of the generator's weights, if the checkpoint has one; `--no_ema` turns
+            it off.
         truncation: The largest distance of a latent from 0. Smaller values give more typical and less varied images
             (Brock et al. 2019, arXiv:1809.11096, section 3.1).
         walk: `latents` interpolates between latents, with a row per class; `classes` interpolates between classes, with
             the same latents.
         frames: The number of frames from one stop of a walk to the next; 24 are shown per second.
         overwrite: Whether to replace an existing file or folder; `--overwrite` turns it on.
-        imports: Modules of custom networks in the checkpoint to import first, separated by commas. Loading a checkpoint
-            imports nothing by itself, since that would run code.
+        imports: Modules of custom networks in the source to import first, separated by commas. Loading a source imports
+            nothing by itself, since that would run code.
         device: The device of the generator: `cpu`, `cuda`, …, or `auto`.
     """
     for option, number in (("--count", count), ("--frames", frames)):
@@ -74,17 +75,21 @@ def generate(
     check_seed("--seed", seed)
     path = Path(out)
     _check_output_path(path, walk, overwrite)
-    module, class_names = load(checkpoint, imports, device)
-    chosen, latent_sampler = parse_labels(labels, class_names), LatentSampler(seed, truncation)
+    generator = load_source(source, imports, device, ema)
+    metadata = generator.metadata
+    chosen, latent_sampler = parse_labels(labels, metadata.class_names), LatentSampler(seed, truncation)
     if walk is not None:
-        _check_gif_size(len(chosen) if walk == "latents" else 1, count, module.generator.image_size)
-        grids = list(_walk(module, chosen, count, latent_sampler, ema, walk, frames))
+        if walk == "classes" and not generator.mixes:
+            expected = "expected latents, since an ONNX file does not mix classes"
+            raise UsageError(f"--walk: {expected}, got classes; name a checkpoint or a folder")
+        _check_gif_size(len(chosen) if walk == "latents" else 1, count, metadata.image_size)
+        grids = list(_walk(generator, chosen, count, latent_sampler, walk, frames))
         with writing("--out", path):
             _write_gif(grids, path)
     else:
-        images = [_make(module, label, _sample(module, [label], count, latent_sampler), ema) for label in chosen]
+        images = [_make(generator, label, _sample(generator, [label], count, latent_sampler)) for label in chosen]
         with writing("--out", path):
-            _write(images, chosen, class_names, path)
+            _write(images, chosen, metadata.class_names, path)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {path}")
 
 
@@ -94,39 +99,34 @@ def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int
 
 
 def _sample(
-    module: ConditionalGAN, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, variant: int = 0
+    generator: Source, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, variant: int = 0
 ) -> Tensor:
     """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
-    return latent_sampler.first(chosen, count, module.generator.latent_dim, module.latents, variant)
+    metadata = generator.metadata
+    return latent_sampler.first(chosen, count, metadata.latent_dim, metadata.latents, variant)
 
 
-def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:
+def _make(generator: Source, labels: int | Tensor, latents: Tensor) -> Tensor:
     """Images (N, C, H, W) in [-1, 1], on the CPU, of one class, of labels (N,) or of mixtures (N, num_classes)."""
     given = torch.full((len(latents),), labels) if isinstance(labels, int) else labels
     parts = zip(given.split(_BATCH), latents.split(_BATCH), strict=True)
-    return torch.cat([module.generate(*part, ema=ema).float().cpu() for part in parts])
+    return torch.cat([generator.make(*part) for part in parts])
 
 
 def _walk(
-    module: ConditionalGAN,
-    chosen: Sequence[int],
-    count: int,
-    latent_sampler: LatentSampler,
-    ema: bool,
-    walk: Walk,
-    frames: int,
+    generator: Source, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, walk: Walk, frames: int
 ) -> Iterator[Tensor]:
     """The frames of a walk that ends where it began, uint8, (3, H, W)."""
     if walk == "latents":
-        stops = [_sample(module, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
+        stops = [_sample(generator, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
         labels = torch.tensor(chosen).repeat_interleave(count)
         inputs = ((labels, slerp(*pair, part)) for pair, part in _steps(stops, frames))
     else:
-        latents = _sample(module, chosen[:1], count, latent_sampler)
-        codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
+        latents = _sample(generator, chosen[:1], count, latent_sampler)
+        codes = [torch.eye(len(generator.metadata.class_names))[label].expand(count, -1) for label in chosen]
         inputs = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
     for label, latent in inputs:
-        yield grid(_make(module, label, latent, ema), columns=count)
+        yield grid(_make(generator, label, latent), columns=count)
 
 
 def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:

@@ -18,18 +18,18 @@ from lightning_cgan.training.checkpointing import build_from
 def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
     """Loads the module of a checkpoint, and the names of its classes, or their numbers if it contains no names."""
     if not Path(checkpoint).is_file():
-        raise UsageError(no_such_file("checkpoint", checkpoint))
+        raise UsageError(no_such_file("source", checkpoint))
     import_all(imports)
-    chosen = _device(device)
+    chosen = check_device(device)
     try:
         read = AtomicCheckpointIO().load_checkpoint(checkpoint)
         module = build_from(ConditionalGAN, read).to(chosen)
     except UsageError as error:
         message = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
-        raise UsageError(f"checkpoint: {message}") from error
+        raise UsageError(f"source: {message}") from error
     except Exception as error:  # the classes in a config raise many kinds of errors
         expected = "expected the checkpoint of a ConditionalGAN that this version can load"
-        raise UsageError(f"checkpoint: {expected}, got {checkpoint} ({reason_of(error)}); name another") from error
+        raise UsageError(f"source: {expected}, got {checkpoint} ({reason_of(error)}); name another") from error
     return module, _class_names(read, module.num_classes)
 
 
@@ -45,12 +45,13 @@ def import_all(imports: str | None) -> None:
 def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:
     names = (checkpoint["lightning_cgan"].get("data") or {}).get("classes")
     if isinstance(names, list) and len(names) == count and all(isinstance(name, str) and name for name in names):
-        check_names("checkpoint", names)
+        check_names("source", names)
         return tuple(names)
     return tuple(map(str, range(count)))
 
 
-def _device(name: str) -> str:
+def check_device(name: str) -> str:
+    """The device of that name, or for `auto` the GPU if there is one; refuses one that this machine does not have."""
     chosen = ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
     try:
         torch.empty(0, device=chosen)

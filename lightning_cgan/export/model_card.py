@@ -30,7 +30,7 @@ A conditional generator, the trained part of a GAN: choose a label, get an image
 ## Use
 
 ```bash
-pip install "lightning_cgan[hub]"
+pip install lightning_cgan
 ```
 
 ```python

@@ -8,19 +8,17 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any, cast
 
+from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor
 from typing_extensions import Self
 
 from lightning_cgan.core.building import build
 from lightning_cgan.core.class_names import check_names
-from lightning_cgan.core.errors import UsageError, extra, printable, reason_of
+from lightning_cgan.core.errors import UsageError, printable, reason_of
+from lightning_cgan.export.shipped_generators import find_generator, is_bare
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import Distribution
 from lightning_cgan.networks.sampler import Sampler
-
-with extra("hub"):
-    from huggingface_hub import PyTorchModelHubMixin
-
 
 # The machine-readable part of model cards
 ON_THE_HUB: dict[str, Any] = {
@@ -31,16 +29,14 @@ ON_THE_HUB: dict[str, Any] = {
 
 
 class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_HUB)):
-    """A trained generator, as `export` writes it to a folder.
+    """A trained generator, as `export` writes it to a folder, or as it comes with the package.
 
-    `PretrainedGenerator.from_pretrained(place)` loads it from such a folder or from a repository on the Hugging Face
-    Hub; `save_pretrained` and `push_to_hub` write one. See `huggingface_hub.PyTorchModelHubMixin`.
+    `from_pretrained` loads one; `save_pretrained` writes it to a folder, and `push_to_hub` to a repository on the
+    Hugging Face Hub. See `huggingface_hub.PyTorchModelHubMixin`.
 
     Example:
-        >>> sizes = {"num_classes": 10, "image_channels": 1, "image_size": 28}
-        >>> network = {"class_path": "lightning_cgan.MLPGenerator", "init_args": sizes}
-        >>> pretrained = PretrainedGenerator(network)
-        >>> pretrained.generate([0, 0, 9], seed=0).shape
+        >>> mnist = PretrainedGenerator.from_pretrained("mnist")
+        >>> mnist.generate([0, 0, 9], seed=0).shape
         torch.Size([3, 1, 28, 28])
 
     Args:
@@ -73,6 +69,24 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         check_names("config.json", names)
         self.class_names = tuple(names)
         self.eval()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Loads a generator, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: A folder that `export` wrote, else the name of a generator that comes with
+                the package (`mnist`, `fashion_mnist` or `digits`), else a repository on the Hugging Face Hub, such as
+                `somebody/mnist`.
+            options: Those of `huggingface_hub.PyTorchModelHubMixin.from_pretrained`, such as `revision`.
+
+        Raises:
+            UsageError: There is none of that name, or its files do not describe a generator.
+        """
+        place = str(pretrained_model_name_or_path)
+        if is_bare(place):  # repositories on the Hub have two parts
+            place = str(find_generator(place, "from_pretrained"))
+        return super().from_pretrained(place, **options)
 
     @classmethod
     def _from_pretrained(cls, **options: Any) -> Self:

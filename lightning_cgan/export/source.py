@@ -4,49 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor
 
-from lightning_cgan.core.errors import UsageError, no_such_file
-from lightning_cgan.export.load import import_all, load
+from lightning_cgan.core.errors import UsageError
+from lightning_cgan.export.load import check_device, import_all, load
 from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.onnx_and_pt2 import Make, read_onnx
+from lightning_cgan.export.shipped_generators import find_generator
 from lightning_cgan.networks.sampler import Sampler
 
 
 @dataclass(frozen=True)
 class Source:
-    """A generator from any kind of file; it makes images on the CPU."""
+    """A generator from any kind of file; `make` returns its images on the CPU, in float32."""
 
     metadata: ExportMetadata
     make: Make
-    mixes: bool  # whether labels may also be mixtures of classes, (N, num_classes)
+    sampler: Sampler | None  # None for an ONNX file
+
+    @property
+    def mixes(self) -> bool:
+        """Whether labels may also be mixtures of classes, (N, num_classes)."""
+        return self.sampler is not None
 
 
-def load_source(path: str, imports: str | None = None) -> Source:
-    """Opens a checkpoint, or a folder or ONNX file written by `export`; refuses a PyTorch program (`.pt2`)."""
-    source = Path(path)
-    if not source.exists():
-        raise UsageError(no_such_file("source", path))
-    if source.suffix.lower() == ".onnx":
-        return Source(*read_onnx(source), mixes=False)
-    if source.suffix.lower() == ".pt2":
+def load_source(name: str, imports: str | None = None, device: str = "cpu", ema: bool = True) -> Source:
+    """Opens a checkpoint, a folder or ONNX file that `export` wrote, or a shipped generator by its name.
+
+    Refuses a PyTorch program (`.pt2`), and weights that are not averaged (`ema`) of anything but a checkpoint.
+    """
+    path = find_generator(name, "source")
+    ending = path.suffix.lower()
+    if ending == ".pt2":
         expected = "expected a checkpoint, a folder or an ONNX file"
-        raise UsageError(f"source: {expected}, got {source}, which could run code when loaded; export one of those")
-    if source.is_dir():
-        from lightning_cgan.export.pretrained import read_folder  # needs an extra
+        raise UsageError(f"source: {expected}, got {path}, which could run code when loaded; export one of those")
+    if not ema and (path.is_dir() or ending == ".onnx"):
+        raise UsageError(f"--no_ema: expected a checkpoint, got {name}, which has one set of weights; omit --no_ema")
+    if ending == ".onnx":
+        if device not in ("auto", "cpu"):
+            raise UsageError(f"--device: expected cpu for an ONNX file, got {device}; omit --device")
+        return Source(*read_onnx(path), sampler=None)
+    if path.is_dir():
+        from lightning_cgan.export.pretrained import read_folder  # imports the client of the Hugging Face Hub
 
         import_all(imports)
-        generator = read_folder(source)
-        return _of_sampler(generator, generator.class_names)
-    return _of_sampler(*load(path, imports))
+        generator = read_folder(path).to(check_device(device))
+        return _of_sampler(generator, generator.class_names, ema)
+    return _of_sampler(*load(str(path), imports, device), ema)
 
 
-def _of_sampler(sampler: Sampler, class_names: Sequence[str]) -> Source:
+def _of_sampler(sampler: Sampler, class_names: Sequence[str], ema: bool) -> Source:
     sampler.eval()  # once: threads of the demo would switch the mode for each other
 
     def make(labels: Tensor, latents: Tensor) -> Tensor:
-        return sampler.generate(labels, latents).float().cpu()
+        return sampler.generate(labels, latents, ema=ema).float().cpu()
 
-    return Source(ExportMetadata.of(sampler, class_names), make, mixes=True)
+    return Source(ExportMetadata.of(sampler, class_names), make, sampler)

@@ -280,16 +280,18 @@ def test_what_is_no_file_is_left_alone(fails: Fails, command: str, kind: str, op
     assert (os.lstat(place).st_ino, os.listdir()) == (before.st_ino, [place])
     for reader in ("generate", "export"):
         line = fails(reader, place)
-        assert line == f"error: checkpoint: expected a file, got {place}, which is a {kind}; name a file"
+        assert line == f"error: source: expected a file, got {place}, which is a {kind}; name a file"
 
 
 @pytest.mark.parametrize(
     ("place", "kind"), [("/dev/null", "device"), ("/dev/full", "device"), ("/dev/zero", "device"), (".", "folder")]
 )
 def test_devices_and_folders_are_no_checkpoints(fails: Fails, place: str, kind: str) -> None:
-    assert (
-        fails("generate", place) == f"error: checkpoint: expected a file, got {place}, which is a {kind}; name a file"
-    )
+    expected = {
+        "device": f"expected a file, got {place}, which is a device; name a file",
+        "folder": f"expected a folder that export wrote, got {place} (FileNotFoundError: no config.json); name another",
+    }
+    assert fails("generate", place) == f"error: source: {expected[kind]}"
     line = fails("fit", "--config", DIGITS, "--ckpt_path", place)
     assert line == f"error: --ckpt_path: expected a file, got {place}, which is a {kind}; name a file"
 
@@ -323,14 +325,14 @@ def test_a_name_that_is_too_long(fails: Fails) -> None:
 
 
 def test_what_is_no_checkpoint(fails: Fails) -> None:
-    assert fails("generate", "last.ckpt") == "error: checkpoint: no such file: last.ckpt; check the path"
+    assert fails("generate", "last.ckpt") == "error: source: no such file: last.ckpt; check the path"
     Path("text.ckpt").write_text("hello")
     assert fails("generate", "text.ckpt").startswith(
-        "error: checkpoint: expected a complete checkpoint, got text.ckpt, which"
+        "error: source: expected a complete checkpoint, got text.ckpt, which"
     )
     torch.save({"state_dict": {}}, "other.ckpt")
-    assert fails("generate", "other.ckpt").startswith("error: checkpoint: expected one that a ConditionalGAN wrote")
-    assert fails("generate").startswith("error: checkpoint: expected a file, got none; name one")
+    assert fails("generate", "other.ckpt").startswith("error: source: expected one that a ConditionalGAN wrote")
+    assert fails("generate").startswith("error: source: expected a file, got none; name one")
     assert fails("generat", OLD) == "error: generat: no such command; did you mean generate?"
 
 

@@ -130,7 +130,7 @@ def test_names_that_no_file_can_hold_are_refused(fails: Fails) -> None:
         named([name, *"123456789"])
         message = "expected class names in UTF-8, without NUL, got"
         for command in ("generate", "export"):
-            assert fails(command, "named.ckpt") == f"error: checkpoint: {message} {shown}; rename that class"
+            assert fails(command, "named.ckpt") == f"error: source: {message} {shown}; rename that class"
         with pytest.raises(UsageError, match=r"^config\.json: expected class names in UTF-8"):
             PretrainedGenerator(
                 torch.load(OLD, weights_only=True)["hyper_parameters"]["generator"], class_names=[name, *"123456789"]
