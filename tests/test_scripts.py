@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from helpers.paths import CONFIGS, SCRIPTS
+from helpers.paths import CONFIGS, ROOT, SCRIPTS
 from helpers.processes import script
 from lightning_cgan.cli.main import main
 
@@ -116,3 +118,34 @@ def test_gallery_makes_small_pictures(tmp_path: Path) -> None:
     assert Image.open(pictures["digits.png"]).size == (10 * 66 + 2, 10 * 66 + 2)
     frames = {name: Image.open(file).n_frames for name, file in pictures.items() if name.endswith(".gif")}
     assert frames == {"digits-walk.gif": 24, "digits-training.gif": 2}  # four ways of six; before and after
+
+
+def test_quickstart(tmp_path: Path) -> None:
+    checkout, environment = tmp_path / "checkout", tmp_path / "environment"
+    (checkout / "scripts").mkdir(parents=True)
+    environment.mkdir()
+    for name in ("quickstart.sh", "environment.sh"):
+        shutil.copy(SCRIPTS / name, checkout / "scripts")
+    shutil.copy(ROOT / "pyproject.toml", checkout)
+    # As if the package had been installed: the environment of the tests is to stay as it is.
+    checksum = subprocess.run(["cksum"], stdin=(ROOT / "pyproject.toml").open(), capture_output=True, text=True).stdout
+    (environment / ".lightning_cgan-").write_text(f"{checkout} {checksum}")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with_package = {"PYTHONPATH": str(ROOT), "VIRTUAL_ENV": str(environment), "PATH": path}
+    done = subprocess.run(
+        ["bash", "scripts/quickstart.sh", "--trainer.max_steps", "2"],
+        cwd=checkout,
+        env={**os.environ, **with_package},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (done.stdout + done.stderr).lower().count("warn") == 0
+    assert not any(word in done.stdout + done.stderr for word in ("FLOPs", "wandb", "Weights & Biases", "git"))
+    sheets, page, after = done.stdout.splitlines()[-3:]
+    for name in ("mnist", "fashion_mnist"):
+        assert f"runs/{name}.png" in sheets
+        assert Image.open(checkout / "runs" / f"{name}.png").size == (10 * 58 + 2, 10 * 58 + 2)
+    assert (checkout / page.rpartition(": ")[2]).read_text().startswith("<!doctype html>")
+    assert after == "Next: python -m lightning_cgan generate mnist --labels 7 --count 16 --out sevens.png"

@@ -8,9 +8,19 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from rich import get_console
 
 _SECONDS_BETWEEN_UPDATES = 0.2
-_SHORT_NAMES = {"discriminator_loss": "D", "generator_loss": "G", "images_per_second": "images/s"}
+_SHORT_NAMES = {
+    "discriminator_loss": "D",
+    "generator_loss": "G",
+    "images_per_second": "images/s",
+    "val_judge_fid": "FID",
+    "val_gan_test": "GAN-test",
+    "val_diversity": "diversity",
+}
+_IN_NARROW_TERMINALS = ("D", "G", "FID")  # more would wrap over several lines
+_WIDE = 120  # columns
 
 
 class ProgressBar(RichProgressBar):
@@ -42,9 +52,12 @@ class ProgressBar(RichProgressBar):
         return f"Epoch {current_epoch}"
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The scalars to show, by short names."""
+        """The scalars to show, by short names; in a narrow terminal, only the losses and the Fréchet distance."""
         metrics = super().get_metrics(trainer, pl_module)
-        return {_SHORT_NAMES.get(name, name): value for name, value in metrics.items() if name != "v_num"}
+        named = {_SHORT_NAMES.get(name, name): value for name, value in metrics.items() if name != "v_num"}
+        if get_console().width >= _WIDE:
+            return named
+        return {name: named[name] for name in _IN_NARROW_TERMINALS if name in named}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the bar in the first epoch, and shows the number of each epoch."""

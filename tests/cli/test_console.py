@@ -150,6 +150,17 @@ def test_options_of_lightning_take_the_place_of_ours(
     assert any(Path().glob("runs")) == ("--trainer.barebones" not in options)
 
 
+@pytest.mark.parametrize(("columns", "shown"), [(80, ["D", "G"]), (140, ["D", "G", "images/s"])])
+def test_the_bar_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int, shown: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    main(["fit", *SMALL, "--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1"])
+    (bar,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Epoch"))
+    assert len(bar.rstrip()) <= columns
+    assert re.findall(r"([\w/-]+): ", bar) == shown
+
+
 @pytest.mark.parametrize(
     "message", ["TPU available: False, using: 0 TPU cores", "💡 Tip: litlogger", "No CUDA runtime"]
 )
