@@ -42,6 +42,7 @@ def test_what_is_inside(wheel: Path) -> None:
         "configs/digits.yaml",
         "configs/with/wandb.yaml",
         "evaluation/judges/MNISTData.safetensors",
+        "export/generators/mnist/model.safetensors",
     ):
         assert f"lightning_cgan/{name}" in names
 
@@ -75,6 +76,12 @@ def test_it_trains_and_generates(wheel: Path, tmp_path: Path) -> None:
     )
     assert str(ROOT) not in places
     assert str(library) in places
+    sevens = ("generate", "mnist", "--labels", "7", "--count", "16", "--out", "sevens.png")
+    python("-m", "lightning_cgan", *sevens)
+    assert Image.open(work / "sevens.png").size == (16 * 58 + 2, 58 + 2)
+    python("-m", "lightning_cgan", "export", "fashion_mnist", "--out", "clothes.onnx")
+    snippet = "from lightning_cgan import PretrainedGenerator as P; print(P.from_pretrained('mnist').num_classes)"
+    assert python("-c", snippet) == "10\n"
     assert python("-m", "lightning_cgan", "--version").splitlines()[0] == wheel.name.split("-")[1]
     command = ["-m", "lightning_cgan", "fit", "--config", "digits", "--config", "with/tensorboard"]
     python(*command, "--trainer.max_steps", "3", "--trainer.accelerator", "cpu")

@@ -89,6 +89,7 @@ _EXPECTED_WARNINGS = (
     "You called `self.log.*have no logger configured",  # commands other than `fit` have no logger
     "The dirpath has changed from",  # a resumed run may have a new folder, and commands other than `fit` have none
     "It is recommended to use `self.log",  # the first process computes the scores for all
+    "The number of training batches .* is smaller than the logging interval",  # steps are counted over epochs
     ".*does not have many workers",  # the loaders slice batches from memory, which needs no workers
     "Total length of `.*` across ranks is zero",  # all images of a `predict` exist already
     "No CUDA runtime is found|CUDA initialization: ",  # PyTorch with CUDA on a machine without a GPU
