@@ -36,7 +36,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
     `PretrainedGenerator.from_pretrained(place)` loads it from such a folder or from a repository on the Hugging Face
     Hub; `save_pretrained` and `push_to_hub` write one. See `huggingface_hub.PyTorchModelHubMixin`.
 
-    Example:
+    Examples:
         >>> sizes = {"num_classes": 10, "image_channels": 1, "image_size": 28}
         >>> network = {"class_path": "lightning_cgan.MLPGenerator", "init_args": sizes}
         >>> pretrained = PretrainedGenerator(network)
