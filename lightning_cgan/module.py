@@ -58,7 +58,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     initial seed (set by `seed_everything`) at the start of a fit; a fit resumed with `ckpt_path` uses that of its
     checkpoint. A module that was trained before derives a different one from the number of images it has seen.
 
-    Example:
+    Examples:
         >>> model = ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), NonSaturating())
         >>> model.generate([3, 7, 7], seed=0).shape
         torch.Size([3, 1, 8, 8])

@@ -19,7 +19,7 @@ from lightning_cgan.cli.main import main
 
 README = (ROOT / "README.md").read_text()
 PROJECT = ROOT / "docs" / "in_your_project.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -49,7 +49,7 @@ def test_snippet(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_there_are_snippets_and_every_file_exists() -> None:
-    assert {page.name for page, _ in SNIPPETS} == {"README.md", PROJECT.name, "generate.md", "your_images.md"}
+    assert {page.stem for page, _ in SNIPPETS} == {"README", "index", PROJECT.stem, "generate", "your_images"}
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
         assert (ROOT / path).exists(), path
     for page in PAGES:

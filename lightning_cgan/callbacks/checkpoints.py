@@ -22,7 +22,7 @@ class Checkpoints(ModelCheckpoint):
     second Ctrl-C stops at once. With several processes, a signal to one of them stops all of them after the same step,
     at most ten steps later.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> checkpoints = Checkpoints(every_n_train_steps=500, save_top_k=3, monitor="val_judge_fid")
         >>> trainer = Trainer(max_steps=1000, callbacks=[checkpoints], logger=False)

@@ -17,7 +17,7 @@ from lightning_cgan.core.errors import check_positive
 class Curves(Callback):
     """Plots `metrics.csv` of the run folder as `curves.png`, repeatedly during training and once at the end.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> curves = Curves(every_n_seconds=30)
         >>> trainer = Trainer(max_steps=1000, callbacks=[curves], logger=False)

@@ -26,7 +26,7 @@ class RunPage(Callback):
     and once at the end; `test` adds its report. Writing takes at most 1 % of the time of a run: where it would take
     more, it is done less often.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> page = RunPage(every_n_seconds=30)
         >>> trainer = Trainer(max_steps=1000, callbacks=[page], logger=False)

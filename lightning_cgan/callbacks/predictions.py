@@ -38,7 +38,7 @@ class PredictionWriter(Callback):
     latents more widely than in training (`latent_scale`), and omits images that a judge, a classifier trained on the
     training split, is unsure of (`min_confidence`).
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> writer = PredictionWriter("fakes", truncation=2.0, latent_scale=1.1)
         >>> trainer = Trainer(callbacks=[writer], logger=False)

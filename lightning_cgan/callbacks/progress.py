@@ -29,7 +29,7 @@ class ProgressBar(RichProgressBar):
     Lightning's own restarts in each epoch, and collects all scalars after every batch, which costs as much as a whole
     step of a small network. This one collects them a few times per second.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> bar = ProgressBar()
         >>> trainer = Trainer(max_steps=1000, callbacks=[bar], logger=False)

@@ -30,7 +30,7 @@ class Report(Callback):
     logged as `test_…` scalars. The first process computes all scores. On a CPU, a second run on the same machine with
     the same number of threads gives identical numbers.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> report = Report("quick", folder="report", parzen=True)
         >>> trainer = Trainer(callbacks=[report], logger=False)

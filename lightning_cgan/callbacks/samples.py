@@ -39,7 +39,7 @@ class SampleGrid(Callback):
     bottom. At the end of the run, `samples.gif` shows the grids in the folder as an animation: at most 60, and fewer if
     they are large.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> grid = SampleGrid(every_n_steps=500, labels="0-3,7")
         >>> trainer = Trainer(max_steps=1000, callbacks=[grid], logger=False)

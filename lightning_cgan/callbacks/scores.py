@@ -25,7 +25,7 @@ class Scores(Callback):
     that scores of different steps are comparable. The first process computes the scores for all processes, so they do
     not depend on the number of processes.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> scores = Scores(images=5000)
         >>> trainer = Trainer(max_steps=1000, callbacks=[scores], logger=False)
@@ -74,7 +74,7 @@ class Scores(Callback):
 class BestCheckpoint(ModelCheckpoint):
     """Keeps `best.ckpt`, the checkpoint with the best score of all validations.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> best = BestCheckpoint(monitor="val_gan_test", mode="max")
         >>> trainer = Trainer(max_steps=1000, callbacks=[Scores(), best], logger=False)

@@ -40,7 +40,7 @@ class TrainingAlarms(Callback):
     whenever they are logged; other steps cost nothing. The run ends if a network is no longer updated because its
     gradients are never finite.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> alarms = TrainingAlarms(largest_logit_gap=8.0, patience=3)
         >>> trainer = Trainer(max_steps=1000, callbacks=[alarms], logger=False)

@@ -34,7 +34,7 @@ _NUMBERED = "number the classes from 0 without gaps, or give class_names with a 
 class ArrayData(LabelledImages):
     """Images from an `.npz` file or from arrays in memory; `LabelledImages` documents the other options.
 
-    Example:
+    Examples:
         >>> arrays = {"images": torch.zeros(40, 8, 8, dtype=torch.uint8), "labels": torch.arange(40) % 2}
         >>> data = ArrayData({**arrays, "class_names": ["cat", "dog"]}, batch_size=8)
         >>> data.setup("fit")

@@ -38,7 +38,7 @@ class LabelledImages(LightningDataModule, ABC):
     A custom data set defines `all_class_names`, `image_channels`, `native_image_size` and `read`, and `prepare_data` if
     there is something to download. Nothing has to be registered: `--data my_module.MyData` finds it.
 
-    Example:
+    Examples:
         >>> class Noise(LabelledImages):
         ...     all_class_names, image_channels, native_image_size = ("a", "b"), 1, 8
         ...     def read(self, split):

@@ -14,7 +14,7 @@ class DigitsData(LabelledImages):
     The test split is the last fifth of the set, in the order of the file (Alpaydin & Kaynak 1998, UCI repository,
     https://doi.org/10.24432/C50P49; CC BY 4.0).
 
-    Example:
+    Examples:
         >>> data = DigitsData(batch_size=32)
         >>> data.setup("fit")
         >>> images, labels = next(iter(data.train_dataloader()))

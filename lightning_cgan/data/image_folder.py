@@ -33,7 +33,7 @@ class ImageFolderData(LabelledImages):
     `test/<class>/`; else in `<class>/`, and a test split is held out. Names that begin with a dot are skipped. A file
     that several links point to is used once per class. `LabelledImages` documents the other options.
 
-    Example:
+    Examples:
         >>> import os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("cats", "dogs"):

@@ -130,7 +130,7 @@ def _size(file: Path) -> str:
 class MNISTData(_TorchvisionImages):
     """MNIST: handwritten digits (LeCun et al. 1998, http://yann.lecun.com/exdb/mnist).
 
-    Example:
+    Examples:
         >>> data = MNISTData(classes=[4, 9])
         >>> data.num_classes, data.class_names
         (2, ('4', '9'))
@@ -143,7 +143,7 @@ class MNISTData(_TorchvisionImages):
 class FashionMNISTData(_TorchvisionImages):
     """Fashion-MNIST: articles of clothing (Xiao et al. 2017, arXiv:1708.07747; MIT licence).
 
-    Example:
+    Examples:
         >>> data = FashionMNISTData(classes="Trouser-Coat")
         >>> data.class_names
         ('Trouser', 'Pullover', 'Dress', 'Coat')
@@ -156,7 +156,7 @@ class FashionMNISTData(_TorchvisionImages):
 class KMNISTData(_TorchvisionImages):
     """Kuzushiji-MNIST: cursive Japanese characters (Clanuwat et al. 2018, arXiv:1812.01718; CC BY-SA 4.0).
 
-    Example:
+    Examples:
         >>> data = KMNISTData(classes=["ki", "na"], image_size=32)
         >>> data.class_names, data.image_size
         (('ki', 'na'), 32)

@@ -34,7 +34,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
     `from_pretrained` loads one; `save_pretrained` writes it to a folder, and `push_to_hub` to a repository on the
     Hugging Face Hub. See `huggingface_hub.PyTorchModelHubMixin`.
 
-    Example:
+    Examples:
         >>> mnist = PretrainedGenerator.from_pretrained("mnist")
         >>> mnist.generate([0, 0, 9], seed=0).shape
         torch.Size([3, 1, 28, 28])

@@ -34,7 +34,7 @@ class Network(ConfigMixin, nn.Module):
 class Generator(Network):
     """Base class of generators: (latents (N, latent_dim), labels (N,) int64) -> images (N, C, H, W) in [-1, 1].
 
-    Example:
+    Examples:
         >>> class Linear(Generator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size, latent_dim=16)
@@ -62,7 +62,7 @@ class Generator(Network):
 class DiscriminatorOutput(NamedTuple):
     """The output of a discriminator that may have an auxiliary classifier.
 
-    Example:
+    Examples:
         >>> discriminator = MLPDiscriminator(10, 1, 8, conditioning="classifier")
         >>> output = discriminate(discriminator, torch.zeros(4, 1, 8, 8), torch.arange(4))
         >>> output.logits.shape, output.class_logits.shape
@@ -83,7 +83,7 @@ class Discriminator(Network):
     Logits are values before the sigmoid. A discriminator with an auxiliary classifier returns a `DiscriminatorOutput`
     instead, and sets `classifies`.
 
-    Example:
+    Examples:
         >>> class Linear(Discriminator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size)

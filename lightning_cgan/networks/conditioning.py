@@ -123,7 +123,7 @@ class ConditionalDiscriminator(Discriminator):
     A subclass builds layers for `label_channels` more channels than the images have, ends its `__init__` with
     `add_head`, and defines `features`.
 
-    Example:
+    Examples:
         >>> class Small(ConditionalDiscriminator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size, "projection", label_embedding=None)

@@ -25,7 +25,7 @@ class DCGANGenerator(Generator):
 
     The image size must be a multiple of the product of the strides.
 
-    Example:
+    Examples:
         >>> generator = DCGANGenerator(num_classes=10, image_channels=1, image_size=28)
         >>> generator(torch.randn(4, 100), torch.arange(4)).shape
         torch.Size([4, 1, 28, 28])
@@ -87,7 +87,7 @@ class DCGANGenerator(Generator):
 class DCGANDiscriminator(ConditionalDiscriminator):
     """Convolutions of stride 2 with leaky ReLU, then one logit; no normalisation. Accepts images of any size.
 
-    Example:
+    Examples:
         >>> discriminator = DCGANDiscriminator(num_classes=10, image_channels=1, image_size=28)
         >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
         torch.Size([4])

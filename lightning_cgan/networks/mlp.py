@@ -18,7 +18,7 @@ class MLPGenerator(Generator):
     Generates square images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
     variance 2 / fan-in; biases start at 0.
 
-    Example:
+    Examples:
         >>> generator = MLPGenerator(num_classes=10, image_channels=1, image_size=28)
         >>> generator(torch.randn(4, 100), torch.arange(4)).shape
         torch.Size([4, 1, 28, 28])
@@ -58,7 +58,7 @@ class MLPDiscriminator(ConditionalDiscriminator):
     Accepts square images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
     variance 2 / fan-in; biases start at 0.
 
-    Example:
+    Examples:
         >>> discriminator = MLPDiscriminator(num_classes=10, image_channels=1, image_size=28)
         >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
         torch.Size([4])

@@ -28,7 +28,7 @@ class R3GANGenerator(Generator):
     before it, the first discriminator, which scores darker images higher, drives it into saturation, where it has no
     gradient.
 
-    Example:
+    Examples:
         >>> generator = R3GANGenerator(num_classes=10, image_channels=1, image_size=28)
         >>> generator(torch.randn(4, 64), torch.arange(4)).shape
         torch.Size([4, 1, 28, 28])
@@ -80,7 +80,7 @@ class R3GANDiscriminator(ConditionalDiscriminator):
     The image size must be a multiple of 2 to the power of one less than the number of `channels`. There is no spectral
     normalisation: convolutions that start at zero have no norm to divide by.
 
-    Example:
+    Examples:
         >>> discriminator = R3GANDiscriminator(num_classes=10, image_channels=1, image_size=28)
         >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
         torch.Size([4])

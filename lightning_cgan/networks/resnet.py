@@ -24,7 +24,7 @@ class ResNetGenerator(Generator):
     The image size must be a multiple of 2 to the power of the number of blocks, which is one less than the number of
     `channels`. The label enters only through the normalisation.
 
-    Example:
+    Examples:
         >>> generator = ResNetGenerator(num_classes=10, image_channels=1, image_size=28)
         >>> generator(torch.randn(4, 128), torch.arange(4)).shape
         torch.Size([4, 1, 28, 28])
@@ -63,7 +63,7 @@ class ResNetDiscriminator(ConditionalDiscriminator):
 
     The image size must be at least 2 to the power of one less than the number of `channels`, so that it can be halved.
 
-    Example:
+    Examples:
         >>> discriminator = ResNetDiscriminator(num_classes=10, image_channels=1, image_size=28)
         >>> discriminator(torch.zeros(4, 1, 28, 28), torch.arange(4)).shape
         torch.Size([4])

@@ -20,7 +20,7 @@ class Augmentation(ConfigMixin, ABC):
 
     The numbers are passed in so that several processes, or a resumed run, augment exactly as one uninterrupted process.
 
-    Example:
+    Examples:
         >>> class Flip(Augmentation):
         ...     num_uniforms = 1
         ...     def __call__(self, images, uniforms):
@@ -42,7 +42,7 @@ class Augmentation(ConfigMixin, ABC):
 class Translation(Augmentation):
     """Shifts each image vertically and horizontally by whole pixels.
 
-    Example:
+    Examples:
         >>> shift = Translation(ratio=0.5, fill=-1.0)  # by -1, 0 or 1 of 2 pixels
         >>> shift(torch.tensor([[[[0.25, 0.75]]]]), torch.tensor([[0.5, 0.9]]))
         tensor([[[[-1.0000, 0.2500]]]])
@@ -75,7 +75,7 @@ class Translation(Augmentation):
 class Cutout(Augmentation):
     """Blanks a square of each image; the part of the square beyond the border is cut off.
 
-    Example:
+    Examples:
         >>> images = Cutout(ratio=0.5)(torch.ones(1, 1, 4, 4), torch.tensor([[0.5, 0.5]]))
         >>> images.sum()  # 16 pixels, 2 x 2 of them blank
         tensor(12.)
@@ -108,7 +108,7 @@ class Cutout(Augmentation):
 class Color(Augmentation):
     """Changes brightness, saturation and contrast of each image; values may leave [-1, 1].
 
-    Example:
+    Examples:
         >>> brighten = Color(brightness=0.5, saturation=0.0, contrast=0.0)
         >>> brighten(torch.zeros(1, 3, 8, 8), torch.tensor([[0.75, 0.5, 0.5]])).unique()
         tensor([0.2500])

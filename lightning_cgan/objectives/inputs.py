@@ -26,7 +26,7 @@ LabelSource = Literal["real", "uniform", "empirical"]
 class UpdateInputs(NamedTuple):
     """Real images, and everything random about the generated images of the same update; one row per image.
 
-    Example:
+    Examples:
         >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
         >>> inputs = UpdateInputs(images, labels, torch.zeros(4, 100), labels, torch.rand(4, 1), torch.rand(4, 0))
         >>> [part.latents.shape for part in inputs.split(2)]

@@ -22,7 +22,7 @@ class AdversarialLoss(ConfigMixin, ABC):
     A custom loss is a subclass. Nothing has to be registered: `--model.loss my_module.MyLoss` names it, and a
     checkpoint finds it if its module has been imported.
 
-    Example:
+    Examples:
         >>> class Critic(AdversarialLoss):
         ...     def discriminator(self, real_logits, fake_logits):
         ...         return (fake_logits - real_logits).mean()
@@ -56,7 +56,7 @@ class NonSaturating(AdversarialLoss):
     The generator's loss has the fixed point of the minimax game, and gradients even where the discriminator is certain
     (Goodfellow et al. 2014, arXiv:1406.2661, section 3).
 
-    Example:
+    Examples:
         >>> NonSaturating().generator(torch.zeros(4))  # D = 1/2, so log 2
         tensor(0.6931)
     """
@@ -73,7 +73,7 @@ class NonSaturating(AdversarialLoss):
 class Saturating(NonSaturating):
     """The minimax game as written: one network's gain is the other's loss (arXiv:1406.2661, equation 1).
 
-    Example:
+    Examples:
         >>> Saturating().generator(torch.zeros(4))  # D = 1/2, so -log 2
         tensor(-0.6931)
     """
@@ -86,7 +86,7 @@ class Saturating(NonSaturating):
 class LeastSquares(AdversarialLoss):
     """Least squares with the targets 1 for real and 0 for fake (Mao et al. 2017, arXiv:1611.04076, equation 9).
 
-    Example:
+    Examples:
         >>> LeastSquares().discriminator(torch.tensor([1.0]), torch.tensor([2.0]))  # 0² / 2 + 2² / 2
         tensor(2.)
     """
@@ -103,7 +103,7 @@ class LeastSquares(AdversarialLoss):
 class Hinge(AdversarialLoss):
     """The hinge loss (Lim & Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17).
 
-    Example:
+    Examples:
         >>> Hinge().discriminator(torch.tensor([0.5]), torch.tensor([-2.0]))  # (1 - 0.5) + 0
         tensor(0.5000)
     """
@@ -122,7 +122,7 @@ class Wasserstein(AdversarialLoss):
 
     The critic must be Lipschitz: also give the module a `WassersteinGradientPenalty`.
 
-    Example:
+    Examples:
         >>> Wasserstein().discriminator(torch.tensor([3.0]), torch.tensor([1.0]))  # 1 - 3
         tensor(-2.)
     """
@@ -141,7 +141,7 @@ class RelativisticPairing(AdversarialLoss):
 
     R3GAN combines it with R1 and R2 (Huang et al. 2024, arXiv:2501.05441, equation 2).
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([1.0, 2.0])
         >>> RelativisticPairing().discriminator(logits, logits)  # no pair differs, so log 2
         tensor(0.6931)
@@ -165,7 +165,7 @@ class AuxiliaryClassifier(ConfigMixin):
 
     The discriminator learns to classify images, the generator to make images that are classified correctly.
 
-    Example:
+    Examples:
         >>> class_logits = torch.zeros(2, 10)  # P = 1/10 for each class
         >>> AuxiliaryClassifier(weight=2.0).generator(class_logits, torch.tensor([3, 7]))  # 2 · log 10
         tensor(4.6052)

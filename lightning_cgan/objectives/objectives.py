@@ -23,7 +23,7 @@ class Objectives:
 
     Each method returns the value to minimise and the scalars to log, by name.
 
-    Example:
+    Examples:
         >>> objectives = Objectives(Hinge(), [R1(gamma=1.0, interval=16)], None, joint_pass=True)
         >>> len(objectives.active_penalties(step=32)), len(objectives.active_penalties(step=33))
         (1, 0)

@@ -20,7 +20,7 @@ from lightning_cgan.objectives.inputs import UpdateInputs
 class GradientPenalty(ConfigMixin, ABC):
     """Base class of penalties: a scalar added to the discriminator's loss, in `Objectives.of_discriminator`.
 
-    Example:
+    Examples:
         >>> class Drift(GradientPenalty):
         ...     def __call__(self, discriminator, inputs, fake):
         ...         return discriminate(discriminator, inputs.real, inputs.labels).logits.square().mean()
@@ -65,7 +65,7 @@ class GradientPenalty(ConfigMixin, ABC):
 class R1(GradientPenalty):
     """gamma / 2 · E[‖∇D(x)‖²] at real images (Mescheder et al. 2018, arXiv:1801.04406, equation 9).
 
-    Example:
+    Examples:
         >>> discriminator = MLPDiscriminator(10, 1, 8, hidden=())  # linear
         >>> _ = torch.nn.init.constant_(discriminator.head.linear.weight, 2.0)  # a gradient of 1 at each of 64 pixels
         >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -94,7 +94,7 @@ class R1(GradientPenalty):
 class R2(R1):
     """gamma / 2 · E[‖∇D(x)‖²] at generated images (Mescheder et al. 2018, arXiv:1801.04406, equation 10).
 
-    Example:
+    Examples:
         >>> discriminator = MLPDiscriminator(10, 1, 8, hidden=())  # linear
         >>> _ = torch.nn.init.constant_(discriminator.head.linear.weight, 2.0)  # a gradient of 1 at each of 64 pixels
         >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)
@@ -114,7 +114,7 @@ class WassersteinGradientPenalty(GradientPenalty):
     Each point lies on the line from a real image to a generated one and is scored under the label of the real one; with
     the module's `fake_labels: real` both have the same label.
 
-    Example:
+    Examples:
         >>> discriminator = MLPDiscriminator(10, 1, 8, hidden=())  # linear
         >>> _ = torch.nn.init.constant_(discriminator.head.linear.weight, 2.0)  # a gradient of 1 at each of 64 pixels
         >>> images, labels = torch.zeros(4, 1, 8, 8), torch.arange(4)

@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     warning is issued and the run continues. The last good file is kept, and nothing else is removed until a write
     succeeds. Files that are not on local disks (`s3://…`) are left to Lightning.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(plugins=[AtomicCheckpointIO()], accelerator="cpu", logger=False)
         >>> isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)

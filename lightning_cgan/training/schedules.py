@@ -31,7 +31,7 @@ class LinearDecay(PolynomialLR):
     subclass of `LRScheduler`; nothing has to be registered. Only `LinearDecay` and its subclasses get their length
     from the run.
 
-    Example:
+    Examples:
         >>> optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         >>> scheduler = LinearDecay(optimizer, total_iters=4)
         >>> for _ in range(4):
