@@ -16,10 +16,10 @@ from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
+from lightning_cgan.core.classes import Classes, find_classes
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.files import write_atomic
 from lightning_cgan.core.images import LARGEST_SIDE, cell_size, grid, save_gif, save_png
-from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.evaluation.fakes import ImageMaker
 
 T = TypeVar("T")

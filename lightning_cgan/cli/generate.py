@@ -13,11 +13,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_cgan.core.classes import Classes, find_classes
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
 from lightning_cgan.core.files import write_atomic, write_atomic_folder
 from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
 from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
-from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.export.load import load
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.latents import LatentSampler, slerp
@@ -25,7 +25,6 @@ from lightning_cgan.networks.latents import LatentSampler, slerp
 Walk = Literal["latents", "classes"]
 
 _SUFFIXES = (".png", ".npz", ".gif")
-_BATCH = 256
 _STOPS = 4  # sets of latents in a walk, which returns to the first
 _FRAMES_PER_SECOND = 24
 
@@ -82,7 +81,7 @@ def generate(
         with writing("--out", path):
             _write_gif(grids, path)
     else:
-        images = [_make(module, label, _sample(module, [label], count, latent_sampler), ema) for label in chosen]
+        images = module.rows_of(chosen, count, latent_sampler, ema)
         with writing("--out", path):
             _write(images, chosen, class_names, path)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {path}")
@@ -98,13 +97,6 @@ def _sample(
 ) -> Tensor:
     """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
     return latent_sampler.first(chosen, count, module.generator.latent_dim, module.latents, variant)
-
-
-def _make(module: ConditionalGAN, labels: int | Tensor, latents: Tensor, ema: bool) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1], on the CPU, of one class, of labels (N,) or of mixtures (N, num_classes)."""
-    given = torch.full((len(latents),), labels) if isinstance(labels, int) else labels
-    parts = zip(given.split(_BATCH), latents.split(_BATCH), strict=True)
-    return torch.cat([module.generate(*part, ema=ema).float().cpu() for part in parts])
 
 
 def _walk(
@@ -126,7 +118,7 @@ def _walk(
         codes = [torch.eye(module.num_classes)[label].expand(count, -1) for label in chosen]
         inputs = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
     for label, latent in inputs:
-        yield grid(_make(module, label, latent, ema), columns=count)
+        yield grid(module.generate_batches(label, latent, ema), columns=count)
 
 
 def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:

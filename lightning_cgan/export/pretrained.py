@@ -42,6 +42,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         >>> pretrained = PretrainedGenerator(network)
         >>> pretrained.generate([0, 0, 9], seed=0).shape
         torch.Size([3, 1, 28, 28])
+        >>> picture = pretrained.sheet([0, 9], count=4, seed=0)  # a PIL image, which a notebook displays
 
     Args:
         generator: The config of the network, in plain values: its `class_path` and its `init_args`. A custom class must
