@@ -78,7 +78,8 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
     @classmethod
     def _from_pretrained(cls, **options: Any) -> Self:
         try:
-            return cast(Self, super()._from_pretrained(**options))
+            with redirect_stdout(None):  # the mixin prints that it loads
+                return cast(Self, super()._from_pretrained(**options))
         except (OSError, UsageError):
             raise
         except Exception as error:  # weights of another network raise many kinds of errors
@@ -93,12 +94,11 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
 
 
 def read_folder(folder: Path) -> PretrainedGenerator:
-    """Reads a folder that `save_pretrained` has written, without printing anything."""
+    """Reads a folder that `save_pretrained` has written."""
     try:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError("no config.json")
-        with redirect_stdout(None):  # the mixin prints that it loads
-            return PretrainedGenerator.from_pretrained(folder)
+        return PretrainedGenerator.from_pretrained(folder)
     except UsageError:
         raise
     except Exception as error:  # a broken file raises many kinds of errors
