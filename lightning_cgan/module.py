@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
+from lightning_cgan.core.class_names import usable_names
 from lightning_cgan.core.compat import INSTANTIATOR_KEY, load_plain
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
@@ -62,6 +63,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         >>> model = ConditionalGAN(MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8), NonSaturating())
         >>> model.generate([3, 7, 7], seed=0).shape
         torch.Size([3, 1, 8, 8])
+        >>> model.sheet([0, 3, 7], count=8, seed=0).size  # 8 images in each of 3 rows, magnified to 56 pixels
+        (466, 176)
 
     Args:
         generator: Generates the images.
@@ -159,6 +162,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         joint_pass = not uses_batch_statistics(discriminator)
         self.objectives = self.objectives_class(loss, self.penalties, auxiliary_classifier, joint_pass)
         self.latents = latents
+        self.class_names = tuple(map(str, range(generator.num_classes)))
         self.latent_sampler = LatentSampler()
         sizes = (generator.latent_dim, generator.num_classes)
         with_interpolation = any(penalty.needs_interpolation for penalty in self.penalties)
@@ -257,7 +261,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:
-        """Sets the seed, prepares strategy and networks, and compares the networks with the data module, if any."""
+        """Sets the seed, prepares strategy and networks, and adopts the data module's class names, if there is one."""
         # A resumed run loads its seed from the checkpoint later; a second fit of the same Trainer keeps its seed.
         if self.seed is None or (stage == "fit" and not self.trainer.global_step):
             seed, images_seen = seed_of_process(), self.ema.images_seen
@@ -270,8 +274,11 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         prepare_strategy(self.trainer.strategy)
         if stage == "fit":
             self.compilation.prepare()
+        data = getattr(self.trainer, "datamodule", None)
         for role in ROLES:
-            check_agreement(role, getattr(self, role), "data", getattr(self.trainer, "datamodule", None))
+            check_agreement(role, getattr(self, role), "data", data)
+        named = usable_names("data", getattr(data, "class_names", None), self.num_classes)
+        self.class_names = named or self.class_names
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Builds an optimizer and, if configured, a scheduler for the generator and for the discriminator."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image
 
 import lightning_cgan
+from helpers.pages import blocks, run_snippet, write_modules
 from helpers.paths import ROOT
 from lightning_cgan.cli.main import main
 
@@ -22,20 +21,7 @@ PROJECT = ROOT / "docs" / "in_your_project.md"
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
-
-
 SNIPPETS = [(page, number) for page in PAGES for number in range(len(blocks(page, "python")))]
-
-
-def write_modules(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Writes those snippets that begin with the name of a file, as a reader would."""
-    monkeypatch.syspath_prepend(str(folder))
-    for snippet in blocks(page, "python"):
-        if named := re.match(r"# (\w+)\.py\n", snippet):
-            (folder / f"{named[1]}.py").write_text(snippet)
-            monkeypatch.delitem(sys.modules, named[1], raising=False)
 
 
 @pytest.mark.parametrize(("page", "number"), SNIPPETS, ids=lambda value: getattr(value, "stem", str(value)))
@@ -43,13 +29,12 @@ def test_snippet(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_p
     write_modules(page, tmp_path, monkeypatch)
     if page.stem == "generate":  # the commands before the snippet
         main(["export", str(ROOT / "tests" / "checkpoints" / "format_3.ckpt"), "--out", "generator"])
-    snippet = ModuleType("snippet")
-    monkeypatch.setitem(sys.modules, "snippet", snippet)
-    exec(compile(blocks(page, "python")[number], f"{page.name}, snippet {number + 1}", "exec"), snippet.__dict__)
+    run_snippet(page, number, monkeypatch)
 
 
 def test_there_are_snippets_and_every_file_exists() -> None:
-    assert {page.stem for page, _ in SNIPPETS} == {"README", "index", PROJECT.stem, "generate", "your_images"}
+    pages = {"README", "index", PROJECT.stem, "from_your_own_loop", "generate", "your_images"}
+    assert {page.stem for page, _ in SNIPPETS} == pages
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
         assert (ROOT / path).exists(), path
     for page in PAGES:

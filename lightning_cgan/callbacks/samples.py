@@ -15,11 +15,12 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from PIL import Image
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_cgan.callbacks.notebook import NotebookOutput, in_notebook
 from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
+from lightning_cgan.core.classes import Classes, find_classes
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.files import write_atomic
-from lightning_cgan.core.images import LARGEST_SIDE, cell_size, grid, save_gif, save_png
-from lightning_cgan.data.classes import Classes, find_classes
+from lightning_cgan.core.images import LARGEST_SIDE, cell_size, grid, png_of, save_gif, save_png
 from lightning_cgan.evaluation.fakes import ImageMaker
 
 T = TypeVar("T")
@@ -35,9 +36,9 @@ class SampleGrid(Callback):
 
     Each class has its own rows. All classes share the same latents, which are fixed for the whole run: a column shows
     one style in all classes, and successive grids show how it changes (after StyleGAN3's snapshot grids; Karras et al.
-    2021, arXiv:2106.12423). The text `classes` of each PNG file lists the classes from top to
-    bottom. At the end of the run, `samples.gif` shows the grids in the folder as an animation: at most 60, and fewer if
-    they are large.
+    2021, arXiv:2106.12423). The text `classes` of each PNG file lists the classes from top to bottom. In a notebook,
+    the latest grid is shown below the cell. At the end of the run, `samples.gif` shows the grids in the folder as an
+    animation: at most 60, and fewer if they are large.
 
     Examples:
         >>> from lightning.pytorch import Trainer
@@ -81,6 +82,7 @@ class SampleGrid(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gets the run folder and the classes to show; refuses unknown classes and grids that are too large."""
+        self._output = NotebookOutput()
         run = run_folder(trainer)
         self._folder = run / "samples" if run else None
         module = cast(ImageMaker, pl_module)
@@ -149,6 +151,8 @@ class SampleGrid(Callback):
         picture = grid(images, self.columns)
         with warn_on_write_error("The grid of samples"):
             write_atomic(self._folder / f"{self._last_step:08d}.png", lambda file: save_png(picture, file, self._texts))
+        if in_notebook():
+            self._output.show(f"Samples of step {self._last_step:,}", png_of(picture))
         for logger in trainer.loggers:
             with warn_on_write_error(f"The grid of samples for {type(logger).__name__}"):
                 if isinstance(logger, TensorBoardLogger):

@@ -13,18 +13,17 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
+from lightning_cgan.core.classes import Classes, find_classes
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
 from lightning_cgan.core.files import write_atomic, write_atomic_folder
 from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
 from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
-from lightning_cgan.data.classes import Classes, find_classes
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
 Walk = Literal["latents", "classes"]
 
 _SUFFIXES = (".png", ".npz", ".gif")
-_BATCH = 256
 _STOPS = 4  # sets of latents in a walk, which returns to the first
 _FRAMES_PER_SECOND = 24
 
@@ -87,7 +86,7 @@ def generate(
         with writing("--out", path):
             _write_gif(grids, path)
     else:
-        images = [_make(generator, label, _sample(generator, [label], count, latent_sampler)) for label in chosen]
+        images = [_images_of(generator, label, count, latent_sampler) for label in chosen]
         with writing("--out", path):
             _write(images, chosen, metadata.class_names, path)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {path}")
@@ -106,11 +105,8 @@ def _sample(
     return latent_sampler.first(chosen, count, metadata.latent_dim, metadata.latents, variant)
 
 
-def _make(generator: Source, labels: int | Tensor, latents: Tensor) -> Tensor:
-    """Images (N, C, H, W) in [-1, 1], on the CPU, of one class, of labels (N,) or of mixtures (N, num_classes)."""
-    given = torch.full((len(latents),), labels) if isinstance(labels, int) else labels
-    parts = zip(given.split(_BATCH), latents.split(_BATCH), strict=True)
-    return torch.cat([generator.make(*part) for part in parts])
+def _images_of(generator: Source, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
+    return generator.make(torch.full((count,), label), _sample(generator, [label], count, latent_sampler))
 
 
 def _walk(
@@ -126,7 +122,7 @@ def _walk(
         codes = [torch.eye(len(generator.metadata.class_names))[label].expand(count, -1) for label in chosen]
         inputs = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
     for label, latent in inputs:
-        yield grid(_make(generator, label, latent), columns=count)
+        yield grid(generator.make(label, latent), columns=count)
 
 
 def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:

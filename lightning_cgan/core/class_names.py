@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from lightning_cgan.core.errors import UsageError, printable
 
@@ -14,6 +15,16 @@ def check_names(where: str, names: Iterable[str]) -> None:
         if re.search("[\0\ud800-\udfff]", name):
             expected = "expected class names in UTF-8, without NUL"
             raise UsageError(f"{where}: {expected}, got {printable(name, 60)}; rename that class")
+
+
+def usable_names(where: str, names: Any, count: int) -> tuple[str, ...] | None:
+    """Returns `names` if they name that many classes, else None; see `check_names`."""
+    if not isinstance(names, (list, tuple)) or len(names) != count:
+        return None
+    if not all(isinstance(name, str) and name for name in names):
+        return None
+    check_names(where, names)
+    return tuple(names)
 
 
 def in_markdown(text: object, limit: int = 80) -> str:

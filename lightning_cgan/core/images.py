@@ -7,6 +7,7 @@ Networks and losses use images in [-1, 1]; files and displays use whole numbers 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -68,6 +69,13 @@ def save_png(picture: Tensor, path: Path, texts: Mapping[str, str] | None = None
     for name, text in (texts or {}).items():
         info.add_itxt(name, text)
     to_pil_image(picture).save(path, format="PNG", pnginfo=info)
+
+
+def png_of(picture: Tensor) -> bytes:
+    """The content of a PNG file with a picture, shape (C, H, W), uint8."""
+    content = BytesIO()
+    to_pil_image(picture).save(content, format="PNG")
+    return content.getvalue()
 
 
 def is_whole_png(path: Path) -> bool:

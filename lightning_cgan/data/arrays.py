@@ -15,10 +15,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from lightning_cgan.core.classes import Classes
 from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for
-from lightning_cgan.data.classes import Classes
 from lightning_cgan.data.image_files import check_square
 from lightning_cgan.data.splits import check_fraction, hold_out
 

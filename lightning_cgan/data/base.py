@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from typing_extensions import Self
 
+from lightning_cgan.core.classes import Classes, class_numbers
 from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import seed_of_process
-from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.image_files import ImageFiles, to_square
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
 from lightning_cgan.data.splits import check_fraction, hold_out_for_validation

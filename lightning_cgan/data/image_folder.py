@@ -15,10 +15,10 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.core.class_names import check_names
+from lightning_cgan.core.classes import Classes, class_numbers
 from lightning_cgan.core.errors import UsageError, no_such_file, printable
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for, brightest
-from lightning_cgan.data.classes import Classes, class_numbers
 from lightning_cgan.data.image_files import ImageFiles, common_format
 from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
 from lightning_cgan.data.splits import check_fraction, hold_out

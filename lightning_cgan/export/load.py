@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from lightning_cgan.core.class_names import check_names
 from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.checkpointing import build_from
 
 
-def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> tuple[ConditionalGAN, tuple[str, ...]]:
-    """Loads the module of a checkpoint, and the names of its classes, or their numbers if it contains no names."""
+def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> ConditionalGAN:
+    """Loads the module of a checkpoint."""
     if not Path(checkpoint).is_file():
         raise UsageError(no_such_file("source", checkpoint))
     import_all(imports)
@@ -30,7 +28,7 @@ def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> t
     except Exception as error:  # the classes in a config raise many kinds of errors
         expected = "expected the checkpoint of a ConditionalGAN that this version can load"
         raise UsageError(f"source: {expected}, got {checkpoint} ({reason_of(error)}); name another") from error
-    return module, _class_names(read, module.num_classes)
+    return module
 
 
 def import_all(imports: str | None) -> None:
@@ -40,14 +38,6 @@ def import_all(imports: str | None) -> None:
             import_module(name)
         except (ImportError, ValueError) as error:
             raise UsageError(f"--imports: cannot import {name}: {error}; check that it is installed") from error
-
-
-def _class_names(checkpoint: dict[str, Any], count: int) -> tuple[str, ...]:
-    names = (checkpoint["lightning_cgan"].get("data") or {}).get("classes")
-    if isinstance(names, list) and len(names) == count and all(isinstance(name, str) and name for name in names):
-        check_names("source", names)
-        return tuple(names)
-    return tuple(map(str, range(count)))
 
 
 def check_device(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any, cast, get_args
 
@@ -28,11 +28,11 @@ class ExportMetadata:
     lightning_cgan: str
 
     @classmethod
-    def of(cls, sampler: Sampler, class_names: Sequence[str]) -> Self:
+    def of(cls, sampler: Sampler) -> Self:
         """The metadata of a trained module, or of an exported generator."""
         network = sampler.generator
         sizes = (network.latent_dim, network.image_channels, network.image_size)
-        return cls(tuple(class_names), *sizes, sampler.latents, version("lightning_cgan"))
+        return cls(sampler.class_names, *sizes, sampler.latents, version("lightning_cgan"))
 
     def sample_latents(self, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
         """The latents of the first images of a class, shape (count, latent_dim), the same that `generate` uses."""

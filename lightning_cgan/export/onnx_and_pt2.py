@@ -20,6 +20,7 @@ from lightning_cgan.core.rng import rng_at
 from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import sample_latents
+from lightning_cgan.networks.sampler import in_batches
 
 Make = Callable[[Tensor, Tensor], Tensor]  # labels (N,) int64 and latents (N, latent_dim) to images (N, C, H, W)
 
@@ -70,6 +71,9 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
         metadata = ExportMetadata.from_texts(session.get_modelmeta().custom_metadata_map)
 
     def make(labels: Tensor, latents: Tensor) -> Tensor:
+        return in_batches(run, labels, latents)
+
+    def run(labels: Tensor, latents: Tensor) -> Tensor:
         (images,) = session.run(["images"], {"labels": labels.numpy(), "latents": latents.numpy()})
         return torch.from_numpy(images)
 

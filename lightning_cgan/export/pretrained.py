@@ -38,6 +38,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
         >>> mnist = PretrainedGenerator.from_pretrained("mnist")
         >>> mnist.generate([0, 0, 9], seed=0).shape
         torch.Size([3, 1, 28, 28])
+        >>> picture = pretrained.sheet([0, 9], count=4, seed=0)  # a PIL image, which a notebook displays
 
     Args:
         generator: The config of the network, in plain values: its `class_path` and its `init_args`. A custom class must
@@ -91,7 +92,8 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
     @classmethod
     def _from_pretrained(cls, **options: Any) -> Self:
         try:
-            return cast(Self, super()._from_pretrained(**options))
+            with redirect_stdout(None):  # the mixin prints that it loads
+                return cast(Self, super()._from_pretrained(**options))
         except (OSError, UsageError):
             raise
         except Exception as error:  # weights of another network raise many kinds of errors
@@ -106,12 +108,11 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
 
 
 def read_folder(folder: Path) -> PretrainedGenerator:
-    """Reads a folder that `save_pretrained` has written, without printing anything."""
+    """Reads a folder that `save_pretrained` has written."""
     try:
         if not (folder / "config.json").is_file():
             raise FileNotFoundError("no config.json")
-        with redirect_stdout(None):  # the mixin prints that it loads
-            return PretrainedGenerator.from_pretrained(folder)
+        return PretrainedGenerator.from_pretrained(folder)
     except UsageError:
         raise
     except Exception as error:  # a broken file raises many kinds of errors

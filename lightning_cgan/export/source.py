@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -49,15 +48,14 @@ def load_source(name: str, imports: str | None = None, device: str = "cpu", ema:
         from lightning_cgan.export.pretrained import read_folder  # imports the client of the Hugging Face Hub
 
         import_all(imports)
-        generator = read_folder(path).to(check_device(device))
-        return _of_sampler(generator, generator.class_names, ema)
-    return _of_sampler(*load(str(path), imports, device), ema)
+        return _of_sampler(read_folder(path).to(check_device(device)), ema)
+    return _of_sampler(load(str(path), imports, device), ema)
 
 
-def _of_sampler(sampler: Sampler, class_names: Sequence[str], ema: bool) -> Source:
+def _of_sampler(sampler: Sampler, ema: bool) -> Source:
     sampler.eval()  # once: threads of the demo would switch the mode for each other
 
     def make(labels: Tensor, latents: Tensor) -> Tensor:
-        return sampler.generate(labels, latents, ema=ema).float().cpu()
+        return sampler.generate_batches(labels, latents, ema)
 
-    return Source(ExportMetadata.of(sampler, class_names), make, sampler)
+    return Source(ExportMetadata.of(sampler), make, sampler)

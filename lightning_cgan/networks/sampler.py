@@ -7,17 +7,22 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torchvision.transforms.functional import to_pil_image
 from typing_extensions import Self
 
+from lightning_cgan.core.classes import Classes, find_classes
 from lightning_cgan.core.compat import convert_tensors
-from lightning_cgan.core.errors import UsageError, check_seed
+from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation
+from lightning_cgan.core.images import grid
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.latents import Distribution, sample_latents
+from lightning_cgan.networks.latents import Distribution, LatentSampler, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
 
 HALVES = (torch.bfloat16, torch.float16)
+_BATCH = 256
 _ROUNDING = 0.01  # the tolerance of a sum in half precision
 
 
@@ -28,11 +33,13 @@ class Sampler(nn.Module):
         generator: Generates the images.
         generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
+        class_names: The name of each class; their numbers if no names are known.
     """
 
     generator: Generator
     generator_ema: Generator | None
     latents: Distribution
+    class_names: tuple[str, ...]
 
     @property
     def num_classes(self) -> int:
@@ -93,6 +100,64 @@ class Sampler(nn.Module):
         images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
         return images
 
+    def sheet(
+        self,
+        labels: Classes | Sequence[int] | int | None = None,
+        count: int = 8,
+        seed: int = 0,
+        truncation: float | None = None,
+        ema: bool = True,
+    ) -> Image.Image:
+        """Generates a picture with a row per class: the sheet that the command `generate` writes.
+
+        A notebook displays what a cell ends with, so `gan.sheet()` shows the picture; `gan.sheet().save("sheet.png")`
+        writes it. An image depends only on the seed, its class and its number within the class.
+
+        Args:
+            labels: The classes, from top to bottom, by name or by number, such as `[0, 3, 7]`, `["Bag", 7]` or
+                `"0-3,7"`; all if not given. A class that is given twice has one row.
+            count: The number of images per class.
+            seed: Different seeds give different images.
+            truncation: The largest distance of a latent from 0. Smaller values give more typical and less varied images
+                (Brock et al. 2019, arXiv:1809.11096, section 3.1).
+            ema: Whether to use the moving average of the generator's weights, if there is one.
+
+        Returns:
+            The picture, in RGB. Images lower than 56 pixels are magnified by a whole factor.
+
+        Raises:
+            UsageError: A class is unknown, or an option is out of range.
+        """
+        check_positive("count", count)
+        check_truncation("truncation", truncation)
+        check_seed("seed", seed)
+        chosen = self._classes_of(labels)
+        sampler = LatentSampler(seed, truncation)
+        picture: Image.Image = to_pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
+        return picture
+
+    def rows_of(self, classes: Sequence[int], count: int, sampler: LatentSampler, ema: bool) -> list[Tensor]:
+        """Generates the first images of each class, (count, C, H, W) in [-1, 1], float32, on the CPU."""
+        latents = (sampler.first([label], count, self.generator.latent_dim, self.latents) for label in classes)
+        labels = (torch.full((count,), label) for label in classes)
+        return [self.generate_batches(*row, ema) for row in zip(labels, latents, strict=True)]
+
+    def generate_batches(self, labels: Tensor, latents: Tensor, ema: bool = True) -> Tensor:
+        """Generates any number of images in bounded memory, like `generate`; returns them in float32, on the CPU."""
+
+        def make(labels: Tensor, latents: Tensor) -> Tensor:
+            return self.generate(labels, latents, ema=ema).float().cpu()
+
+        return in_batches(make, labels, latents)
+
+    def _classes_of(self, labels: Any) -> list[int]:
+        """Returns the numbers of classes given by name, by number or as ranges, without duplicates; all for None."""
+        given = labels.tolist() if hasattr(labels, "tolist") else labels
+        found = find_classes([given] if isinstance(given, int) else given, self.class_names, "labels")
+        if not found:
+            raise UsageError("labels: expected classes, got none; name some, or omit them for all")
+        return list(dict.fromkeys(found))
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Keeps the moving average in float32 where everything else becomes half precision, as with `bf16-true`."""
         average = self._modules.get("generator_ema")
@@ -143,3 +208,9 @@ def in_full_precision(convert: Callable[[Tensor], Tensor]) -> Callable[[Tensor],
         return tensor.to(result.device) if result.dtype in HALVES and tensor.dtype not in HALVES else result
 
     return converted
+
+
+def in_batches(make: Callable[[Tensor, Tensor], Tensor], labels: Tensor, latents: Tensor) -> Tensor:
+    """Makes the images of labels (N,) or (N, num_classes) and latents (N, latent_dim), some at a time."""
+    parts = zip(labels.split(_BATCH), latents.split(_BATCH), strict=True)
+    return torch.cat([make(*part) for part in parts])

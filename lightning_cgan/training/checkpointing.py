@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_cgan.core.building import build_module
+from lightning_cgan.core.class_names import usable_names
 from lightning_cgan.core.compat import spawns_processes
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.networks.base import check_same_shapes
@@ -126,6 +127,11 @@ class Checkpointing:
             _begin_average(module, checkpoint["state_dict"])
         check_entry(state)
         trainer = self.module.attached_trainer
+        data = getattr(trainer, "datamodule", None)
+        if not hasattr(data, "class_names"):  # else `setup` has taken its names
+            saved = (state.get("data") or {}).get("classes")
+            count = self.module.generator.num_classes
+            self.module.class_names = usable_names("the checkpoint", saved, count) or self.module.class_names
         if trainer is not None and checkpoint.get("loops") is not None:
             check_loops(trainer, checkpoint["loops"])
         if self.module.is_fitting:
@@ -136,7 +142,6 @@ class Checkpointing:
             self.position.load(checkpoint)
             self.numerics = self._saved_numerics = _renamed(state.get("numerics"))
         elif trainer is not None:
-            data = getattr(trainer, "datamodule", None)
             check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
         self._load_own_state(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
 
@@ -190,11 +195,11 @@ class Checkpointing:
         """Prepares what the run's process returns if it ends with the run, as in notebooks.
 
         After `ddp_spawn`, `ddp_fork` and `ddp_notebook` Lightning returns only the weights, through `state_dict` and
-        `load_state_dict`. So the seed and the counters travel with them, in that case alone: neither a checkpoint nor
-        any other `state_dict` contains them.
+        `load_state_dict`. So the seed, the counters and the names of classes travel with them, in that case alone:
+        neither a checkpoint nor any other `state_dict` contains them.
         """
         if spawns_processes(self.module.trainer.strategy):
-            self._to_return = self._own_state()
+            self._to_return = {**self._own_state(), "class_names": self.module.class_names}
 
     def pack(self, weights: dict[str, Any]) -> dict[str, Any]:
         """Adds what a spawned process returns to the weights, if there is anything."""
@@ -205,6 +210,7 @@ class Checkpointing:
         if _RETURNED not in weights:
             return weights
         self._load_own_state(weights[_RETURNED])
+        self.module.class_names = weights[_RETURNED]["class_names"]
         return {name: value for name, value in weights.items() if name != _RETURNED}
 
 

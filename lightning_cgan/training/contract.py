@@ -23,6 +23,7 @@ class TrainedModule(Protocol):
     discriminator: Discriminator
     objectives: Objectives
     input_sampler: InputSampler
+    class_names: tuple[str, ...]
     seed: int | None  # of a run; set when it begins
 
     @property

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,13 +19,16 @@ from scipy.stats import kstest
 from torchvision.datasets import ImageFolder
 
 from helpers.paths import DIGITS, OLD
+from helpers.quiet import quiet_trainer
 from lightning_cgan import (
+    ArrayData,
     ConditionalGAN,
     DCGANDiscriminator,
     DCGANGenerator,
     MLPDiscriminator,
     MLPGenerator,
     NonSaturating,
+    PretrainedGenerator,
     R3GANDiscriminator,
     R3GANGenerator,
     ResNetDiscriminator,
@@ -95,6 +99,41 @@ def test_sheet_and_folder(tmp_path: Path) -> None:
     generate("--labels", "4", "--count", "1", "--out", "folder", "--overwrite")
     assert [str(file) for file in sorted(Path("folder").rglob("*.png"))] == ["folder/4/00000.png"]
     assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]
+
+
+@pytest.mark.parametrize("options", [{}, {"ema": False}, {"seed": 3}, {"truncation": 0.5}, {"count": 300}])
+def test_a_sheet_in_python_is_that_of_the_command(options: dict[str, Any]) -> None:
+    words = [f"--{name}={value}" for name, value in options.items()]
+    generate("--labels", "7,2-3", *words)
+    main(["export", OLD, "--out", "exported"])
+    with Image.open("generated.png") as expected:
+        gan = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
+        for module in (
+            (gan, gan.train()) if "ema" in options else (gan, PretrainedGenerator.from_pretrained("exported"))
+        ):
+            picture = module.sheet([7, 2, 3], **options)
+            assert (picture.mode, picture.size) == (expected.mode, expected.size)
+            assert picture.tobytes() == expected.tobytes()
+
+
+def test_a_sheet_knows_the_names_of_classes(fails: Fails) -> None:
+    gan = ConditionalGAN(MLPGenerator(2, 1, 8, latent_dim=4), MLPDiscriminator(2, 1, 8), NonSaturating())
+    assert gan.class_names == ("0", "1")
+    images, labels = np.random.default_rng(0).integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 2
+    data = ArrayData({"images": images, "labels": labels, "class_names": ["cat", "dog"]}, batch_size=8)
+    trainer = quiet_trainer(1)
+    trainer.fit(gan, data)
+    trainer.save_checkpoint("pets.ckpt")
+    generate("--labels", "dog,cat", checkpoint="pets.ckpt")
+    for module in (gan, ConditionalGAN.load_from_checkpoint("pets.ckpt")):
+        assert module.class_names == ("cat", "dog")
+        with Image.open("generated.png") as expected:
+            assert module.sheet(["dog", 0]).tobytes() == module.sheet("dog-dog,0").tobytes() == expected.tobytes()
+        with pytest.raises(UsageError) as caught:
+            module.sheet("dgo")
+        message = "labels: expected names or numbers of classes, got dgo; did you mean dog?"
+        assert str(caught.value) == message
+        assert fails("generate", "pets.ckpt", "--labels", "dgo", "--out", "x.png") == f"error: --{message}"
 
 
 def test_endings_in_capitals() -> None:

@@ -31,8 +31,8 @@ from lightning_cgan import (
 from lightning_cgan.cli.generate import parse_labels
 from lightning_cgan.cli.main import main
 from lightning_cgan.cli.parser import OneLineParser
+from lightning_cgan.core.classes import find_classes
 from lightning_cgan.data.base import Split
-from lightning_cgan.data.classes import find_classes
 
 # To YAML all of these are something else, or nothing.
 ODD = ["yes", "no", "on", "null", "~", "1e3", "0x10", "1_000", "2020-01-01", "2020-02-30", "12:30", "007", "08", "0.5"]
@@ -215,7 +215,7 @@ def test_generate_takes_names_from_the_command_line(monkeypatch: pytest.MonkeyPa
 
 
 def _recording(seen: list[Any]) -> Any:
-    from lightning_cgan.data.classes import Classes
+    from lightning_cgan.core.classes import Classes
 
     def generate(checkpoint: str, labels: Classes | None = None) -> None:
         seen.append(labels)

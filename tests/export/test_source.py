@@ -89,7 +89,7 @@ WRONG: tuple[dict[str, str], ...] = (
 def test_onnx_of_others_whose_metadata_are_wrong() -> None:
     module = ConditionalGAN.load_from_checkpoint(OLD, map_location="cpu")
     embedded = MLPGenerator(10, 1, 8, module.generator.latent_dim, (4,), label_embedding=2)
-    write_onnx(embedded.eval(), ExportMetadata.of(module, tuple("0123456789")), Path("x.onnx"))
+    write_onnx(embedded.eval(), ExportMetadata.of(module), Path("x.onnx"))
     assert load_source("x.onnx").metadata.image_size == 8
     for told in WRONG:
         program = onnx.load("x.onnx")

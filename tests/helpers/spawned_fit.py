@@ -6,10 +6,18 @@ import sys
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader
 
 from helpers.seen_latents import fit, gan, loader
 from lightning_cgan import ConditionalGAN
+
+
+class Named(LightningDataModule):
+    class_names = ("ant", "bee", "cat")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        return loader(4)
 
 
 def main(strategy: str) -> None:
@@ -23,9 +31,10 @@ def main(strategy: str) -> None:
     }
     trainer = Trainer(max_steps=5, devices=2, strategy=strategy, log_every_n_steps=3, **quiet)
     names = list(module.state_dict())
-    trainer.fit(module, loader(4))
+    trainer.fit(module, Named())
     assert list(module.state_dict()) == names
     assert (module.seed, module.ema.images_seen) == (6, 40), (module.seed, module.ema.images_seen)
+    assert module.class_names == ("ant", "bee", "cat")
     assert {role: int(count) for role, count in module.optimization.skipped_steps.items()} == {
         "generator": 0,
         "discriminator": 0,

@@ -81,3 +81,35 @@ def test_seeds_that_do_not_fit(gan: ConditionalGAN, seed: Any) -> None:
     with pytest.raises(UsageError, match=rf"seed: expected a whole number of 64 bits, got {seed}; give another"):
         gan.generate([2, 0], seed=seed)
     assert gan.generate([2], seed=2**63 - 1).shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    "labels", [[2, 0], (2, 0, 2), "2,0", "2, 0", ["2", "0"], np.array([2, 0]), torch.tensor([2, 0])]
+)
+def test_a_sheet_of_labels_of_other_kinds(gan: ConditionalGAN, labels: Any) -> None:
+    assert gan.sheet(labels, count=3).tobytes() == gan.sheet([2, 0], count=3).tobytes()
+
+
+def test_a_sheet_has_a_row_for_each_class(gan: ConditionalGAN) -> None:
+    assert gan.sheet(count=5).size == (5 * 58 + 2, 3 * 58 + 2)  # 8 pixels, seven times as large, and two between
+    assert gan.sheet(2).tobytes() == gan.sheet([2]).tobytes() == gan.sheet().crop((0, 116, 466, 176)).tobytes()
+    assert gan.sheet(seed=1).tobytes() != gan.sheet().tobytes()
+    assert gan.sheet(truncation=0.1).tobytes() != gan.sheet().tobytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": [0, 3]}, "labels: expected names or numbers of classes, got 3; choose from 0, 1, 2"),
+        ({"labels": "bag"}, "labels: expected names or numbers of classes, got bag; choose from 0, 1, 2"),
+        ({"labels": [0.5]}, "labels: expected names or numbers of classes, got 0.5; choose from 0, 1, 2"),
+        ({"labels": []}, "labels: expected classes, got none; name some, or omit them for all"),
+        ({"count": 0}, "count: expected 1 or more, got 0; give a positive number"),
+        ({"seed": 2**63}, "seed: expected a whole number of 64 bits, got 9223372036854775808; give another"),
+        ({"truncation": 0}, "truncation: expected a number above 0, got 0; 1 keeps two thirds of latents"),
+    ],
+)
+def test_what_a_sheet_cannot_show(gan: ConditionalGAN, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        gan.sheet(**options)
+    assert str(caught.value) == message

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from operator import index
 from unicodedata import normalize
-
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_cgan.core.errors import UsageError, did_you_mean
 
@@ -76,9 +75,10 @@ def _by_name_or_number(wanted: str | int, names: Sequence[str], option: str) -> 
         return None
     alike = [name for name in names if name.isdecimal() and int(name) == number]
     if alike and names[number] not in alike:
-        rank_zero_warn(
+        warnings.warn(
             f"{option}: no class is called {number}, so it is the number of {names[number]}, counted from 0; for the "
-            f"class {alike[0]}, write {alike[0]}"
+            f"class {alike[0]}, write {alike[0]}",
+            stacklevel=2,
         )
     return number
 
