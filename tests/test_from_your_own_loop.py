@@ -115,7 +115,7 @@ def test_what_the_module_cures(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(loaded.generate([3], seed=0), average(loaded.sample_latents(1, seed=0), torch.tensor([3])))
 
 
-def test_half_precision_spoils_the_clipping_by_hand_alone() -> None:
+def test_half_precision_changes_the_clipping_by_hand_alone() -> None:
     def sgd(module: Any) -> list[SGD]:
         return [SGD(network.parameters(), lr=0.1) for network in (module.generator, module.discriminator)]
 
