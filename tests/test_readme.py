@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shlex
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from PIL import Image
 
 import lightning_cgan
+from helpers.commands import Typed
 from helpers.pages import blocks, run_snippet, write_modules
 from helpers.paths import ROOT
 from lightning_cgan.cli.main import main
@@ -40,6 +42,55 @@ def test_there_are_snippets_and_every_file_exists() -> None:
     for page in PAGES:
         for path in re.findall(r"(?:configs|scripts)/[\w/]+\.\w+", page.read_text()):
             assert (ROOT / path).exists(), path
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.partition("```")[0].split()) <= 120  # before the first code, addresses of links included
+    assert len(README.split()) <= 1200
+    (python,) = blocks(ROOT / "README.md", "python")
+    assert sum(bool(line.strip()) and "import " not in line for line in python.splitlines()) <= 15
+
+
+def test_each_row_of_by_hand_and_here_links_to_a_test() -> None:
+    (table,) = re.findall(r"\| \| by hand \| here \| test \|\n\|[-|]+\n((?:\|.*\n)+)", README)
+    rows = table.splitlines()
+    assert len(rows) == 5
+    for row in rows:
+        ((test, path),) = re.findall(r"\[`(test_\w+)`\]\(([\w/.]+)\)", row)
+        assert f"\ndef {test}(" in (ROOT / path).read_text()
+
+
+@pytest.mark.ci
+def test_commands_of_the_readme(mnist_folder: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LIGHTNING_CGAN_DATA", mnist_folder)
+    for name in ("cats", "dogs"):
+        folder = tmp_path / "pictures" / name
+        folder.mkdir(parents=True)
+        for number in range(40):
+            Image.effect_noise((32, 32), 50 + number).convert("RGB").save(folder / f"{number}.png")
+    lines = "".join(blocks(ROOT / "README.md", "bash")).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m lightning_cgan")]
+    assert [words[0] for words in commands] == ["generate", "demo", "fit", "fit", "fit", "fit"]
+    short = [
+        "--trainer.max_steps",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+        "--samples.columns",
+        "1",
+        "--scores.images",
+        "0",
+    ]
+    for words in commands:
+        if words[0] == "demo":
+            page = Typed(*words, "--port", "0")
+            assert page.readline().startswith("Demo of mnist: http://127.0.0.1:")
+            page.send_signal(signal.SIGINT)
+            page.wait()
+        else:
+            main([*words, *(short if words[0] == "fit" else [])])
+    assert Image.open("sevens.png").size == (16 * 58 + 2, 58 + 2)
+    assert len(list(Path("runs").glob("*/*/checkpoints/last.ckpt"))) == 4
 
 
 def test_commands_of_the_project_page(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

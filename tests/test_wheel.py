@@ -79,7 +79,7 @@ def test_it_trains_and_generates(wheel: Path, tmp_path: Path) -> None:
     sevens = ("generate", "mnist", "--labels", "7", "--count", "16", "--out", "sevens.png")
     python("-m", "lightning_cgan", *sevens)
     assert Image.open(work / "sevens.png").size == (16 * 58 + 2, 58 + 2)
-    python("-m", "lightning_cgan", "export", "fashion_mnist", "--out", "clothes.onnx")
+    python("-m", "lightning_cgan", "export", "digits", "--out", "digits.onnx")
     snippet = "from lightning_cgan import PretrainedGenerator as P; print(P.from_pretrained('mnist').num_classes)"
     assert python("-c", snippet) == "10\n"
     assert python("-m", "lightning_cgan", "--version").splitlines()[0] == wheel.name.split("-")[1]
