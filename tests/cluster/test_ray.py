@@ -72,9 +72,8 @@ def run_script_and_kill_a_worker(shown: Path) -> None:
         os.kill(workers[1], signal.SIGKILL)
         assert script.wait(900) == 0, shown.read_text()
     finally:
-        if script.poll() is None:
-            script.send_signal(signal.SIGINT)  # Ray's other processes end with it
-            script.wait(60)
+        script.kill()  # Ray's other processes end with it
+        script.wait()
 
 
 def fit_without_ray(processes: int) -> dict[str, torch.Tensor]:
