@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -18,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.core.class_names import usable_names
-from lightning_cgan.core.compat import INSTANTIATOR_KEY, load_plain
+from lightning_cgan.core.compat import INSTANTIATOR_KEY, check_after_validation, load_plain
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
@@ -256,8 +257,12 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     # ---- before, around and after the steps of a fit -----------------------------------------------------------------
 
     def configure_callbacks(self) -> list[Callback]:
-        """Adds the callback that lets a run resume at its position in the data."""
+        """Adds the callback that lets a run resume at its position in the data, and lets early stopping resume."""
         callbacks: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        for callback in callbacks:
+            is_stopping = isinstance(callback, EarlyStopping) and callback.monitor.startswith("val_")
+            if is_stopping and self.trainer.enable_validation:
+                check_after_validation(callback)
         return [] if any(isinstance(one, KeepsDataPosition) for one in callbacks) else [KeepsDataPosition()]
 
     def setup(self, stage: str) -> None:

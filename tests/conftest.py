@@ -39,6 +39,7 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("WANDB_MODE", "disabled")
         patch.delenv("LIGHTNING_CGAN_DATA", raising=False)
         patch.setenv("LIGHTNING_CGAN_CACHE", str(_cache(tmp_path_factory)))
+        patch.setenv("TRACKIO_DIR", str(tmp_path_factory.getbasetemp() / "trackio"))
         patch.setenv("GRADIO_TEMP_DIR", str(tmp_path_factory.getbasetemp() / "gradio"))
         patch.setenv("OMP_NUM_THREADS", "1")  # the number is not for the machine to choose: it decides the last bits
         yield

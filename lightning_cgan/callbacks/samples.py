@@ -10,10 +10,8 @@ from typing import Any, TypeVar, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from PIL import Image
-from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.callbacks.notebook import NotebookOutput, in_notebook
 from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
@@ -22,6 +20,7 @@ from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.files import write_atomic
 from lightning_cgan.core.images import LARGEST_SIDE, cell_size, grid, png_of, save_gif, save_png
 from lightning_cgan.evaluation.fakes import ImageMaker
+from lightning_cgan.runs.loggers import log_picture
 
 T = TypeVar("T")
 
@@ -32,7 +31,9 @@ _SECONDS, _SECONDS_OF_LAST = 0.2, 2.0
 
 
 class SampleGrid(Callback):
-    """Writes grids of samples to `samples/` in the run folder, and to Weights & Biases and TensorBoard if they log.
+    """Writes grids of samples to `samples/` in the run folder, and to loggers that take pictures.
+
+    These are Weights & Biases, TensorBoard, MLflow, and those with a method `log_image(key, images, step)`.
 
     Each class has its own rows. All classes share the same latents, which are fixed for the whole run: a column shows
     one style in all classes, and successive grids show how it changes (after StyleGAN3's snapshot grids; Karras et al.
@@ -155,10 +156,7 @@ class SampleGrid(Callback):
             self._output.show(f"Samples of step {self._last_step:,}", png_of(picture))
         for logger in trainer.loggers:
             with warn_on_write_error(f"The grid of samples for {type(logger).__name__}"):
-                if isinstance(logger, TensorBoardLogger):
-                    logger.experiment.add_image("samples", picture, self._last_step)
-                elif isinstance(logger, WandbLogger):
-                    logger.log_image("samples", [to_pil_image(picture)], step=self._last_step)
+                log_picture(logger, "samples", picture, self._last_step)
 
     @rank_zero_only
     def _write_gif(self) -> None:

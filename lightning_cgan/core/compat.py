@@ -253,6 +253,17 @@ def saves_by_time(checkpoint: Any) -> bool:
     return checkpoint._train_time_interval is not None
 
 
+def check_after_validation(stopping: Any) -> None:
+    """Lets an `EarlyStopping` read its score after each validation, unless its user chose when; there is no setter.
+
+    By default it reads the score at the end of the epoch if each epoch is validated. A checkpoint saved between the two
+    makes the resumed run end that epoch again, without the score.
+    """
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/early_stopping.py
+    if stopping._check_on_train_epoch_end is None:
+        stopping._check_on_train_epoch_end = False
+
+
 def forget_anonymous(logger: Any) -> None:
     """Removes `anonymous` from the arguments that a `WandbLogger` passes on: W&B warns about any value, even None."""
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loggers/wandb.py

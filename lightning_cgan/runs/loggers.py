@@ -13,8 +13,10 @@ from typing import Any, Literal
 from urllib.parse import urlparse
 
 from jsonargparse import Namespace
-from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.compat import forget_anonymous
 from lightning_cgan.core.errors import UsageError
@@ -85,6 +87,19 @@ def wandb_logger(
     )
     forget_anonymous(logger)
     return logger
+
+
+def log_picture(logger: Logger, name: str, picture: Tensor, step: int) -> None:
+    """Sends a picture, shape (C, H, W), uint8, to a logger; nothing to those that take none.
+
+    A custom logger gets it if it has a method `log_image(key, images, step)`, as `WandbLogger` has.
+    """
+    if isinstance(logger, TensorBoardLogger):
+        logger.experiment.add_image(name, picture, step)
+    elif isinstance(logger, MLFlowLogger):
+        logger.experiment.log_image(logger.run_id, to_pil_image(picture), key=name, step=step)
+    elif callable(log_image := getattr(logger, "log_image", None)):
+        log_image(name, [to_pil_image(picture)], step=step)
 
 
 @contextmanager

@@ -101,8 +101,27 @@ class _Full(TensorBoardLogger):
 class _Other(CSVLogger):
     """Takes pictures in a way of its own."""
 
-    def log_image(self, picture: object) -> None:
+    def log_picture(self, picture: object) -> None:
         raise AssertionError
+
+
+class _Taking(CSVLogger):
+    """Takes pictures as `WandbLogger` does."""
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        self.taken = (key, images, step)
+
+
+def test_a_custom_logger_gets_the_grids(tmp_path: Path) -> None:
+    gan = ConditionalGAN(MLPGenerator(10, 1, 8, latent_dim=4), MLPDiscriminator(10, 1, 8), NonSaturating())
+    logger = _Taking(tmp_path, name="", version="")
+    trainer = quiet_trainer(1, logger=logger)
+    grid = SampleGrid()
+    grid.setup(trainer, gan, "fit")
+    grid.on_train_start(trainer, gan)
+    key, (image,), step = logger.taken
+    assert (key, step) == ("samples", 0)
+    assert image.tobytes() == Image.open(tmp_path / "samples" / "00000000.png").tobytes()
 
 
 def test_training_goes_on_where_a_logger_takes_no_picture(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.fabric.utilities import cloud_io
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core import saving
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -170,6 +170,11 @@ PRIVATE = [
         "LearningRateMonitor would not say which network a rate belongs to, without a schedule",
     ),
     Private("_train_time_interval", ModelCheckpoint, "ModelCheckpoint(train_time_interval=…) would save nothing"),
+    Private(
+        "_check_on_train_epoch_end",
+        lambda: EarlyStopping("val_judge_fid"),
+        "EarlyStopping would fail in a run that resumes at the end of an epoch",
+    ),
     Private("_wandb_init", lambda: WandbLogger(offline=True), "W&B would warn in each run"),
     Private("_load", lambda: cloud_io, "load_from_checkpoint, generate and export would fail"),
     Private("_default_map_location", lambda: saving, "checkpoints of a GPU could not be read without one"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import sys
 from collections.abc import Callable
 from io import BytesIO
@@ -14,6 +15,7 @@ from lightning.fabric.loggers import tensorboard as fabric
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from PIL import Image
 
+from helpers.paths import ROOT
 from helpers.run_files import FILES
 from lightning_cgan.cli.main import main
 from lightning_cgan.runs.loggers import loggers
@@ -53,6 +55,51 @@ def test_tensorboard_has_scalars_scores_and_images(run: Run) -> None:
     for image in images:
         shown = Image.open(BytesIO(image.encoded_image_string))
         assert shown.tobytes() == Image.open(folder / "samples" / f"{image.step:08d}.png").tobytes()
+
+
+@pytest.mark.ci
+def test_mlflow_has_scalars_and_images(run: Run, tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")  # which mlflow-skinny leaves to its users
+    pytest.importorskip("alembic")
+    address = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    options = ("--trainer.logger+", "MLFlowLogger", "--trainer.logger.tracking_uri", address)
+    folder = run(*SHORT, "--data.image_size", "8", *options, "--trainer.logger.experiment_name", "digits")
+    client = mlflow.MlflowClient(address)
+    (found,) = client.search_runs([client.get_experiment_by_name("digits").experiment_id])
+    told = [(value.step, value.value) for value in client.get_metric_history(found.info.run_id, "generator_loss")]
+    assert told == [(int(row["step"]), float(row["generator_loss"])) for row in rows(folder / "metrics.csv")]
+    paths = [artifact.path for artifact in client.list_artifacts(found.info.run_id, "images")]
+    images = {int(named[1]): path for path in paths if (named := re.search(r"samples%step%(\d+)%.*\.png$", path))}
+    assert sorted(images) == [0, 3, 6]
+    for step, path in images.items():
+        shown = Image.open(client.download_artifacts(found.info.run_id, path, str(tmp_path)))
+        assert shown.tobytes() == Image.open(folder / "samples" / f"{step:08d}.png").tobytes()
+
+
+@pytest.mark.ci
+def test_trackio_has_scalars_and_images(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logger of docs/in_your_project.md, which a resumed run continues."""
+    trackio = pytest.importorskip("trackio")
+    storage = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
+    page = (ROOT / "docs" / "in_your_project.md").read_text()
+    (logger,) = re.findall(r"```python\n(# my_trackio\.py\n.*?)```", page, re.DOTALL)
+    (tmp_path / "my_trackio.py").write_text(logger)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "my_trackio", raising=False)
+    options = ("--data.image_size", "8", "--trainer.logger+", "my_trackio.TrackioLogger")
+    options += ("--trainer.logger.project", "tests", "--trainer.logger.name", "first")
+    folder = run(*SHORT, *options)
+    assert folder == run(*SHORT[2:], "--trainer.max_steps", "8", *options, "--ckpt_path", "last")
+    logged = storage.get_logs("tests", "first")
+    told = [(row["step"], row["generator_loss"]) for row in logged if "generator_loss" in row]
+    table = rows(folder / "metrics.csv")
+    assert told == [(int(row["step"]), pytest.approx(float(row["generator_loss"]))) for row in table]
+    images = {row["step"]: row["samples"]["file_path"] for row in logged if "samples" in row}
+    assert sorted(images) == [0, 3, 6, 8]
+    for step, path in images.items():
+        shown = Image.open(trackio.TRACKIO_DIR / "media" / path)
+        assert shown.tobytes() == Image.open(folder / "samples" / f"{step:08d}.png").tobytes()
 
 
 @pytest.mark.ci
