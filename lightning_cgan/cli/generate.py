@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
-from lightning_cgan.core.classes import Classes, find_classes
+from lightning_cgan.core.classes import Classes, chosen_classes
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
 from lightning_cgan.core.files import write_atomic, write_atomic_folder
 from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
@@ -94,7 +94,7 @@ def generate(
 
 def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
     """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`."""
-    return list(dict.fromkeys(find_classes(labels, class_names, "--labels")))
+    return chosen_classes(labels, class_names, "--labels")
 
 
 def _sample(

@@ -25,6 +25,14 @@ def class_numbers(classes: Classes | None, names: Sequence[str]) -> list[int]:
     return numbers
 
 
+def chosen_classes(classes: Classes | None, names: Sequence[str], option: str) -> list[int]:
+    """The numbers of the classes to show, each once; see `find_classes`. Raises `UsageError` also if there are none."""
+    numbers = list(dict.fromkeys(find_classes(classes, names, option)))
+    if not numbers:
+        raise UsageError(f"{option}: expected classes, got none; name some, or omit them for all")
+    return numbers
+
+
 def find_classes(wanted: Classes | None, names: Sequence[str], option: str) -> list[int]:
     """The numbers of classes, in the order in which they are given.
 

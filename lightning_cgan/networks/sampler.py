@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import to_pil_image
 from typing_extensions import Self
 
-from lightning_cgan.core.classes import Classes, find_classes
+from lightning_cgan.core.classes import Classes, chosen_classes
 from lightning_cgan.core.compat import convert_tensors
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation
 from lightning_cgan.core.images import grid
@@ -131,7 +131,8 @@ class Sampler(nn.Module):
         check_positive("count", count)
         check_truncation("truncation", truncation)
         check_seed("seed", seed)
-        chosen = self._classes_of(labels)
+        given: Any = labels.tolist() if hasattr(labels, "tolist") else labels
+        chosen = chosen_classes([given] if isinstance(given, int | float) else given, self.class_names, "labels")
         sampler = LatentSampler(seed, truncation)
         picture: Image.Image = to_pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
         return picture
@@ -149,14 +150,6 @@ class Sampler(nn.Module):
             return self.generate(labels, latents, ema=ema).float().cpu()
 
         return in_batches(make, labels, latents)
-
-    def _classes_of(self, labels: Any) -> list[int]:
-        """Returns the numbers of classes given by name, by number or as ranges, without duplicates; all for None."""
-        given = labels.tolist() if hasattr(labels, "tolist") else labels
-        found = find_classes([given] if isinstance(given, int) else given, self.class_names, "labels")
-        if not found:
-            raise UsageError("labels: expected classes, got none; name some, or omit them for all")
-        return list(dict.fromkeys(found))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Keeps the moving average in float32 where everything else becomes half precision, as with `bf16-true`."""

@@ -256,6 +256,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
             "--labels 1-x",
             "--labels: expected names or numbers of classes, got 1-x; choose from 0, 1, 2, 3, 4, 5, 6, 7,",
         ),
+        ("--labels []", "--labels: expected classes, got none; name some, or omit them for all"),
         ("--labels 7-3", "--labels: expected a range from a class to a later one, got 7-3; swap its ends"),
         (
             "--seed 99999999999999999999",

@@ -103,6 +103,7 @@ def test_a_sheet_has_a_row_for_each_class(gan: ConditionalGAN) -> None:
         ({"labels": [0, 3]}, "labels: expected names or numbers of classes, got 3; choose from 0, 1, 2"),
         ({"labels": "bag"}, "labels: expected names or numbers of classes, got bag; choose from 0, 1, 2"),
         ({"labels": [0.5]}, "labels: expected names or numbers of classes, got 0.5; choose from 0, 1, 2"),
+        ({"labels": 1.5}, "labels: expected names or numbers of classes, got 1.5; choose from 0, 1, 2"),
         ({"labels": []}, "labels: expected classes, got none; name some, or omit them for all"),
         ({"count": 0}, "count: expected 1 or more, got 0; give a positive number"),
         ({"seed": 2**63}, "seed: expected a whole number of 64 bits, got 9223372036854775808; give another"),
