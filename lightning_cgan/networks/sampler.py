@@ -131,7 +131,8 @@ class Sampler(nn.Module):
         check_positive("count", count)
         check_truncation("truncation", truncation)
         check_seed("seed", seed)
-        given: Any = labels.tolist() if hasattr(labels, "tolist") else labels
+        given: Any = labels
+        given = given.tolist() if hasattr(given, "tolist") else given  # of a tensor or an array
         chosen = chosen_classes([given] if isinstance(given, int | float) else given, self.class_names, "labels")
         sampler = LatentSampler(seed, truncation)
         picture: Image.Image = to_pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
