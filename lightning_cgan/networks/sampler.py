@@ -133,7 +133,8 @@ class Sampler(nn.Module):
         check_seed("seed", seed)
         given: Any = labels
         given = given.tolist() if hasattr(given, "tolist") else given  # of a tensor or an array
-        chosen = chosen_classes([given] if isinstance(given, int | float) else given, self.class_names, "labels")
+        is_single = isinstance(given, int | float)
+        chosen = chosen_classes([given] if is_single else given, self.class_names, "labels")
         sampler = LatentSampler(seed, truncation)
         picture: Image.Image = to_pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
         return picture
