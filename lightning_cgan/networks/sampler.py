@@ -131,10 +131,10 @@ class Sampler(nn.Module):
         check_positive("count", count)
         check_truncation("truncation", truncation)
         check_seed("seed", seed)
-        given: Any = labels
-        given = given.tolist() if hasattr(given, "tolist") else given  # of a tensor or an array
-        is_single = isinstance(given, int | float)
-        chosen = chosen_classes([given] if is_single else given, self.class_names, "labels")
+        given: Any = labels  # also a tensor or an array
+        given = given.tolist() if hasattr(given, "tolist") else given
+        given = [given] if isinstance(given, int | float) else given
+        chosen = chosen_classes(given, self.class_names, "labels")
         sampler = LatentSampler(seed, truncation)
         picture: Image.Image = to_pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
         return picture
