@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
@@ -68,14 +67,14 @@ def test_commands_of_the_page(short: list[str]) -> None:
 
 
 @pytest.mark.ci
-def test_config_of_the_page(short: list[str]) -> None:
+def test_config_of_the_page(short: list[str], tmp_path: Path) -> None:
     for package in ("mlflow", "sqlalchemy", "alembic"):
         pytest.importorskip(package)
     (config,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
-    assert yaml.safe_load(config)["trainer"]["logger"]
-    Path("mine.yaml").write_text(config)
+    # A path of its own: MLflow keeps the connection of a relative one, also in another folder.
+    (tmp_path / "mine.yaml").write_text(config.replace("sqlite:///mlflow.db", f"sqlite:///{tmp_path}/mine.db"))
     main(["fit", "--config", "mnist", "--config", "mine.yaml", *short, *FIT])
-    assert Path("mlflow.db").exists()
+    assert (tmp_path / "mine.db").exists()
 
 
 class Counted(Callback):
