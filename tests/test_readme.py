@@ -87,6 +87,10 @@ def test_commands_of_the_readme(mnist_folder: str, monkeypatch: pytest.MonkeyPat
             assert page.readline().startswith("Demo of mnist: http://127.0.0.1:")
             page.send_signal(signal.SIGINT)
             page.wait()
+        elif "--trainer.devices" in words:  # starts further processes by the command that was typed
+            training = Typed(*words, *short)
+            shown = training.wait()
+            assert training.returncode == 0, shown
         else:
             main([*words, *(short if words[0] == "fit" else [])])
     assert Image.open("sevens.png").size == (16 * 58 + 2, 58 + 2)
