@@ -1,13 +1,13 @@
-"""Compares ways to average gradients over processes: steps per second, side by side on this machine.
+"""Compares the speed of ways to average gradients over processes, in steps per second on this machine.
 
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 scripts/compare_strategies.py
 
-- `module`: what ConditionalGAN does under any `ddp`: one message for the network that moves; DDP's reducer is idle.
+- `module`: as ConditionalGAN under any `ddp`: one message for the network that is updated; DDP's reducer is idle.
 - `reducer`: DDP's own reducer with its search for unused parameters, which sends the gradients of both networks in the
   backward pass of each.
 - `unwrapped`: the same messages as `module`, from a strategy that never wraps the module in DDP.
 
-The three take turns, so that a machine that is busy with other things disturbs all alike: compare within a row only.
+The three take turns, so that other programs on the machine slow all of them equally: compare only within a row.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-r"""Trains systems with several seeds, examines them under one protocol, and makes a table; goes on where it stopped.
+r"""Trains systems with several seeds, tests them with one protocol, and makes a table; resumes where it stopped.
 
     python scripts/compare_systems.py configs/mnist.yaml configs/fashion_mnist.yaml --seeds 0 1 2
     python scripts/compare_systems.py configs/mnist.yaml --protocol quick --vary model.loss=NonSaturating,Hinge \
         --vary model.discriminator.conditioning=projection,concatenation --fit="--trainer.max_steps 3000"
 
-`configs/mnist.yaml+configs/with/longer.yaml` is the first config with the second laid over it.
+`configs/mnist.yaml+configs/with/longer.yaml` is the first config with the second as an overlay.
 
-Every run has a folder below `--out`, with its report. A run that has a report is not made again, and one that was
-killed is resumed from its last checkpoint. `systems.md` holds the means over the seeds, with standard deviations.
+Every run has a folder in `--out`, with its report. A run that has a report is skipped, and one that was killed resumes
+from its last checkpoint. `systems.md` contains the means over the seeds, with standard deviations.
 """
 
 from __future__ import annotations

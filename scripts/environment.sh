@@ -1,6 +1,6 @@
-# Sourced by the other scripts: finds or makes a virtual environment with the package in it, once.
+# Sourced by the other scripts: finds or makes a virtual environment, and installs the package in it once.
 #
-#   prepare EXTRA    installs the package with that extra ("" for none) unless that has been done before
+#   prepare EXTRA    installs the package with that extra ("" for none) unless it is already installed
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -22,13 +22,13 @@ prepare() {
     fi
     python -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
         fail "Python: expected 3.10 or newer, got $(python --version); make a virtual environment with a newer one"
-    # What was installed, and from where: a change of either installs again.
+    # What was installed, and from where; if either changes, it is installed again.
     state="$root $(cksum < "$root/pyproject.toml")"
     stamp="$VIRTUAL_ENV/.lightning_cgan"
     if [ "$(cat "$stamp-$extra" 2> /dev/null || cat "$stamp-dev" 2> /dev/null)" != "$state" ]; then
         echo "Installing lightning_cgan into $VIRTUAL_ENV (a few minutes, once)"
         python -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}" ||
-            fail "pip could not install the package; its messages stand above"
+            fail "pip could not install the package; see its messages above"
         echo "$state" > "$stamp-$extra"
     fi
 }

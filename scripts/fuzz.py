@@ -1,12 +1,12 @@
-r"""Looks for inputs that a reader stumbles over, led by which lines of the package they reach.
+r"""Searches for inputs on which a reader fails, guided by the lines of the package that they reach.
 
     pip install atheris hypothesis
     python scripts/fuzz.py tables -runs=20000
     python scripts/fuzz.py bytes_of_checkpoints -max_total_time=600
 
-The inputs are those of `tests/fuzz/test_fuzz.py`; options behind the name are libFuzzer's (`-len_control=0
--max_len=4000`, since Hypothesis makes nothing of a few bytes). An input that is found is
-printed with its traceback, and the exit code is not 0.
+The inputs are those of `tests/fuzz/test_fuzz.py`. Options after the name are libFuzzer's (such as `-len_control=0
+-max_len=4000`, since Hypothesis cannot make an input from a few bytes). If such an input is found, it is printed with
+its traceback, and the exit code is not 0.
 """
 
 from __future__ import annotations

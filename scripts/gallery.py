@@ -2,7 +2,7 @@
 
     python scripts/gallery.py runs/digits/2026-11-24_09-30-00 runs/mnist/2026-11-24_10-00-00
 
-Of each run: a sheet of images, a walk through the latents, and the grids of the training, small enough for a page.
+For each run: a sheet of images, a walk through the latents, and the grids of the training, small enough for a page.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def shrink(film: Path, out: Path) -> None:
 def main() -> None:
     """Makes the pictures of each run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs that have ended")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of completed runs")
     parser.add_argument("--out", type=Path, default=Path("docs/gallery"), help="the folder of the pictures")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-r"""Kills runs, resumes each by the documented command, and compares its end with that of a run nobody disturbed.
+r"""Kills runs, resumes each by the documented command, and compares the result with that of an uninterrupted run.
 
     python scripts/kill_test.py --kills 30 --busy
     python scripts/kill_test.py --kills 30 --busy --at epoch-end
@@ -7,14 +7,15 @@ r"""Kills runs, resumes each by the documented command, and compares its end wit
     python scripts/kill_test.py --kills 10 --processes 2
     python scripts/kill_test.py --kills 3 --processes 2 --then 1 && python scripts/kill_test.py --kills 3 --then 2
 
-A checkpoint is written in each step, so that many runs are killed while they save; with `--at epoch-end` at the ends of
-epochs alone, and every other run is not killed, but ends there. With `--at early-stopping` a callback ends each run,
-and it goes on without that callback. Weights, moving average, states of optimizers and schedulers, and the table of
-scalars must be the same to the last bit. The number of CPU threads is for each run to choose, when it begins: the run
-to compare with has as many (`--threads`).
+A checkpoint is written in each step, so that many runs are killed while they save. With `--at epoch-end`, checkpoints
+are written only at the ends of epochs, and every other run is not killed but ends there. With `--at early-stopping`, a
+callback ends each run, which then resumes without that callback. Weights, moving average, states of optimizers and
+schedulers, and the table of scalars must be equal to the last bit. Each run chooses its number of CPU threads when it
+begins; the uninterrupted run uses the same number (`--threads`).
 
-A run that goes on with another number of processes must end within 1e-5 of the undisturbed one: sums are formed in
-another order there, which Adam would magnify, hence SGD. Dropout is left out there too: each process draws its own.
+A run that resumes with another number of processes must end within 1e-5 of the uninterrupted one. Sums are added in
+another order there, which Adam would amplify, so these runs use SGD. They also have no dropout, since each process
+samples its own.
 """
 
 from __future__ import annotations
@@ -97,10 +98,10 @@ def main() -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Kills runs at random moments, and lets them go on.")
+    parser = argparse.ArgumentParser(description="Kills runs at random moments, and resumes them.")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--then", type=int, help="the number of processes that go on; as many if not given")
+    parser.add_argument("--then", type=int, help="the number of processes after resuming; by default the same")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--at", choices=("any-moment", "epoch-end", "early-stopping"), default="any-moment")

@@ -1,9 +1,9 @@
-"""Executes docs/conditional_gan.ipynb in an empty folder and stores its outputs in it, or in another file.
+"""Executes docs/conditional_gan.ipynb in an empty folder, and stores its outputs in the notebook or in another file.
 
     python scripts/notebook.py
     python scripts/notebook.py --out executed.ipynb
 
-A cell with the tag `skip-execution`, which installs the package, is not executed.
+The cell that installs the package has the tag `skip-execution` and is not executed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Shows where the time of a step goes, by kinds of operations.
+"""Shows how the time of a step is divided among kinds of operations.
 
     python scripts/profile_step.py configs/mnist.yaml [more options of fit]
 
-Times are those under PyTorch's profiler, which makes each operation a little slower: look at the shares.
+PyTorch's profiler makes each operation a little slower, so compare the shares, not the times.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Shows a sheet of a trained generator, then trains one on scikit-learn's handwritten digits; needs only Python and pip.
-# Options are passed on to `fit`.
+# Generates a sheet with a trained generator, then trains one on scikit-learn's handwritten digits. Needs only Python and
+# pip. Options are passed to `fit`.
 set -euo pipefail
 here="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 active="${VIRTUAL_ENV:-}"
 prepare ""
 cd "$root"
-export WANDB_MODE="${WANDB_MODE:-disabled}" # a first try belongs on nobody's dashboard
+export WANDB_MODE="${WANDB_MODE:-disabled}" # a first try should not appear on a dashboard
 mkdir -p runs
 python -m lightning_cgan generate mnist --count 10 --out runs/mnist.png --overwrite
 python -m lightning_cgan fit --config digits "$@"

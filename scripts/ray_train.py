@@ -1,8 +1,8 @@
-"""Trains on scikit-learn's digits with Ray Train, and resumes from the last checkpoint after a worker has died.
+"""Trains on scikit-learn's digits with Ray Train, and resumes from the last checkpoint if a worker dies.
 
     python scripts/ray_train.py
 
-Copy it, and exchange networks, data and numbers; `docs/clusters.md` says what is resumed.
+Copy it and replace networks, data and numbers; `docs/clusters.md` says what is resumed.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Measures what a step costs as things grow, and computes what it would on many GPUs.
+"""Measures how the time of a step scales with sizes and processes, and computes it for many GPUs.
 
     python scripts/scale.py                                              # on one process, a few minutes on two cores
     OMP_NUM_THREADS=1 torchrun --nproc_per_node 2 scripts/scale.py       # on two: strong and weak scaling
     python scripts/scale.py --model                                      # the model of many GPUs, without measuring
 
-The networks are those of `configs/mnist.yaml`. All points of a table take turns: compare within a table only.
+The networks are those of `configs/mnist.yaml`. All points of a table take turns: compare only within a table.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python scripts/ship_generators.py                              # hours on a CPU; resumes where it stopped
     python scripts/ship_generators.py digits --systems systems     # one, with the folder of its run and its report
 
-Each gets a folder in `lightning_cgan/export/generators`: what `export` writes; `config.yaml`, which repeats the
-training; `report.json`; and `origin.json`, with the hash of the weights and what the tests find again.
+Each gets a folder in `lightning_cgan/export/generators`: the files that `export` writes; `config.yaml`, which repeats
+the training; `report.json`; and `origin.json`, with the hash of the weights and the values that the tests compare with.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Trains with several processes, and restarts all of them from the last checkpoint when one has died:
+# Trains with several processes, and restarts all of them from the last checkpoint if one dies:
 #
 #   scripts/torchrun.sh --config configs/mnist.yaml                    # a process for each GPU of this machine
 #   PROCESSES=2 scripts/torchrun.sh --config configs/digits.yaml
 #   NODES=1:2 RENDEZVOUS=first-machine:29400 scripts/torchrun.sh …     # the same command on each machine
 #
-# NODES may be a range: machines may then leave and join, and the run goes on with those that are there, as long as the
-# number of processes divides the batch. All machines share the folder of runs (`--runs_dir`). RESTARTS is how often a run
-# begins again before it gives up. It goes on by its name (`--name`, else the config's).
+# NODES may be a range: machines may then leave and join, and the run resumes on those that are available, if the number
+# of processes divides the batch size. All machines share the folder of runs (`--runs_dir`). RESTARTS is the number of
+# restarts before a run gives up. A run resumes by its name (`--name`, else the config's).
 set -euo pipefail
 
-# A store of their own for each start of the processes: in that of torchrun itself, addresses of those that have died
-# would still stand, and some releases of PyTorch look them up there.
+# A separate store for each start of the processes: torchrun's own would still contain the addresses of dead processes,
+# and some releases of PyTorch look them up there.
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 
 exec python -m torch.distributed.run \

@@ -1,10 +1,9 @@
-"""Trains the judges that the package ships, and measures them on the test split, which nothing is chosen by.
+"""Trains the judges that the package ships, and measures them on the test split, which influences no choice.
 
     python scripts/train_judge.py MNISTData FashionMNISTData DigitsData
     python scripts/train_judge.py DigitsData --image_size 16        # as in configs/digits.yaml
 
-Some ten minutes for each of the large sets on two CPU cores. The files are written to
-`lightning_cgan/evaluation/judges/`.
+Each large set takes about ten minutes on two CPU cores. The files are written to `lightning_cgan/evaluation/judges/`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Measures `fit` against the loops that it could be replaced by, and against what the machine could do at best.
+"""Compares the speed of `fit` with that of hand-written loops, and with the most that the machine could reach.
 
     python scripts/benchmark                                 # all configs for MNIST, half an hour on two cores
     python scripts/benchmark configs/mnist_mlp.yaml --rounds 9 --fit="--threads 1"
@@ -6,17 +6,17 @@
 For each config, in steps per second:
 
 - `fit`: the command line as shipped, with its loggers, progress bar, samples, curves, checkpoints and validation. What
-  happens every thousand steps or so is timed in the run, and its median charged at the interval that the config
-  gives: a judge that the first validation has to train is kept, and not charged.
-- `bare`: a loop by hand over the same step, without a Trainer: same networks, precision, optimizers, shared fakes,
-  penalties, moving average, and the same graph where the config compiles the step.
+  happens every thousand steps or so is timed in the run, and its median is charged at the config's interval. A judge
+  that the first validation has to train is cached, and not charged.
+- `bare`: a hand-written loop over the same step, without a Trainer: same networks, precision, optimizers, shared fakes,
+  penalties, moving average, and the same graph if the config compiles the step.
 - `eager`: a plain loop in float32 over images in memory, two passes of the discriminator, new fakes for the generator.
-- `naive`: the same as tutorials write it: images through a DataLoader with ToTensor, losses read in every step.
-- `uncompiled`: the bare loop without the graph, where the config compiles: says when compiling has paid.
-- `floor`: as fast as the step's floating-point operations would run in the machine's large matrix products.
+- `naive`: the same, as tutorials write it: images through a DataLoader with ToTensor, losses read in every step.
+- `uncompiled`: the bare loop without the graph, if the config compiles: shows when compiling pays.
+- `floor`: the speed at which the step's floating-point operations would run in large matrix products on this machine.
 
-All take turns in one process, a few dozen steps each, so that a machine that is busy with other things disturbs
-all alike: compare within a row only. Results go to a folder: `benchmark.json`, `benchmark.md`, `benchmark.png`.
+All take turns in one process, a few dozen steps each, so that other programs on the machine slow all of them equally:
+compare only within a row. Results go to a folder: `benchmark.json`, `benchmark.md`, `benchmark.png`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How fast a fit is on images that cost nothing."""
+"""Measures the speed of a fit on images that take no time to load."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One config: `fit` and the other loops in turn, and what a start of it costs; see __main__.py."""
+"""Times `fit` and the other loops in turn for one config, and the start of a run; see __main__.py."""
 
 from __future__ import annotations
 
