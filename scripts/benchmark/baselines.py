@@ -17,7 +17,7 @@ from lightning_cgan.core.rng import rng_at
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import discriminate, frozen
 from lightning_cgan.networks.latents import sample_latents
-from lightning_cgan.objectives.inputs import StepInputs
+from lightning_cgan.objectives.inputs import StepInputs, UpdateInputs
 from lightning_cgan.training.contract import ROLES
 from lightning_cgan.training.ema import ema_decay, update_ema
 from lightning_cgan.training.fused_step import FusedStep, StepParts
@@ -88,13 +88,16 @@ def plain_loop(module: ConditionalGAN, batches: Iterator[tuple[Tensor, Tensor]],
         real, labels = next(batches)
         ones, zeros = torch.ones(len(real), device=real.device), torch.zeros(len(real), device=real.device)
         discriminator_optimizer.zero_grad()
-        fake = generator(latents_for(real), labels).detach()
+        latents = latents_for(real)
+        fake = generator(latents, labels).detach()
         real_loss = binary_cross_entropy_with_logits(discriminate(discriminator, real, labels).logits, ones)
         fake_loss = binary_cross_entropy_with_logits(discriminate(discriminator, fake, labels).logits, zeros)
         loss = real_loss + fake_loss
         for penalty in module.penalties:
             if count % penalty.interval == 0:
-                loss = loss + penalty.interval * penalty(discriminator, real, fake, labels, labels)
+                interpolation, uniforms = torch.rand(len(real), 1), torch.empty(len(real), 0)
+                inputs = UpdateInputs(real, labels, latents, labels, interpolation, uniforms)
+                loss = loss + penalty.interval * penalty(discriminator, inputs, fake)
         loss.backward()
         discriminator_optimizer.step()
         generator_optimizer.zero_grad()

@@ -192,3 +192,7 @@ def test_what_only_a_checkpoint_has(fails: Fails) -> None:
     assert fails("export", "digits", "--report", "r.json") == (
         "error: --report: expected a checkpoint to export, got digits, whose model card stays as it is; omit --report"
     )
+
+
+def test_those_that_the_documents_name_are_there() -> None:
+    assert set(SHIPPED) == {"digits", "mnist"}
