@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, ModelSummary
@@ -156,6 +157,8 @@ class CLI(LightningCLI):
         if self.subcommand == "fit" and config.ckpt_path is not None:
             self.saved_numerics = saved_numerics(str(config.ckpt_path))
         choose_precision(config.trainer, self.saved_numerics)
+        if self.subcommand != "fit" and config.threads is not None:
+            torch.set_num_threads(config.threads)  # `fit` chooses a number once the networks are built
         started = started_processes()
         if started and config.trainer.devices == "auto":
             config.trainer.num_nodes, config.trainer.devices = started

@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from helpers.paths import DIGITS
+from lightning_cgan.cli.main import CLI, main
 
 Run = Callable[..., Path]
 SMALL = ("--model.generator", "MLPGenerator", "--model.discriminator", "MLPDiscriminator", "--data.image_size", "8")
@@ -36,6 +37,15 @@ def test_the_choice_is_printed_kept_and_overridden(
         assert "chooses another" not in caplog.text
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_of_the_other_commands(monkeypatch: pytest.MonkeyPatch, short_run: Path) -> None:
+    seen = []
+    monkeypatch.setattr(CLI, "_run_subcommand", lambda *_: seen.append(torch.get_num_threads()))
+    last = ["--config", str(short_run / "config.yaml"), "--ckpt_path", str(short_run / "checkpoints" / "last.ckpt")]
+    for number in (2, 1):
+        main(["validate", *last, "--threads", str(number)])
+    assert seen == [2, 1]
 
 
 def test_threads_must_be_positive(fails: Callable[..., str]) -> None:
