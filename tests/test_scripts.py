@@ -29,7 +29,7 @@ def test_benchmark_measures_every_loop(tmp_path: Path, mnist_folder: str) -> Non
         str(tmp_path / "out"),
         "--fit=--scores.images 0",
     ]
-    configs = [str(CONFIGS / "mnist_mlp.yaml"), str(CONFIGS / "digits.yaml")]  # compiled; with a penalty
+    configs = [str(CONFIGS / "mnist_mlp.yaml"), str(CONFIGS / "mnist_quick.yaml")]  # compiled; with a penalty
     shown = script("benchmark", *configs, *options, LIGHTNING_CGAN_DATA=mnist_folder)
     assert shown.startswith("| config | precision, threads | fit | bare | eager | naive | floor |")
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"benchmark.json", "benchmark.md", "benchmark.png"}
