@@ -35,8 +35,8 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
     Hugging Face Hub. See `huggingface_hub.PyTorchModelHubMixin`.
 
     Examples:
-        >>> mnist = PretrainedGenerator.from_pretrained("mnist")
-        >>> mnist.generate([0, 0, 9], seed=0).shape
+        >>> pretrained = PretrainedGenerator.from_pretrained("mnist")
+        >>> pretrained.generate([0, 0, 9], seed=0).shape
         torch.Size([3, 1, 28, 28])
         >>> picture = pretrained.sheet([0, 9], count=4, seed=0)  # a PIL image, which a notebook displays
 
