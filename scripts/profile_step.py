@@ -55,6 +55,7 @@ class WatchedCLI(CLI):
 
     def before_fit(self) -> None:
         """Adds the watch."""
+        super().before_fit()
         self.watch = Watch()
         self.trainer.callbacks.append(self.watch)
 

@@ -32,7 +32,8 @@ from lightning_cgan.evaluation.judge import SHIPPED as JUDGES
 from lightning_cgan.evaluation.scores import extract_features
 from lightning_cgan.export.shipped_generators import ORIGIN, WEIGHTS
 
-_FOLDER = Path(__file__).parent.parent / "lightning_cgan" / "export" / "generators"
+_ROOT = Path(__file__).resolve().parent.parent
+_FOLDER = _ROOT / "lightning_cgan" / "export" / "generators"
 _CONFIGS = {
     "digits": ("configs/digits.yaml",),
     "mnist": ("configs/mnist.yaml", "configs/with/longer.yaml"),
@@ -61,7 +62,8 @@ def main() -> None:
 def _train(name: str, systems: Path) -> Path:
     """Trains and scores a system, unless that is done; returns the folder of its run."""
     options = ["--seeds", "0", "--fit=--threads 1", "--test=--report.students 1 --threads 1", "--out", str(systems)]
-    subprocess.run([sys.executable, "scripts/compare_systems.py", "+".join(_CONFIGS[name]), *options], check=True)
+    configs = "+".join(str(_ROOT / config) for config in _CONFIGS[name])
+    subprocess.run([sys.executable, str(_ROOT / "scripts" / "compare_systems.py"), configs, *options], check=True)
     stem = "-".join(Path(config).stem for config in _CONFIGS[name])
     checkpoints = (systems / stem / "seed-0" / "run").glob("*/checkpoints/last.ckpt")
     return max(checkpoints, key=lambda file: file.stat().st_mtime).parent.parent

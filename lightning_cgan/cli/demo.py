@@ -128,8 +128,7 @@ class DemoBackend:
         """
         seed, count = int(seed or 0), int(count or 1)
         bound = truncation if truncation is not None and truncation < _NO_TRUNCATION else None
-        latents = self.metadata.sample_latents(label, count, LatentSampler(seed, bound))
-        made = self.source.make(torch.full((len(latents),), label), latents)
+        made = self.source.first_images(label, count, LatentSampler(seed, bound))
         name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
         sheet = self.folder / f"{name}.png"
         save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)

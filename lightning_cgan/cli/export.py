@@ -14,7 +14,6 @@ from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.model_card import Training
 from lightning_cgan.export.onnx_and_pt2 import write_onnx, write_program
 from lightning_cgan.export.score_table import find_report
-from lightning_cgan.export.shipped_generators import find_generator
 from lightning_cgan.export.source import load_source
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.sampler import Sampler
@@ -59,20 +58,19 @@ def export(
     if report is not None and not wants_folder:
         raise UsageError(f"--report: expected --out to be a folder, got {path}, which has no model card; omit --report")
     opened = load_source(source, imports, ema=ema)
-    origin = find_generator(source, "source")
     if opened.sampler is None:
         raise UsageError(f"source: expected a checkpoint or a folder, got {source}; name what it was exported from")
-    if report is not None and origin.is_dir():
+    if report is not None and opened.path.is_dir():
         got = f"got {source}, whose model card stays as it is"
         raise UsageError(f"--report: expected a checkpoint to export, {got}; omit --report")
     with writing("--out", path):
         if not wants_folder:
             generator = _network(opened.sampler, ema)
             write_atomic(path, lambda file: _FILES[ending](generator, opened.metadata, file))
-        elif origin.is_dir():
-            write_atomic_folder(path, lambda folder: _copy(origin, folder))
+        elif opened.path.is_dir():
+            write_atomic_folder(path, lambda folder: _copy(opened.path, folder))
         else:
-            _write_folder(origin, opened.sampler, opened.metadata, ema, report, path)
+            _write_folder(opened.path, opened.sampler, opened.metadata, ema, report, path)
     print(f"Exported a generator of {len(opened.metadata.class_names)} classes: {path}")
 
 

@@ -76,7 +76,8 @@ def generate(
     _check_output_path(path, walk, overwrite)
     generator = load_source(source, imports, device, ema)
     metadata = generator.metadata
-    chosen, latent_sampler = parse_labels(labels, metadata.class_names), LatentSampler(seed, truncation)
+    chosen = chosen_classes(labels, metadata.class_names, "--labels")
+    latent_sampler = LatentSampler(seed, truncation)
     if walk is not None:
         if walk == "classes" and not generator.mixes:
             expected = "expected latents, since an ONNX file does not mix classes"
@@ -86,15 +87,10 @@ def generate(
         with writing("--out", path):
             _write_gif(grids, path)
     else:
-        images = [_images_of(generator, label, count, latent_sampler) for label in chosen]
+        images = [generator.first_images(label, count, latent_sampler) for label in chosen]
         with writing("--out", path):
             _write(images, chosen, metadata.class_names, path)
     print(f"{count * len(chosen):,} images of {len(chosen)} classes: {path}")
-
-
-def parse_labels(labels: Classes | None, class_names: Sequence[str]) -> list[int]:
-    """The numbers of classes given by name, by number or as ranges, without duplicates; see `find_classes`."""
-    return chosen_classes(labels, class_names, "--labels")
 
 
 def _sample(
@@ -103,10 +99,6 @@ def _sample(
     """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
     metadata = generator.metadata
     return latent_sampler.first(chosen, count, metadata.latent_dim, metadata.latents, variant)
-
-
-def _images_of(generator: Source, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
-    return generator.make(torch.full((count,), label), _sample(generator, [label], count, latent_sampler))
 
 
 def _walk(

@@ -131,6 +131,14 @@ def kind_of(path: Path) -> str | None:
     return next((f"a {kind}" for kind, is_one in kinds.items() if is_one(mode)), None)
 
 
+def neighbours(path: Path) -> list[str]:
+    """The names of the other files in the folder of a path; none if there is no such folder, or it is unreadable."""
+    try:
+        return [file.name for file in path.parent.iterdir() if file.name != path.name]
+    except OSError:
+        return []
+
+
 def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str:
     """The message for a path that does not exist or is not a file, with the most similar name.
 
@@ -138,10 +146,5 @@ def no_such_file(option: str, path: str, also_known: Iterable[Path] = ()) -> str
     """
     if kind := kind_of(Path(path)):
         return f"{option}: expected a file, got {path}, which is {kind}; name a file"
-    folder, name = Path(path).parent, Path(path).name
-    try:
-        neighbours = [file for file in folder.iterdir() if file.name != name]
-    except OSError:  # a missing or unreadable folder
-        neighbours = []
-    hint = did_you_mean(name, (file.name for file in [*neighbours, *also_known]))
+    hint = did_you_mean(Path(path).name, [*neighbours(Path(path)), *(file.name for file in also_known)])
     return f"{option}: no such file: {path}{hint or '; check the path'}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from importlib import import_module
-from pathlib import Path
 
 import torch
 
-from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
+from lightning_cgan.core.errors import UsageError, reason_of
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.checkpointing import build_from
@@ -15,8 +14,6 @@ from lightning_cgan.training.checkpointing import build_from
 
 def load(checkpoint: str, imports: str | None = None, device: str = "auto") -> ConditionalGAN:
     """Loads the module of a checkpoint."""
-    if not Path(checkpoint).is_file():
-        raise UsageError(no_such_file("source", checkpoint))
     import_all(imports)
     chosen = check_device(device)
     try:

@@ -6,7 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from lightning_cgan.core.errors import UsageError, did_you_mean, kind_of, no_such_file
+from lightning_cgan.core.errors import UsageError, did_you_mean, kind_of, neighbours, no_such_file
 
 WEIGHTS = "model.safetensors"
 ORIGIN = "origin.json"  # the config, the seed and the scores of a shipped generator, and the hash of its weights
@@ -29,7 +29,7 @@ def find_generator(name: str, option: str) -> Path:
         return SHIPPED[name]
     if not is_bare(name) or kind_of(path) is not None:
         raise UsageError(no_such_file(option, name))
-    hint = did_you_mean(name, [*SHIPPED, *(file.name for file in Path().iterdir())]) or "; check the name"
+    hint = did_you_mean(name, [*SHIPPED, *neighbours(path)]) or "; check the name"
     expected = f"expected a file, a folder or a shipped generator ({', '.join(SHIPPED)})"
     raise UsageError(f"{option}: {expected}, got {name}{hint}")
 

@@ -128,6 +128,7 @@ class BenchmarkCLI(CLI):
 
     def before_fit(self) -> None:
         """Chooses the length of a turn, and lets everything happen once in each."""
+        super().before_fit()
         trainer, data = self.trainer, self.datamodule
         self.flops = flops_of_step(self.model.generator, self.model.discriminator, data.batch_size)
         interval = math.lcm(*(penalty.interval for penalty in self.model.penalties))
@@ -184,6 +185,7 @@ def measure_start(config: str, options: list[str]) -> dict[str, Any]:
 
     class StampedCLI(CLI):
         def before_fit(self) -> None:
+            super().before_fit()
             self.trainer.callbacks.append(Stamp())
 
     started = time.perf_counter()

@@ -35,8 +35,9 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.cli.generate import _check_gif_size, parse_labels
+from lightning_cgan.cli.generate import _check_gif_size
 from lightning_cgan.cli.main import main
+from lightning_cgan.core.classes import chosen_classes
 from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.core.output_paths import folders_of_classes
 from lightning_cgan.networks.latents import LatentSampler, slerp
@@ -169,6 +170,10 @@ def test_walk_of_more_classes_than_a_gif_has_rows() -> None:
     with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes, .* got 1,130; choose"):
         _check_gif_size(1130, 1, 8)
     _check_gif_size(1129, 1129, 8)
+
+
+def parse_labels(labels: str | None, class_names: tuple[str, ...]) -> list[int]:
+    return chosen_classes(labels, class_names, "--labels")
 
 
 def test_labels_by_name_number_and_range() -> None:

@@ -28,10 +28,9 @@ from lightning_cgan import (
     SampleGrid,
     UsageError,
 )
-from lightning_cgan.cli.generate import parse_labels
 from lightning_cgan.cli.main import main
 from lightning_cgan.cli.parser import OneLineParser
-from lightning_cgan.core.classes import find_classes
+from lightning_cgan.core.classes import chosen_classes, find_classes
 from lightning_cgan.data.base import Split
 
 # To YAML all of these are something else, or nothing.
@@ -156,7 +155,7 @@ def test_a_number_is_what_is_no_name_and_has_no_quotes() -> None:
     ],
 )
 def test_ranges_and_commas(names: tuple[str, ...], text: str, expected: list[str]) -> None:
-    assert [names[number] for number in parse_labels(text, names)] == expected
+    assert [names[number] for number in chosen_classes(text, names, "--labels")] == expected
 
 
 def test_wrong_ranges_are_told() -> None:
@@ -167,10 +166,10 @@ def test_wrong_ranges_are_told() -> None:
         ("13-14", "--labels: expected names or numbers of classes, got 13-14; choose from 0 (1), 1 (10)"),
     ):
         with pytest.raises(UsageError) as raised:
-            parse_labels(text, MONTHS)
+            chosen_classes(text, MONTHS, "--labels")
         assert str(raised.value).startswith(message)
     with pytest.raises(UsageError, match="choose from 0, 1, 2, .* 18, 19, …$"):
-        parse_labels("x", tuple(map(str, range(30))))
+        chosen_classes("x", tuple(map(str, range(30))), "--labels")
 
 
 def test_spaces_and_normal_forms_do_not_matter_where_one_name_is_meant() -> None:
@@ -207,7 +206,7 @@ def test_generate_takes_names_from_the_command_line(monkeypatch: pytest.MonkeyPa
     for typed in ("null", "0-3,7", "[007, on]", "00014", "{a}", "k: v", "#h"):
         main(["generate", "x.ckpt", f"--labels={typed}"])
     names = (*ODD, "00014")
-    assert [parse_labels(labels, names) for labels in (seen[0], *seen[2:])] == [
+    assert [chosen_classes(labels, names, "--labels") for labels in (seen[0], *seen[2:])] == [
         [names.index(name) for name in found]
         for found in (["null"], ["007", "on"], ["00014"], ["{a}"], ["k: v"], ["#h"])
     ]
