@@ -148,5 +148,5 @@ def test_quickstart(tmp_path: Path) -> None:
     sheet, page, after = done.stdout.splitlines()[-3:]
     assert sheet.endswith(": runs/mnist.png")
     assert Image.open(checkout / "runs" / "mnist.png").size == (10 * 58 + 2, 10 * 58 + 2)
-    assert (checkout / page.rpartition(": ")[2]).read_text().startswith("<!doctype html>")
+    assert (checkout / page.rpartition(": ")[2]).read_text().startswith("<!DOCTYPE html>")
     assert after == "Next: python -m lightning_cgan generate mnist --labels 7 --count 16 --out sevens.png"
