@@ -9,7 +9,9 @@ from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks.progress.rich_progress import ProcessingSpeedColumn
 from rich import get_console
+from rich.progress import BarColumn, ProgressColumn
 
 from lightning_cgan.callbacks.notebook import NotebookOutput, in_notebook
 
@@ -25,6 +27,7 @@ _SHORT_NAMES = {
 }
 _IN_NARROW_TERMINALS = ("D", "G", "FID")  # more would wrap over several lines
 _WIDE = 120  # columns
+_NARROW_BAR = 8  # columns
 
 
 class ProgressBar(RichProgressBar):
@@ -63,6 +66,16 @@ class ProgressBar(RichProgressBar):
         trainer = self.trainer
         epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else math.inf
         return min(epochs * trainer.num_training_batches, trainer.max_steps if trainer.max_steps > 0 else math.inf)
+
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """In a narrow terminal without the steps per second and with a short bar, so that all is on one line of 80."""
+        columns: list[ProgressColumn] = super().configure_columns(trainer)
+        if get_console().width >= _WIDE:
+            return columns
+        for column in columns:
+            if isinstance(column, BarColumn):
+                column.bar_width = _NARROW_BAR
+        return [column for column in columns if not isinstance(column, ProcessingSpeedColumn)]
 
     def _get_train_description(self, current_epoch: int) -> str:
         return f"Epoch {current_epoch}"
