@@ -8,8 +8,9 @@ import re
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from io import TextIOWrapper
@@ -112,8 +113,19 @@ def _main() -> None:
             with suppress(OSError):  # no temporary folder either
                 _check_home()
             _check_backend()
-            from lightning_cgan.cli.main import main as command_line
-        command_line()
+            run = _command_line(arguments)
+        run()
+
+
+def _command_line(arguments: list[str]) -> Callable[[], None]:
+    """Imports what runs the command line; importing Lightning would double the time of a `generate`."""
+    from lightning_cgan.cli.parser import FUNCTIONS, call_function
+
+    if arguments[0] in FUNCTIONS:
+        return partial(call_function, arguments)
+    from lightning_cgan.cli.main import main
+
+    return main
 
 
 @contextmanager

@@ -114,6 +114,17 @@ def test_package_and_help_do_not_wait_for_torch() -> None:
         assert shown.startswith("usage: " if "h" in option else lightning_cgan.__version__)
 
 
+def test_generate_and_from_pretrained_do_not_wait_for_lightning(tmp_path: Path) -> None:
+    heavy = "assert not {'lightning', 'torchvision', 'torchmetrics'} & sys.modules.keys()"
+    command = f"['lightning_cgan', 'generate', 'digits', '--out', {str(tmp_path / 'sheet.png')!r}]"
+    for code in (
+        f"sys.argv = {command}; from lightning_cgan.__main__ import main; main()",
+        "from lightning_cgan import PretrainedGenerator as P; P.from_pretrained('digits').sheet([7], count=2)",
+    ):
+        subprocess.run([sys.executable, "-c", f"import sys; {code}; {heavy}"], check=True)
+    assert (tmp_path / "sheet.png").exists()
+
+
 def test_every_public_name_can_be_had() -> None:
     assert "ConditionalGAN" in dir(lightning_cgan)
     for name in lightning_cgan.__all__:

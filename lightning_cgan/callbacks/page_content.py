@@ -257,6 +257,9 @@ def _commands(folder: Path) -> Iterator[tuple[str, str]]:
     if checkpoint.is_file():
         options = f"{shlex.quote(str(checkpoint))} --labels 0 --count 10 --out sheet.png"
         yield "Generate images of a class", f"python -m lightning_cgan generate {options}"
+        if config := newest_config(folder):
+            options = f"--config {shlex.quote(str(config))} --ckpt_path {shlex.quote(str(checkpoint))}"
+            yield "Score the generated images", f"python -m lightning_cgan test {options}"
 
 
 def _max_steps(config: Mapping[str, Any]) -> int | None:

@@ -90,11 +90,6 @@ def _check_own_processes(nodes: int, devices: int) -> None:
         raise UsageError(f"LOCAL_RANK={os.environ['LOCAL_RANK']}: {expected}; unset LOCAL_RANK, or use torchrun")
 
 
-def is_first_of_machine() -> bool:
-    """Whether this process is the first of its machine, which reports errors that all processes share."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
-
-
 def _is_mpi() -> bool:
     # Under SLURM, Open MPI's daemons on other nodes are SLURM steps; the processes of `mpirun` are not.
     return os.environ.get("OMPI_COMM_WORLD_SIZE", "1") != "1"

@@ -1,4 +1,7 @@
-"""The output of a command: errors in one line, no expected warnings, and where the results are."""
+"""The output of a command: errors in one line, and no expected warnings.
+
+It does not import Lightning, but knows its errors where it has been imported.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,14 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from io import TextIOWrapper
-from pathlib import Path
 from traceback import extract_tb
+from types import ModuleType
 
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer, callbacks
 
-from lightning_cgan.callbacks.signals import STOP_SIGNALS
-from lightning_cgan.cli.cluster import is_first_of_machine
-from lightning_cgan.cli.trainer_messages import message_of_lightning
 from lightning_cgan.core.errors import TrainingError, UsageError
-from lightning_cgan.runs.folder import RunFolder, resume_command
-from lightning_cgan.runs.loggers import wandb_upload
 
 # Errors of the disk, not of the program
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG)
@@ -48,22 +45,38 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:  # outside of Lightning's own handling
         raise SystemExit(128 + signal.SIGINT) from None
     except Exception as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (UsageError, MisconfigurationException, TrainingError)):
-            cause = cause.__cause__ or cause.__context__  # jsonargparse wraps errors of constructors
-        if cause is not None:
-            message, code = message_of_lightning(cause) or str(cause), 1 if isinstance(cause, TrainingError) else 2
-        elif found := message_of_lightning(error) or _message_of_wandb(error):
-            message, code = found, 2
-        elif isinstance(error, OSError) and error.errno in _DISK_ERRORS:
-            file = f"{error.filename}: " if error.filename else ""
-            message, code = f"{file}{error.strerror}; free disk space, or choose another folder", 1
-        else:
+        # Importing Lightning takes seconds; without it, no error is Lightning's.
+        lightning = import_module("lightning_cgan.cli.trainer_messages") if "lightning.pytorch" in sys.modules else None
+        reported = _message_and_code(error, lightning)
+        if reported is None:
             raise
         # Before training, all processes fail alike. During training, one alone may fail, such as on a broken file.
-        if is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
-            print(f"error: {' '.join(message.split())}", file=sys.stderr)
-        raise SystemExit(code) from error
+        is_alone = any(frame.name == "advance" for frame in extract_tb(error.__traceback__))
+        if is_alone or _is_first_of_machine():
+            print(f"error: {' '.join(reported[0].split())}", file=sys.stderr)
+        raise SystemExit(reported[1]) from error
+
+
+def _is_first_of_machine() -> bool:
+    """Whether this process is the first of its machine, which reports errors that all processes share."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "SLURM_LOCALID"))
+
+
+def _message_and_code(error: BaseException, lightning: ModuleType | None) -> tuple[str, int] | None:
+    """The line about an error, and the exit code; None for an error of the program."""
+    known = (UsageError, TrainingError, *((lightning.MisconfigurationException,) if lightning else ()))
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, known):
+        cause = cause.__cause__ or cause.__context__  # jsonargparse wraps errors of constructors
+    of_lightning = lightning.message_of_lightning(cause or error) if lightning else None
+    if cause is not None:
+        return of_lightning or str(cause), 1 if isinstance(cause, TrainingError) else 2
+    if found := of_lightning or _message_of_wandb(error):
+        return found, 2
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        file = f"{error.filename}: " if error.filename else ""
+        return f"{file}{error.strerror}; free disk space, or choose another folder", 1
+    return None
 
 
 def _message_of_wandb(error: BaseException) -> str | None:
@@ -72,12 +85,6 @@ def _message_of_wandb(error: BaseException) -> str | None:
         return None
     expected = f"expected options that Weights & Biases accepts, got its error ({error})"
     return f"--wandb: {expected}; change them, or disable it with --wandb.mode disabled"
-
-
-def message_of_callback(error: Exception) -> str | None:
-    """The message of an error that one of Lightning's callbacks has raised; None for any other error."""
-    file = Path(extract_tb(error.__traceback__)[-1].filename)
-    return " ".join(str(error).split()) if file.is_relative_to(Path(callbacks.__file__).parent) else None
 
 
 _EXPECTED_WARNINGS = (
@@ -130,9 +137,9 @@ def restored_state() -> Iterator[None]:
     """Restores environment, signal handlers, threads and PyTorch's settings, for the next command in a notebook."""
     environment = dict(os.environ)
     threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
-    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    deterministic = _deterministic()
     benchmark = torch.backends.cudnn.benchmark
-    handlers = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
     try:
         yield
     finally:
@@ -142,11 +149,17 @@ def restored_state() -> Iterator[None]:
         os.environ.update(environment)
         torch.set_num_threads(threads)
         torch.set_default_dtype(dtype)
-        torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+        if deterministic != _deterministic():  # setting it imports the compiler, which takes a second
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
         torch.backends.cudnn.benchmark = benchmark
-        for number, handler in handlers.items():
-            if handler is not None and threading.current_thread() is threading.main_thread():
-                signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in handlers.items():
+                if handler is not None and handler is not signal.getsignal(number):
+                    signal.signal(number, handler)
+
+
+def _deterministic() -> tuple[bool, bool]:
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
 
 
 @contextmanager
@@ -161,38 +174,3 @@ def encodable() -> Iterator[None]:
         for out in strict:
             with suppress(ValueError):  # closed
                 out.reconfigure(errors="strict")
-
-
-def print_results(trainer: Trainer, folder: RunFolder | None) -> None:
-    """Prints where the results of a run are, listing only files that exist."""
-    if trainer.fast_dev_run or trainer.barebones:  # type: ignore[attr-defined]
-        return
-    run = folder.path if folder else Path(trainer.default_root_dir)
-    pictures = [run / name for name in ("samples", "samples.gif", "curves.png") if (run / name).exists()]
-    if pictures:
-        print(f"Pictures: {', '.join(map(str, pictures))}")
-    if (run / "index.html").exists():
-        print(f"Page for a browser: {run / 'index.html'}")
-    print(f"Checkpoint: {_last_checkpoint(trainer, run)}")
-    if folder and (command := wandb_upload(folder.path)):
-        print(f"Weights & Biases: to upload the run, {command}")
-
-
-def _last_checkpoint(trainer: Trainer, run: Path) -> str:
-    names = ("last_model_path", "best_model_path")
-    written = [getattr(callback, name, "") for name in names for callback in trainer.checkpoint_callbacks]
-    found = [file for file in (run / "checkpoints" / "last.ckpt", *written) if file and Path(file).exists()]
-    if found:
-        return str(found[0])
-    return (
-        "none, since none could be written" if trainer.checkpoint_callbacks else "none, since checkpoints are disabled"
-    )
-
-
-def print_resume_command(trainer: Trainer, folder: RunFolder | None) -> None:
-    """Prints how to resume a stopped run, if it has a checkpoint."""
-    saved = [getattr(callback, "last_model_path", "") for callback in trainer.checkpoint_callbacks]
-    checkpoint = next(filter(None, saved), None)
-    if checkpoint:
-        print(f"Stopped at step {trainer.global_step:,}. To resume:")
-        print(f"  {resume_command(folder.path if folder else None, checkpoint)}")

@@ -15,11 +15,10 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, extra, printable
-from lightning_cgan.core.images import bytes_from_signed, grid, save_png
+from lightning_cgan.core.images import bytes_from_signed, grid, pil_image, save_png
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
@@ -132,7 +131,7 @@ class DemoBackend:
         name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
         sheet = self.folder / f"{name}.png"
         save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
-        return [to_pil_image(image) for image in bytes_from_signed(made)], str(sheet)
+        return [pil_image(image) for image in bytes_from_signed(made)], str(sheet)
 
     def walk(
         self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
@@ -153,8 +152,7 @@ class DemoBackend:
             codes = torch.eye(len(self.metadata.class_names))
             labels = torch.lerp(codes[first], codes[last], part).expand(_IN_A_WALK, -1)
         made = self.source.make(labels, latents)
-        picture: Image.Image = to_pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
-        return picture
+        return pil_image(grid(made, columns=_IN_A_WALK // 2, smallest_cell=200))
 
 
 def build_page(backend: DemoBackend, name: str) -> Any:

@@ -11,12 +11,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.classes import Classes, chosen_classes
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
 from lightning_cgan.core.files import write_atomic, write_atomic_folder
-from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, save_gif, save_png
+from lightning_cgan.core.images import LARGEST_SIDE, bytes_from_signed, cell_size, grid, pil_image, save_gif, save_png
 from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
@@ -173,5 +172,5 @@ def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
 
 
 def _write_gif(grids: Sequence[Tensor], path: Path) -> None:
-    frames = [to_pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in grids]
+    frames = [pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in grids]
     write_atomic(path, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))

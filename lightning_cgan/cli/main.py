@@ -35,10 +35,11 @@ from lightning_cgan.callbacks import (
 )
 from lightning_cgan.cli.checks import LINKED, check_options
 from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
-from lightning_cgan.cli.console import command, message_of_callback, print_results, print_resume_command
+from lightning_cgan.cli.console import command
 from lightning_cgan.cli.machine_defaults import choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function
-from lightning_cgan.cli.trainer_messages import trainer_message
+from lightning_cgan.cli.results import print_results, print_resume_command
+from lightning_cgan.cli.trainer_messages import broken_logger, message_of_callback, trainer_message
 from lightning_cgan.core.compat import cluster_environment_of
 from lightning_cgan.core.errors import UsageError, check_name, no_such_file, reason_of
 from lightning_cgan.data import LabelledImages
@@ -72,8 +73,7 @@ def main(args: ArgsType = None) -> None:
     """
     arguments = sys.argv[1:] if args is None else args
     if isinstance(arguments, list) and arguments and arguments[0] in FUNCTIONS:
-        with command():
-            call_function(arguments[0], arguments[1:])
+        call_function(arguments)
     else:
         run(args, CLI)
 
@@ -82,6 +82,19 @@ def run(args: ArgsType, cli: type[CLI]) -> CLI:
     """Runs a CLI class as `main` does: without expected warnings, with one-line errors, and process state restored."""
     with command():
         return cli(args)
+
+
+class RunParser(OneLineParser, LightningArgumentParser):
+    """The parser of the commands that make or score a run."""
+
+    def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
+        """Instantiates the parsed classes; a logger that cannot be instantiated is a usage error."""
+        try:
+            return super().instantiate_classes(*args, **kwargs)
+        except ValueError as error:
+            if "Subtypes: [<class 'lightning.pytorch.loggers." not in str(error):
+                raise
+            raise UsageError(broken_logger(str(error))) from error
 
 
 class CLI(LightningCLI):
@@ -99,7 +112,7 @@ class CLI(LightningCLI):
             ConditionalGAN,
             LabelledImages,
             subclass_mode_data=True,
-            parser_class=OneLineParser,
+            parser_class=RunParser,
             parser_kwargs={"prog": "python -m lightning_cgan"},
             save_config_callback=SaveConfig,
             trainer_defaults={"num_sanity_val_steps": 0},

@@ -1,4 +1,4 @@
-"""One-line messages for errors that Lightning raises about its own options."""
+"""One-line messages for errors that Lightning and its callbacks raise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import lightning
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Trainer
+from lightning.pytorch import Trainer, callbacks
 
 from lightning_cgan.cli.hints import as_typed
 
@@ -43,6 +43,12 @@ def message_of_lightning(error: BaseException) -> str | None:
     if isinstance(error, ValueError) and name is None:
         return None  # not necessarily about an option
     return f"--trainer.{name}: {reason}" if name else f"--trainer: {reason}"
+
+
+def message_of_callback(error: Exception) -> str | None:
+    """The message of an error that one of Lightning's callbacks has raised; None for any other error."""
+    file = Path(extract_tb(error.__traceback__)[-1].filename)
+    return " ".join(str(error).split()) if file.is_relative_to(Path(callbacks.__file__).parent) else None
 
 
 def _sentence(error: BaseException) -> str:

@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.export import Dim
 
 from lightning_cgan.core.errors import UsageError, extra, reason_of
 from lightning_cgan.core.rng import rng_at
@@ -26,7 +25,6 @@ Make = Callable[[Tensor, Tensor], Tensor]  # labels (N,) int64 and latents (N, l
 
 TOLERANCE = 1e-4
 _METADATA = "lightning_cgan.json"
-_BATCH = {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails on the largest integer
 
 
 class _LabelsFirst(nn.Module):
@@ -52,7 +50,7 @@ def write_onnx(generator: Generator, metadata: ExportMetadata, file: Path) -> No
             _examples(metadata, 2),
             input_names=["labels", "latents"],
             output_names=["images"],
-            dynamic_shapes={"labels": _BATCH, "latents": _BATCH},
+            dynamic_shapes=dict.fromkeys(("labels", "latents"), _any_number()),
             dynamo=True,
             verbose=False,
         )
@@ -84,11 +82,18 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
     return metadata, make
 
 
+def _any_number() -> dict[int, Any]:
+    """The shape of inputs whose first dimension, the number of images, may be any."""
+    from torch.export import Dim  # imports sympy, which takes a second that reading a file need not wait
+
+    return {0: Dim("batch", max=2**31)}  # without a bound, PyTorch 2.7 fails on the largest integer
+
+
 def write_program(generator: Generator, metadata: ExportMetadata, file: Path) -> None:
     """Writes a PyTorch program with `torch.export.save` that maps labels (N,) and latents (N, latent_dim) to images."""
     network = _LabelsFirst(generator).eval()
     with _exporting(generator):
-        program = torch.export.export(network, _examples(metadata, 2), dynamic_shapes=(_BATCH, _BATCH))
+        program = torch.export.export(network, _examples(metadata, 2), dynamic_shapes=(_any_number(),) * 2)
         buffer = BytesIO()  # PyTorch requires the suffix .pt2, which a temporary file lacks
         torch.export.save(program, buffer, extra_files={_METADATA: json.dumps(metadata.to_texts())})
     file.write_bytes(buffer.getvalue())

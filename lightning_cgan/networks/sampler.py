@@ -9,13 +9,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.functional import to_pil_image
 from typing_extensions import Self
 
 from lightning_cgan.core.classes import Classes, chosen_classes
 from lightning_cgan.core.compat import convert_tensors
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation
-from lightning_cgan.core.images import grid
+from lightning_cgan.core.images import grid, pil_image
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import Distribution, LatentSampler, sample_latents
@@ -136,8 +135,7 @@ class Sampler(nn.Module):
         given = [given] if isinstance(given, int | float) else given
         chosen = chosen_classes(given, self.class_names, "labels")
         sampler = LatentSampler(seed, truncation)
-        picture: Image.Image = to_pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
-        return picture
+        return pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
 
     def rows_of(self, classes: Sequence[int], count: int, sampler: LatentSampler, ema: bool) -> list[Tensor]:
         """Generates the first images of each class, (count, C, H, W) in [-1, 1], float32, on the CPU."""

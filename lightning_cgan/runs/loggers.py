@@ -16,10 +16,10 @@ from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torchvision.transforms.functional import to_pil_image
 
 from lightning_cgan.core.compat import forget_anonymous
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import pil_image
 from lightning_cgan.runs.csv_logger import MetricsFile
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
@@ -97,9 +97,9 @@ def log_picture(logger: Logger, name: str, picture: Tensor, step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, picture, step)
     elif isinstance(logger, MLFlowLogger):
-        logger.experiment.log_image(logger.run_id, to_pil_image(picture), key=name, step=step)
+        logger.experiment.log_image(logger.run_id, pil_image(picture), key=name, step=step)
     elif callable(log_image := getattr(logger, "log_image", None)):
-        log_image(name, [to_pil_image(picture)], step=step)
+        log_image(name, [pil_image(picture)], step=step)
 
 
 @contextmanager

@@ -123,10 +123,11 @@ def test_page_of_a_run(run: Run) -> None:
         assert f"{float(row['val_gan_test']):.2%}" in table
 
     assert page.texts["pre"][-1] == (folder / "config.yaml").read_text()
-    resume, generate = page.texts["pre"][:2]
+    resume, generate, score = page.texts["pre"][:3]
     assert resume.startswith(f"python -m lightning_cgan fit --config {folder}/config.yaml --ckpt_path {folder}/")
     main(["generate", *generate.split()[4:]])
     assert Image.open("sheet.png").width == 10 * 58 + 2
+    main([*score.split()[3:], "--report.protocol", "none"])
     main([*resume.split()[3:], "--trainer.max_steps", "42"])
     again = Page(folder / "index.html")
     assert max(again.lines()["generator_loss"]) == 42

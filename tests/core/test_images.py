@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import to_pil_image
+from torchvision.utils import make_grid
 
 from lightning_cgan.core.images import (
     bytes_from_signed,
     grid,
+    pil_image,
     save_png,
     signed_from_bytes,
     signed_from_unit,
@@ -36,3 +40,19 @@ def test_grid_has_images_in_rows_and_magnifies_small_ones(tmp_path: Path) -> Non
     shades = [image.getpixel((2 + 10 * column + 3, 2 + 10 * row + 3)) for row in range(2) for column in range(3)]
     assert shades == [0, 64, 128, 191, 255, 0]
     assert image.getpixel((0, 0)) == 255
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "channels", "size"), [(7, 3, 1, 60), (4, 4, 3, 57), (2, 5, 3, 56), (1, 4, 1, 70)]
+)
+def test_a_grid_is_that_of_torchvision(count: int, columns: int, channels: int, size: int) -> None:
+    images = torch.rand(count, channels, size, size + 3) * 2 - 1
+    expected = make_grid(bytes_from_signed(images), nrow=columns, padding=2, pad_value=255)
+    assert torch.equal(grid(images, columns), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_is_that_of_torchvision(channels: int) -> None:
+    picture = torch.randint(256, (channels, 5, 7), dtype=torch.uint8)
+    found, expected = pil_image(picture), to_pil_image(picture)
+    assert (found.mode, found.size, found.tobytes()) == (expected.mode, expected.size, expected.tobytes())

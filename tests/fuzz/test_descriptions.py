@@ -41,8 +41,7 @@ from lightning_cgan import (
 )
 from lightning_cgan.cli.main import main
 from lightning_cgan.core import building
-from lightning_cgan.export.load import load
-from lightning_cgan.export.source import load_source
+from lightning_cgan.export.source import load_checkpoint, load_source
 from lightning_cgan.networks.base import Network
 from lightning_cgan.objectives.augmentations import Augmentation
 from lightning_cgan.objectives.losses import AdversarialLoss
@@ -302,7 +301,7 @@ class Ways:
             loader = DataLoader([0], batch_size=1)  # type: ignore[arg-type]
             return lambda: self.trainer.predict(self.module, loader, ckpt_path="x.ckpt")
         if way == "command":  # the beginning of `generate`, `export` and `demo`
-            return lambda: load("x.ckpt", (), "cpu")
+            return lambda: load_checkpoint("x.ckpt")
         cls = Handing if way == "subclass" else ConditionalGAN
         return lambda: cls.load_from_checkpoint("x.ckpt")
 
