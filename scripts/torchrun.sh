@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Trains with several processes, and restarts all of them from the last checkpoint if one dies:
 #
-#   scripts/torchrun.sh --config configs/mnist.yaml                    # a process for each GPU of this machine
-#   PROCESSES=2 scripts/torchrun.sh --config configs/digits.yaml
+#   scripts/torchrun.sh --config mnist                    # a process for each GPU of this machine
+#   PROCESSES=2 scripts/torchrun.sh --config digits
 #   NODES=1:2 RENDEZVOUS=first-machine:29400 scripts/torchrun.sh …     # the same command on each machine
 #
 # NODES may be a range: machines may then leave and join, and the run resumes on those that are available, if the number

@@ -70,7 +70,8 @@ def test_commands_of_the_readme(mnist_folder: str, monkeypatch: pytest.MonkeyPat
             Image.effect_noise((32, 32), 50 + number).convert("RGB").save(folder / f"{number}.png")
     lines = "".join(blocks(ROOT / "README.md", "bash")).replace("\\\n", " ").splitlines()
     commands = [shlex.split(line, comments=True)[3:] for line in lines if line.startswith("python -m lightning_cgan")]
-    assert [words[0] for words in commands] == ["generate", "demo", "fit", "fit", "fit", "fit"]
+    kinds = ["generate", "demo", "fit", "generate", "test", "fit", "fit", "fit", "fit"]
+    assert [words[0] for words in commands] == kinds
     short = [
         "--trainer.max_steps",
         "2",
@@ -82,7 +83,11 @@ def test_commands_of_the_readme(mnist_folder: str, monkeypatch: pytest.MonkeyPat
         "0",
     ]
     for words in commands:
-        if words[0] == "demo":
+        for run in Path("runs").glob("digits/*"):  # that of the first `fit`; the README sets it
+            words = [word.replace("$run", str(run)) for word in words]
+        if words[0] == "test":
+            main([*words, "--report.protocol", "none", "--trainer.accelerator", "cpu"])
+        elif words[0] == "demo":
             page = Typed(*words, "--port", "0")
             assert page.readline().startswith("Demo of mnist: http://127.0.0.1:")
             page.send_signal(signal.SIGINT)
