@@ -38,7 +38,9 @@ def test_there_are_snippets_and_every_file_exists() -> None:
     pages = {"README", PROJECT.stem, "from_your_own_loop", "generate", "your_images"}
     assert {page.stem for page, _ in SNIPPETS} == pages
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
-        assert (ROOT / path).exists(), path
+        file, _, anchor = path.partition("#")
+        assert (ROOT / file).exists(), path
+        assert not anchor or f"# {anchor.replace('-', ' ')}\n" in (ROOT / file).read_text().lower(), path
     for page in PAGES:
         for path in re.findall(r"(?:configs|scripts)/[\w/]+\.\w+", page.read_text()):
             assert (ROOT / path).exists(), path
