@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Generates a sheet with a trained generator, then trains one on scikit-learn's handwritten digits. Needs only Python and
-# pip. Options are passed to `fit`.
+# Generates a sheet with each of two trained generators, then trains one on scikit-learn's handwritten digits. Needs only
+# Python and pip. Options are passed to `fit`.
 set -euo pipefail
 here="$PWD"
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
@@ -9,7 +9,9 @@ prepare ""
 cd "$root"
 export WANDB_MODE="${WANDB_MODE:-disabled}" # a first try should not appear on a dashboard
 mkdir -p runs
-python -m lightning_cgan generate mnist --count 10 --out runs/mnist.png --overwrite
+for name in mnist fashion_mnist; do
+    python -m lightning_cgan generate "$name" --count 10 --out "runs/$name.png" --overwrite
+done
 python -m lightning_cgan fit --config digits "$@"
 at="$root/"
 [ "$here" != "$root" ] || at=""
@@ -17,6 +19,6 @@ activate=""
 [ -n "$active" ] || activate="source ${at}.venv/bin/activate; "
 page="$(find runs -name index.html -newer runs/mnist.png | head -n 1)"
 echo
-echo "A trained generator comes with the package; ten images of each class: ${at}runs/mnist.png"
+echo "Trained generators come with the package; ten images of each class: ${at}runs/mnist.png, ${at}runs/fashion_mnist.png"
 [ -z "$page" ] || echo "Your first run, as a page for a browser: $at$page"
 echo "Next: ${activate}python -m lightning_cgan generate mnist --labels 7 --count 16 --out sevens.png"

@@ -91,7 +91,7 @@ def test_commands_of_the_readme(mnist_folder: str, monkeypatch: pytest.MonkeyPat
             main([*words, "--report.protocol", "none", "--trainer.accelerator", "cpu"])
         elif words[0] == "demo":
             page = Typed(*words, "--port", "0")
-            assert page.readline().startswith("Demo of mnist: http://127.0.0.1:")
+            assert page.readline().startswith("Demo of fashion_mnist: http://127.0.0.1:")
             page.send_signal(signal.SIGINT)
             page.wait()
         elif "--trainer.devices" in words:  # starts further processes by the command that was typed

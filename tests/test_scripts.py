@@ -146,7 +146,8 @@ def test_quickstart(tmp_path: Path) -> None:
     assert (done.stdout + done.stderr).lower().count("warn") == 0
     assert not re.findall(r"FLOPs|wandb|Weights & Biases|\bgit\b", done.stdout + done.stderr)
     sheet, page, after = done.stdout.splitlines()[-3:]
-    assert sheet.endswith(": runs/mnist.png")
-    assert Image.open(checkout / "runs" / "mnist.png").size == (10 * 58 + 2, 10 * 58 + 2)
+    assert sheet.endswith(": runs/mnist.png, runs/fashion_mnist.png")
+    for name in ("mnist", "fashion_mnist"):
+        assert Image.open(checkout / "runs" / f"{name}.png").size == (10 * 58 + 2, 10 * 58 + 2)
     assert (checkout / page.rpartition(": ")[2]).read_text().startswith("<!DOCTYPE html>")
     assert after == "Next: python -m lightning_cgan generate mnist --labels 7 --count 16 --out sevens.png"

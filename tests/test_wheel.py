@@ -43,6 +43,7 @@ def test_what_is_inside(wheel: Path) -> None:
         "configs/with/wandb.yaml",
         "evaluation/judges/MNISTData.safetensors",
         "export/generators/mnist/model.safetensors",
+        "export/generators/fashion_mnist/model.safetensors",
     ):
         assert f"lightning_cgan/{name}" in names
 

@@ -41,7 +41,7 @@ def demo(source: str, host: str = "127.0.0.1", port: int = 7860, imports: str | 
 
     Args:
         source: A checkpoint of a run, a folder or ONNX file written by `export`, or the name of a generator that comes
-            with the package: `mnist` or `digits`.
+            with the package: `mnist`, `fashion_mnist` or `digits`.
         host: The address to listen on; `0.0.0.0` serves all networks of the machine.
         port: The port to listen on; 0 chooses a free one.
         imports: Modules of custom networks to import first, separated by commas.

@@ -38,7 +38,7 @@ def export(
 
     Args:
         source: A checkpoint of a run, a folder written by `export`, or the name of a generator that comes with the
-            package: `mnist` or `digits`.
+            package: `mnist`, `fashion_mnist` or `digits`.
         out: The path to write. A name in `.onnx` is an ONNX file and one in `.pt2` a program of `torch.export`: both
             map `labels` (N,) int64 and `latents` (N, latent_dim) float32 to `images` (N, C, H, W) in [-1, 1], for any
             N. Any other name is a folder in the layout of the Hugging Face Hub, with weights, config, model card and

@@ -47,7 +47,7 @@ def generate(
 
     Args:
         source: A checkpoint of a run, a folder or ONNX file written by `export`, or the name of a generator that comes
-            with the package: `mnist` or `digits`.
+            with the package: `mnist`, `fashion_mnist` or `digits`.
         labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`, or as a list, `["Bag", 7]`; all if
             not given.
         count: The number of images per class.

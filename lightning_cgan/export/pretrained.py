@@ -77,7 +77,7 @@ class PretrainedGenerator(Sampler, PyTorchModelHubMixin, **copy.deepcopy(ON_THE_
 
         Args:
             pretrained_model_name_or_path: A folder that `export` wrote, else the name of a generator that comes with
-                the package (`mnist` or `digits`), else a repository on the Hugging Face Hub, such as
+                the package (`mnist`, `fashion_mnist` or `digits`), else a repository on the Hugging Face Hub, such as
                 `somebody/mnist`.
             options: Those of `huggingface_hub.PyTorchModelHubMixin.from_pretrained`, such as `revision`.
 
