@@ -30,6 +30,10 @@ _WIDE = 120  # columns
 _NARROW_BAR = 8  # columns
 
 
+def _is_wide() -> bool:
+    return get_console().width >= _WIDE
+
+
 class ProgressBar(RichProgressBar):
     """Lightning's rich progress bar, as one bar that counts the steps of the whole run.
 
@@ -70,7 +74,7 @@ class ProgressBar(RichProgressBar):
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """In a narrow terminal without the steps per second and with a short bar, so that all is on one line of 80."""
         columns: list[ProgressColumn] = super().configure_columns(trainer)
-        if get_console().width >= _WIDE:
+        if _is_wide():
             return columns
         for column in columns:
             if isinstance(column, BarColumn):
@@ -84,7 +88,7 @@ class ProgressBar(RichProgressBar):
         """The scalars to show, by short names; in a narrow terminal, only the losses and the Fréchet distance."""
         metrics = super().get_metrics(trainer, pl_module)
         named = {_SHORT_NAMES.get(name, name): value for name, value in metrics.items() if name != "v_num"}
-        if get_console().width >= _WIDE:
+        if _is_wide():
             return named
         return {name: named[name] for name in _IN_NARROW_TERMINALS if name in named}
 

@@ -51,10 +51,10 @@ def one_line_errors() -> Iterator[None]:
         if reported is None:
             raise
         # Before training, all processes fail alike. During training, one alone may fail, such as on a broken file.
-        is_alone = any(frame.name == "advance" for frame in extract_tb(error.__traceback__))
-        if is_alone or _is_first_of_machine():
-            print(f"error: {' '.join(reported[0].split())}", file=sys.stderr)
-        raise SystemExit(reported[1]) from error
+        message, code = reported
+        if _is_first_of_machine() or any(frame.name == "advance" for frame in extract_tb(error.__traceback__)):
+            print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        raise SystemExit(code) from error
 
 
 def _is_first_of_machine() -> bool:

@@ -89,8 +89,9 @@ def generate(
         images = [generator.first_images(label, count, latent_sampler) for label in chosen]
         with writing("--out", path):
             _write(images, chosen, metadata.class_names, path)
+    total = count * len(chosen)
     classes = f"{len(chosen):,} classes" if len(chosen) > 1 else metadata.class_names[chosen[0]]
-    print(f"{count * len(chosen):,} {'image' if count * len(chosen) == 1 else 'images'} of {classes}: {path}")
+    print(f"{total:,} {'image' if total == 1 else 'images'} of {classes}: {path}")
 
 
 def _sample(

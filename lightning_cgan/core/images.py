@@ -62,7 +62,7 @@ def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
 
 
 def _laid_out(pixels: Tensor, columns: int) -> Tensor:
-    """As torchvision's `make_grid`, whose import would take two seconds, half the time of a `generate`."""
+    """As torchvision's `make_grid`, whose import would add two seconds to every `generate`."""
     rows = -(-len(pixels) // columns)
     cells = pad(pixels, (_PADDING, 0, _PADDING, 0), value=255)
     cells = torch.cat([cells, cells.new_full((rows * columns - len(cells), *cells.shape[1:]), 255)])
