@@ -90,6 +90,22 @@ def foreach(operation: str) -> Callable[..., Any]:
     return function
 
 
+def fused_adam(is_decoupled: bool) -> Callable[..., Any]:
+    """The kernel of fused Adam, or of fused AdamW: the public optimizers read Python numbers, which a graph cannot."""
+    # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/optim/adam.py
+    import torch
+
+    return torch._fused_adamw_ if is_decoupled else torch._fused_adam_
+
+
+def find_nonfinite(gradients: list[Tensor], found: Tensor) -> None:
+    """Sets a float32 scalar to 1 if a gradient contains inf or NaN, in one kernel, which only `GradScaler` calls."""
+    # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/amp/grad_scaler.py
+    import torch
+
+    torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones_like(found))  # multiplies by 1
+
+
 def flatten(tree: Any) -> tuple[list[Any], Callable[[Iterable[Any]], Any]]:
     """The leaves of nested containers, and a function that rebuilds the containers with other leaves."""
     # The public way has been requested in https://github.com/pytorch/pytorch/issues/65761

@@ -1,50 +1,123 @@
-"""Adam as tensor operations, for graphs; PyTorch's optimizer shares its state and can take over at any time."""
+"""Adam as one operation of a graph; PyTorch's optimizer shares its state and can take over at any time.
+
+The operation calls PyTorch's fused kernel, which updates all tensors of a network at once. It is registered with
+PyTorch so that `torch.compile` calls it as it is: code that the compiler makes from Adam's formula computes the powers
+of the betas again for every eight weights, which takes longer than all the rest of a small network's step.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from operator import is_not
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from lightning_cgan.core.compat import HOOKS_OF_OPTIMIZERS, MARK_OF_SCHEDULE, hooks_of_all_optimizers
+from lightning_cgan.core.compat import (
+    HOOKS_OF_OPTIMIZERS,
+    MARK_OF_SCHEDULE,
+    find_nonfinite,
+    foreach,
+    fused_adam,
+    hooks_of_all_optimizers,
+)
 from lightning_cgan.core.errors import FusionError
-from lightning_cgan.training.gradients import are_finite
 
-# The numbers of a parameter group, which may change in every step, in the order of `_numbers`.
-_NUMBERS = ("rate", "beta1", "beta2", "eps", "decay")
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
-_Decay = Literal["none", "coupled", "decoupled"]
+_MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 _HOOKS_OF_ALL_OPTIMIZERS = hooks_of_all_optimizers()
+
+_add_each_ = foreach("add_")
+
+torch.library.define("lightning_cgan::has_nonfinite", "(Tensor[] gradients) -> Tensor")
+torch.library.define(
+    "lightning_cgan::adam_",
+    "(Tensor(a!)[] weights, Tensor[] gradients, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, Tensor(d!)[] steps, "
+    "Tensor rate, Tensor numbers, Tensor is_bad, bool is_decoupled) -> ()",
+)
+
+
+@torch.library.impl("lightning_cgan::has_nonfinite", "default")
+def _has_nonfinite(gradients: Sequence[Tensor]) -> Tensor:
+    """Returns 1.0 if a gradient contains inf or NaN, else 0.0: a scalar, in float32, as fused kernels take it."""
+    found = torch.zeros((), dtype=torch.float32, device=gradients[0].device)
+    # The kernel writes to them, the same values: not possible where one element of memory stands for several.
+    find_nonfinite([one.contiguous() if 0 in one.stride() else one for one in gradients], found)
+    return found
+
+
+@torch.library.impl("lightning_cgan::adam_", "default")
+def _adam_(
+    weights: Sequence[Tensor],
+    gradients: Sequence[Tensor],
+    exp_avgs: Sequence[Tensor],
+    exp_avg_sqs: Sequence[Tensor],
+    steps: Sequence[Tensor],
+    rate: Tensor,
+    numbers: Tensor,
+    is_bad: Tensor,
+    is_decoupled: bool,
+) -> None:
+    """Applies an Adam step to tensors of one type, or nothing of it if `is_bad` is 1."""
+    _add_each_(steps, 1 - is_bad)
+    gradients, *moments = ([*map(_laid_out_like, weights, column)] for column in (gradients, exp_avgs, exp_avg_sqs))
+    numbers_by_name = dict(zip(("beta1", "beta2", "eps", "weight_decay"), numbers.tolist(), strict=True))
+    options = {"lr": rate, **numbers_by_name, "amsgrad": False, "maximize": False, "found_inf": is_bad}
+    fused_adam(is_decoupled)(weights, gradients, *moments, [], steps, **options)
+    for kept, moved in zip((*exp_avgs, *exp_avg_sqs), (*moments[0], *moments[1]), strict=True):
+        if moved is not kept:
+            kept.copy_(moved)
+
+
+def _laid_out_like(weight: Tensor, tensor: Tensor) -> Tensor:
+    """Returns a tensor whose elements lie in memory as those of the weight, which the kernel assumes."""
+    return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight).copy_(tensor)
+
+
+# What they return while a compiler follows a graph without data.
+torch.library.register_fake(
+    "lightning_cgan::has_nonfinite", lambda gradients: gradients[0].new_empty((), dtype=torch.float32)
+)
+torch.library.register_fake("lightning_cgan::adam_", lambda *_: None)
 
 
 class GraphAdam:
-    """Adam (Kingma & Ba 2015, arXiv:1412.6980, algorithm 1) on tensors that are passed in.
+    """Adam or AdamW (Kingma & Ba 2015, arXiv:1412.6980; Loshchilov & Hutter 2019, arXiv:1711.05101) in a graph.
 
-    PyTorch's own implementation reads Python numbers from its state, which a graph cannot do.
+    PyTorch's own optimizers read Python numbers from their state, which a graph cannot do.
+
+    Args:
+        optimizer: The optimizer of one network.
+        names: The names of the network's parameters; parameters without a name get no gradients.
+        skipped: Counts the steps skipped because a gradient is not finite.
+        fixes_numbers: Whether a record contains betas, eps and weight decay, as a CUDA graph does.
 
     Attributes:
         tensors: All that the steps read and write, except weights: numbers and moments by group, and the count.
     """
 
-    def __init__(self, optimizer: Optimizer, names: Mapping[nn.Parameter, str], skipped: Tensor) -> None:
+    def __init__(
+        self, optimizer: Optimizer, names: Mapping[nn.Parameter, str], skipped: Tensor, fixes_numbers: bool = False
+    ) -> None:
         self.optimizer = optimizer
-        self.names = names  # parameters without a name get no gradients
-        self._structure = _structure(optimizer)
-        self._seen: list[list[Any]] = [[None] * len(_NUMBERS) for _ in optimizer.param_groups]
+        self.names = names
+        self.fixes_numbers = fixes_numbers
+        self._structure = self._find_structure()
+        self._seen: list[list[Any]] = [[None] * 5 for _ in optimizer.param_groups]
         self._groups: list[dict[str, Any]] = []
         for group in optimizer.param_groups:
             device = group["params"][0].device if group["params"] else skipped.device
-            numbers = {name: torch.zeros((), device=device, dtype=torch.float64) for name in _NUMBERS}
-            self._groups.append({"numbers": numbers, "moments": {}})
+            # The types that PyTorch's kernels read.
+            rate = torch.zeros((), device=device, dtype=torch.float64 if device.type == "cpu" else torch.float32)
+            self._groups.append({"rate": rate, "numbers": torch.zeros(4, dtype=torch.float64), "moments": {}})
         self.tensors: dict[str, Any] = {"groups": self._groups, "skipped": skipped}
         self.find_moments()
 
     def has_its_structure(self) -> bool:
-        """Whether the groups hold the same parameters with the same options, apart from numbers."""
-        return _structure(self.optimizer) == self._structure
+        """Whether the groups hold the same parameters with the same options, apart from numbers that may change."""
+        return self._find_structure() == self._structure
 
     def has_its_moments(self) -> bool:
         """Whether the optimizer's state still consists of the same tensors."""
@@ -78,12 +151,14 @@ class GraphAdam:
     def sync_learning_rates(self) -> None:
         """Loads learning rates and other numbers, which a schedule or a callback may have changed."""
         for group, tensors, seen in zip(self.optimizer.param_groups, self._groups, self._seen, strict=True):
-            for index, (name, number) in enumerate(zip(_NUMBERS, _numbers(group), strict=True)):
-                if isinstance(number, Tensor):
-                    tensors["numbers"][name].copy_(number.reshape(()))
-                elif number is not seen[index]:
-                    tensors["numbers"][name].fill_(number)
-                seen[index] = number
+            rate, *others = new = _numbers(group)
+            if isinstance(rate, Tensor):
+                tensors["rate"].copy_(rate.reshape(()))
+            elif rate != seen[0]:
+                tensors["rate"].fill_(rate)
+            if any(map(is_not, others, seen[1:])):
+                tensors["numbers"].copy_(torch.tensor(list(map(float, others)), dtype=torch.float64))
+            seen[:] = new
 
     def step(
         self, tensors: Mapping[str, Any], weights: Mapping[str, Tensor], leaves: Mapping[str, Tensor], objective: Tensor
@@ -93,42 +168,27 @@ class GraphAdam:
         found = torch.autograd.grad(objective, [leaves[name] for name in names], allow_unused=True)
         gradients = {name: gradient for name, gradient in zip(names, found, strict=True) if gradient is not None}
         with torch.no_grad():
-            is_good = are_finite(list(gradients.values()))
-            tensors["skipped"].add_(~is_good)
+            is_bad = torch.ops.lightning_cgan.has_nonfinite(list(gradients.values()))
+            tensors["skipped"].add_(is_bad.long())
             for group, state in zip(self.optimizer.param_groups, tensors["groups"], strict=True):
-                for name, moments in state["moments"].items():
+                trained: defaultdict[Any, list[str]] = defaultdict(list)  # a kernel takes tensors of one type
+                for name in state["moments"]:
                     if name in gradients:
-                        # In a skipped step gradients are 0 too, since a share of 0 times infinity is NaN.
-                        operands = {"weight": weights[name], "gradient": torch.where(is_good, gradients[name], 0.0)}
-                        decays = _kind_of_decay(self.optimizer, group)
-                        _adam_step(decays, share=is_good.double(), **operands, **state["numbers"], **moments)
+                        trained[weights[name].dtype].append(name)
+                numbers = state["rate"], state["numbers"], is_bad, _is_decoupled(self.optimizer, group)
+                for alike in trained.values():
+                    moments = ([state["moments"][name][key] for name in alike] for key in _MOMENTS)
+                    columns = [weights[name] for name in alike], [gradients[name] for name in alike], *moments
+                    torch.ops.lightning_cgan.adam_(*columns, *numbers)
 
-
-def _adam_step(
-    decays: _Decay,
-    share: Tensor,
-    weight: Tensor,
-    gradient: Tensor,
-    rate: Tensor,
-    beta1: Tensor,
-    beta2: Tensor,
-    eps: Tensor,
-    decay: Tensor,
-    step: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-) -> None:
-    """Applies the whole of an Adam step (share 1) or nothing of it (share 0)."""
-    if decays == "decoupled":
-        weight.mul_(1 - share * rate * decay)
-    elif decays == "coupled":  # an L2 penalty
-        gradient = gradient + (decay * weight).to(gradient.dtype)
-    step.add_(share)
-    exp_avg.lerp_(gradient, (share * (1 - beta1)).to(gradient.dtype))
-    exp_avg_sq.lerp_(gradient * gradient, (share * (1 - beta2)).to(gradient.dtype))
-    at = step.double().clamp(min=1)  # scalars in double precision, like the Python numbers in PyTorch's Adam
-    deviation = exp_avg_sq.sqrt() / (1 - beta2**at).sqrt() + eps
-    weight.sub_(share * rate / (1 - beta1**at) * exp_avg / deviation)
+    def _find_structure(self) -> list[tuple[Any, ...]]:
+        """Returns what is fixed in a recorded step: by group, the kind of weight decay and the parameters."""
+        groups = self.optimizer.param_groups
+        fixed = [_numbers(group)[1:] if self.fixes_numbers else () for group in groups]
+        return [
+            (_is_decoupled(self.optimizer, group), *numbers, *map(id, group["params"]))
+            for group, numbers in zip(groups, fixed, strict=True)
+        ]
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -144,17 +204,9 @@ def check_optimizer(optimizer: Optimizer) -> None:
         raise FusionError(f"a hook of {type(optimizer).__name__} would not be called")
 
 
-def _structure(optimizer: Optimizer) -> list[tuple[Any, ...]]:
-    """Returns what is fixed in a recorded step: kinds of weight decay and parameters, by group."""
-    groups = optimizer.param_groups
-    return [(_kind_of_decay(optimizer, group), *map(id, group["params"])) for group in groups]
-
-
-def _kind_of_decay(optimizer: Optimizer, group: Mapping[str, Any]) -> _Decay:
-    if not group["weight_decay"]:
-        return "none"
+def _is_decoupled(optimizer: Optimizer, group: Mapping[str, Any]) -> bool:
     # Older releases of PyTorch have no such option, but a separate AdamW.
-    return "decoupled" if group.get("decoupled_weight_decay", isinstance(optimizer, AdamW)) else "coupled"
+    return bool(group.get("decoupled_weight_decay", isinstance(optimizer, AdamW)))
 
 
 def _numbers(group: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -162,7 +162,8 @@ class _GuardedGraphs:
         names = {parameter: name for name, parameter in parameters.items()}
         self.adams: list[GraphAdam] = []
         for role, optimizer in zip(ROLES, (parts.generator_optimizer, parts.discriminator_optimizer), strict=True):
-            self.adams.append(GraphAdam(optimizer, names, fused_step.skipped_steps[role]))
+            fixes_numbers = fused_step.cuda_graph and next(iter(parameters.values())).is_cuda
+            self.adams.append(GraphAdam(optimizer, names, fused_step.skipped_steps[role], fixes_numbers))
             if not self.adams[-1].trains():
                 raise FusionError(f"the {role}'s optimizer trains none of the weights that are there")
         self.tensors = {**parameters, **dict(self.pair.named_buffers())}
