@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.core.class_names import usable_names
-from lightning_cgan.core.compat import INSTANTIATOR_KEY, check_after_validation, load_plain
+from lightning_cgan.core.compat import INSTANTIATOR_KEY, check_after_validation, load_plain, next_batch
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
@@ -41,6 +41,7 @@ from lightning_cgan.training.held_out_losses import held_out_losses
 from lightning_cgan.training.manual_optimization import save_by_time
 from lightning_cgan.training.optimization import Optimization, prepare_strategy
 from lightning_cgan.training.scalars import Scalars
+from lightning_cgan.training.steps_per_call import Calls, StepsPerCall, check_steps_per_call
 
 
 class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
@@ -102,6 +103,10 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             are compiled.
         cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, where possible. No GPU run has yet
             shown that this is correct and faster.
+        steps_per_call: The largest number of steps in one call of `training_step`, which saves Lightning's work between
+            them. A call ends early wherever Lightning or a callback acts, so that the run is the same to the last bit;
+            callbacks of others that act on batches get a call for each step. With `auto`, a call also ends after a
+            twentieth of a second, and with several processes after each step.
 
     Attributes:
         latent_sampler: How `predict` samples the latents of numbered images.
@@ -138,6 +143,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         ema_ramp_up: float | None = 0.05,
         compile: Compiled = "none",
         cuda_graph: bool = False,
+        steps_per_call: StepsPerCall = "auto",
     ) -> None:
         super().__init__()
         check_positive("discriminator_steps", discriminator_steps)
@@ -148,6 +154,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             raise UsageError(
                 f"ema_ramp_up: expected a number above 0, got {ema_ramp_up}; give one, or none for no ramp-up"
             )
+        check_steps_per_call(steps_per_call)
         if compile not in COMPILED:
             raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; give one of them")
         check_agreement("discriminator", discriminator, "generator", generator)
@@ -184,6 +191,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             {"generator": generator_clip_norm, "discriminator": discriminator_clip_norm},
             has_own=type(self).configure_optimizers is not ConditionalGAN.configure_optimizers,
         )
+        self.calls = Calls(self, steps_per_call)
         self.compilation = Compilation(self, self.optimization, self.scalars, compile, cuda_graph)
         self.checkpointing = Checkpointing(self, self.optimization, self.compilation, self.ema, self.scalars)
         self._save_config()
@@ -191,7 +199,15 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     # ---- the training step -------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        """Runs one step: `discriminator_steps` updates of the discriminator, then one of the generator."""
+        """Runs one step, and further ones while nothing has to happen between them; see `steps_per_call`."""
+        self.calls.start()
+        self._run_step(batch, batch_idx)
+        while self.calls.goes_on():
+            self.scalars.stopwatch.start()
+            self._run_step(*next_batch(self.trainer))
+
+    def _run_step(self, batch: Any, batch_idx: int) -> None:
+        """Runs `discriminator_steps` updates of the discriminator, then one of the generator."""
         loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
         images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)
         if not len(images):
@@ -299,6 +315,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.scalars.begin()
         self.optimization.begin()
         self.compilation.begin()
+        self.calls.begin()
 
     def on_train_epoch_start(self) -> None:
         """Starts the stopwatch of `images_per_second`; Lightning calls this after the callbacks."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from math import gcd
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_cgan.callbacks.signals import StopSignals
-from lightning_cgan.core.compat import runs_validation_next
+from lightning_cgan.core.compat import runs_validation_next, steps_between_saves
 from lightning_cgan.core.errors import check_positive
 from lightning_cgan.runs.csv_logger import MetricsFile
 
@@ -73,6 +74,10 @@ class Checkpoints(ModelCheckpoint):
         """Installs handlers for the signals that request a stop."""
         super().on_train_start(trainer, pl_module)
         self.signals.install_handlers(trainer)
+
+    def steps_between_calls(self, trainer: Trainer) -> int:
+        """Returns the number of steps between checkpoints, or a divisor of it, after which processes talk together."""
+        return gcd(steps_between_saves(self), self.signals.steps_between_checks(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -43,6 +43,10 @@ class Curves(Callback):
         """Starts the timer."""
         self._plotted_at = time.monotonic()
 
+    def steps_between_calls(self, trainer: Trainer) -> int:
+        """Returns 0: it goes by time."""
+        return 0
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Plots the curves when a plot is due."""
         if time.monotonic() - self._plotted_at > self.every_n_seconds:

@@ -55,6 +55,10 @@ class RunPage(Callback):
         """Lets the first page be written as soon as there is something to show."""
         self._next_at = time.monotonic()
 
+    def steps_between_calls(self, trainer: Trainer) -> int:
+        """Returns 0: it goes by time."""
+        return 0
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Updates the page when an update is due."""
         if time.monotonic() >= self._next_at:

@@ -130,6 +130,10 @@ class SampleGrid(Callback):
                 grid.unlink()
         return len(later) < len(grids)
 
+    def steps_between_calls(self, trainer: Trainer) -> int:
+        """Returns the number of steps between grids."""
+        return self.every_n_steps
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Writes a grid if one is due."""
         if trainer.global_step % self.every_n_steps == 0:

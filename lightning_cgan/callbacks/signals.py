@@ -43,6 +43,10 @@ class StopSignals:
             signal.signal(number, handler)
         self._previous_handlers = {}
 
+    def steps_between_checks(self, trainer: Trainer) -> int:
+        """Returns after how many steps `must_stop` has to be asked; 0 in a single process, which asks by time."""
+        return _AGREE_EVERY if trainer.world_size > 1 else 0
+
     def must_stop(self, trainer: Trainer) -> bool:
         """Whether any process has received a signal, the same answer in all; several processes ask every ten steps."""
         if self._control_group is not None:

@@ -83,6 +83,10 @@ class TrainingAlarms(Callback):
                 if len(earlier) < len(alarms):
                     write_alarms(self._folder, earlier)
 
+    def steps_between_calls(self, trainer: Trainer) -> int:
+        """Returns the number of steps between the scalars that it reads."""
+        return trainer.log_every_n_steps  # type: ignore[attr-defined,no-any-return]
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Checks the scalars that have just been logged."""
         reported = getattr(pl_module, "reported", None)

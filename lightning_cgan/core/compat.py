@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
@@ -213,6 +214,34 @@ def runs_validation_next(fit_loop: Any) -> bool:
     return bool(fit_loop.epoch_loop._should_check_val_fx(fit_loop._data_fetcher))
 
 
+def has_next_batch(fit_loop: Any) -> bool:
+    """Whether Lightning would go on with another batch of this epoch; no if the loader's length is unknown."""
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/fetchers.py
+    fetcher = fit_loop._data_fetcher
+    return fetcher.length is not None and not fetcher.done and not runs_validation_next(fit_loop)
+
+
+def next_batch(trainer: Trainer) -> tuple[Any, int]:
+    """Ends a batch and begins the next within `training_step`, as the loop does: returns it, and its number."""
+    # Lightning's `training_step(dataloader_iter)` cannot be switched on and off, and its batch numbers are off:
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/9415
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
+    loop = trainer.fit_loop.epoch_loop
+    fetcher: Any = trainer.fit_loop._data_fetcher
+    progress = loop.batch_progress
+    progress.increment_processed()
+    progress.increment_completed()
+    loop._batches_that_stepped += 1
+    batch = next(fetcher)[0]
+    progress.is_last_batch = fetcher.done
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+    batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    progress.increment_ready()
+    progress.increment_started()
+    return batch, loop.batch_idx
+
+
 # ---- Lightning: strategies, callbacks, loggers, checkpoints ----------------------------------------------------------
 
 
@@ -267,6 +296,12 @@ def saves_by_time(checkpoint: Any) -> bool:
     """Whether a `ModelCheckpoint` has a `train_time_interval`, which has no public attribute."""
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/model_checkpoint.py
     return checkpoint._train_time_interval is not None
+
+
+def steps_between_saves(checkpoint: Any) -> int:
+    """The `every_n_train_steps` of a `ModelCheckpoint`, which has no public attribute; 0 if there is none."""
+    # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/callbacks/model_checkpoint.py
+    return int(checkpoint._every_n_train_steps)
 
 
 def check_after_validation(stopping: Any) -> None:

@@ -60,6 +60,7 @@ class FusedStep:
     Attributes:
         seconds: The time spent on recording and compiling.
         sizes: The sizes of the batches that graphs have been recorded for.
+        cached: The latest sets of graphs, the last used first.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class FusedStep:
         self.sizes: set[Any] = set()
         self._with_varying, self._has_logged_sizes = True, False
         self._changes: Counter[str] = Counter()
-        self._cached: list[_GuardedGraphs] = []  # the latest first
+        self.cached: list[_GuardedGraphs] = []
 
     def accepts(self, inputs: StepInputs) -> bool:
         """Whether graphs exist for batches of this size, or may be recorded: only for the first two sizes."""
@@ -107,17 +108,17 @@ class FusedStep:
 
     def _valid_graphs(self, parts: StepParts) -> _GuardedGraphs:
         """Returns the graphs that are valid now: the latest, earlier ones, or a new set."""
-        if self._cached and not all(map(is_, parts, self._cached[0].parts)):
-            self._cached = []
+        if self.cached and not all(map(is_, parts, self.cached[0].parts)):
+            self.cached = []
             self.count_change("a network, an optimizer or another part")
-        for index, graphs in enumerate(self._cached):
+        for index, graphs in enumerate(self.cached):
             if graphs.hold():
-                self._cached.insert(0, self._cached.pop(index))
+                self.cached.insert(0, self.cached.pop(index))
                 return graphs
         new = _GuardedGraphs(self, parts, self._with_varying)
-        if self._cached:
-            self.count_change(self._cached[0].difference())
-        self._cached = [new, *self._cached][:_MOST_CACHED]
+        if self.cached:
+            self.count_change(self.cached[0].difference())
+        self.cached = [new, *self.cached][:_MOST_CACHED]
         return new
 
     def count_change(self, changed: str) -> None:
@@ -137,7 +138,7 @@ class FusedStep:
                 if not graphs.dependencies.varying:
                     raise
                 self._with_varying = False
-                graphs = self._cached[0] = _GuardedGraphs(self, graphs.parts, False)
+                graphs = self.cached[0] = _GuardedGraphs(self, graphs.parts, False)
                 graphs.sync()
                 graphs.record(inputs, penalties)
         except FusionError:

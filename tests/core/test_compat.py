@@ -120,6 +120,8 @@ PRIVATE = [
     ),
     # operations
     *(Private(f"_foreach_{name}_", lambda: torch, "every update would fail") for name in ("add", "copy", "lerp")),
+    *(Private(name, lambda: torch, GRAPHS) for name in ("_fused_adam_", "_fused_adamw_")),
+    Private("_amp_foreach_non_finite_check_and_unscale_", lambda: torch, GRAPHS),
     Private("_pytree", lambda: torch.utils, GRAPHS),
     Private("tree_flatten", lambda: _pytree, GRAPHS),
     Private("tree_unflatten", lambda: _pytree, GRAPHS),
@@ -169,6 +171,8 @@ PRIVATE = [
         LearningRateMonitor,
         "LearningRateMonitor would not say which network a rate belongs to, without a schedule",
     ),
+    Private("_on_before_batch_transfer", LightningModule, "a call could not make several steps"),
+    Private("_every_n_train_steps", ModelCheckpoint, "a call could go past a step at which to save"),
     Private("_train_time_interval", ModelCheckpoint, "ModelCheckpoint(train_time_interval=…) would save nothing"),
     Private(
         "_check_on_train_epoch_end",
