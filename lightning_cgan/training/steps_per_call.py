@@ -67,6 +67,7 @@ class Calls:
             # Processes stop and talk together, so they cannot go by their own clocks.
             or (self.most == "auto" and trainer.world_size > 1)
             or any(getattr(type(module), method) is not getattr(ours, method) for method in methods)
+            or not vars(module).keys().isdisjoint(methods)
         )
 
     def _find_intervals(self) -> set[int] | None:
