@@ -201,12 +201,12 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """Runs one step, and further ones while nothing has to happen between them; see `steps_per_call`."""
         self.calls.start()
-        self._run_step(batch, batch_idx)
+        self.run_step(batch, batch_idx)
         while self.calls.goes_on():
             self.scalars.stopwatch.start()
-            self._run_step(*next_batch(self.trainer))
+            self.run_step(*next_batch(self.trainer))
 
-    def _run_step(self, batch: Any, batch_idx: int) -> None:
+    def run_step(self, batch: Any, batch_idx: int) -> None:
         """Runs `discriminator_steps` updates of the discriminator, then one of the generator."""
         loader, world_size = self.trainer.train_dataloader, self.trainer.world_size
         images, labels = self.batches.take(batch, batch_idx, loader, self.device, world_size)

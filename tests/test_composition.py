@@ -49,7 +49,7 @@ def test_each_hook_stands_in_one_class() -> None:
 
 def test_the_training_step_is_on_one_screen() -> None:
     """With both updates: 60 lines that a reader sees at once."""
-    methods = (ConditionalGAN.training_step, ConditionalGAN.update_discriminator, ConditionalGAN.update_generator)
+    methods = (ConditionalGAN.run_step, ConditionalGAN.update_discriminator, ConditionalGAN.update_generator)
     sources = [textwrap.dedent(inspect.getsource(method)) for method in methods]
     first = inspect.getsourcelines(methods[0])[1]
     lines, last = inspect.getsourcelines(methods[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import gcd
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -75,9 +74,10 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self.signals.install_handlers(trainer)
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns the number of steps between checkpoints, or a divisor of it, after which processes talk together."""
-        return gcd(steps_between_saves(self), self.signals.steps_between_checks(trainer))
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether a checkpoint is due, or a signal has to be acted on."""
+        is_due = trainer.global_step % steps_between_saves(self) == 0
+        return is_due or self.signals.is_due(trainer)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -43,9 +43,9 @@ class Curves(Callback):
         """Starts the timer."""
         self._plotted_at = time.monotonic()
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns 0: it goes by time."""
-        return 0
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether the time between plots is over; several processes, whose clocks differ, do not wait for it."""
+        return trainer.world_size == 1 and time.monotonic() - self._plotted_at > self.every_n_seconds
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Plots the curves when a plot is due."""

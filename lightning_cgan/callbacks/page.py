@@ -55,9 +55,9 @@ class RunPage(Callback):
         """Lets the first page be written as soon as there is something to show."""
         self._next_at = time.monotonic()
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns 0: it goes by time."""
-        return 0
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether the page is to be written again; several processes, whose clocks differ, do not wait for it."""
+        return trainer.world_size == 1 and self.every_n_seconds > 0 and time.monotonic() >= self._next_at
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Updates the page when an update is due."""

@@ -105,9 +105,9 @@ class ProgressBar(RichProgressBar):
         super().on_train_start(trainer, pl_module)
         self._show_line(trainer, pl_module)
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns 0: it goes by time."""
-        return 0
+    def is_due(self, trainer: Trainer) -> bool:
+        """Returns False: the bar can wait."""
+        return False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -130,13 +130,13 @@ class SampleGrid(Callback):
                 grid.unlink()
         return len(later) < len(grids)
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns the number of steps between grids."""
-        return self.every_n_steps
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether a grid is due."""
+        return trainer.global_step % self.every_n_steps == 0
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Writes a grid if one is due."""
-        if trainer.global_step % self.every_n_steps == 0:
+        if self.is_due(trainer):
             self._write_grid(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

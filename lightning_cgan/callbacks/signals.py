@@ -43,9 +43,11 @@ class StopSignals:
             signal.signal(number, handler)
         self._previous_handlers = {}
 
-    def steps_between_checks(self, trainer: Trainer) -> int:
-        """Returns after how many steps `must_stop` has to be asked; 0 in a single process, which asks by time."""
-        return _AGREE_EVERY if trainer.world_size > 1 else 0
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether `must_stop` has to be asked now: several processes ask at the same steps."""
+        if trainer.world_size > 1:
+            return trainer.global_step % _AGREE_EVERY == 0
+        return self.stopped_by is not None
 
     def must_stop(self, trainer: Trainer) -> bool:
         """Whether any process has received a signal, the same answer in all; several processes ask every ten steps."""

@@ -83,9 +83,9 @@ class TrainingAlarms(Callback):
                 if len(earlier) < len(alarms):
                     write_alarms(self._folder, earlier)
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns the number of steps between the scalars that it reads."""
-        return trainer.log_every_n_steps  # type: ignore[attr-defined,no-any-return]
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether scalars have just been logged, where a call of `training_step` ends anyway."""
+        return False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Checks the scalars that have just been logged."""

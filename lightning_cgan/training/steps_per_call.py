@@ -10,9 +10,8 @@ from typing import Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
-from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_cgan.core.compat import has_next_batch, steps_between_saves
+from lightning_cgan.core.compat import has_next_batch, saves_by_time, steps_between_saves
 from lightning_cgan.core.errors import UsageError
 
 StepsPerCall = int | Literal["auto"]
@@ -23,11 +22,14 @@ _HOOKS = ("on_train_batch_start", "on_train_batch_end")
 
 
 @runtime_checkable
-class CalledBetweenSteps(Protocol):
-    """A callback that says after which steps it has to be called; others with hooks around batches, after each."""
+class CalledWhenDue(Protocol):
+    """A callback that says when it has something to do; others with hooks around batches are called at each step."""
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """Returns the interval, which starts at step 0; 0 if the callback goes by time."""
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether the callback has something to do after the step that has just ended; asked after each step.
+
+        The answer must be the same in all processes: they wait for each other between calls.
+        """
 
 
 def check_steps_per_call(value: StepsPerCall) -> None:
@@ -39,8 +41,8 @@ def check_steps_per_call(value: StepsPerCall) -> None:
 class Calls:
     """Decides how many steps a call of `training_step` makes.
 
-    A call ends where Lightning or a callback acts: at the end of an epoch or of the run, before a validation, and at
-    each multiple of an interval. So the run is the same, to the last bit, whatever the number.
+    A call ends where Lightning or a callback acts: at the end of an epoch or of the run, before a validation, where
+    scalars are logged, and when a callback is due. So the run is the same, to the last bit, whatever the number.
 
     Args:
         module: The module that is trained.
@@ -50,12 +52,12 @@ class Calls:
     def __init__(self, module: LightningModule, most: StepsPerCall) -> None:
         self.module = module
         self.most = most
-        self._intervals: set[int] | None = None  # none: a call for each step
+        self._callbacks: list[CalledWhenDue] | None = None  # none: a call for each step
         self._made, self._started = 0, 0.0  # of the present call
 
     def begin(self) -> None:
-        """Finds out who has to be called when."""
-        self._intervals = None if self._alone() else self._find_intervals()
+        """Finds out who has to be asked."""
+        self._callbacks = None if self._alone() else self._find_callbacks()
 
     def _alone(self) -> bool:
         """Whether each step needs a call."""
@@ -70,18 +72,18 @@ class Calls:
             or not vars(module).keys().isdisjoint(methods)
         )
 
-    def _find_intervals(self) -> set[int] | None:
-        trainer = self.module.trainer
-        intervals = {trainer.log_every_n_steps}  # type: ignore[attr-defined]
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, CalledBetweenSteps):
-                intervals.add(callback.steps_between_calls(trainer))
-            elif type(callback) is not Timer and any(is_overridden(hook, callback, Callback) for hook in _HOOKS):
-                own_hooks = any(getattr(type(callback), hook) is not getattr(ModelCheckpoint, hook) for hook in _HOOKS)
-                if not isinstance(callback, ModelCheckpoint) or own_hooks:
+    def _find_callbacks(self) -> list[CalledWhenDue] | None:
+        found: list[CalledWhenDue] = []
+        for callback in self.module.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, CalledWhenDue):
+                found.append(callback)
+            elif isinstance(callback, ModelCheckpoint) and not _overrides(callback, ModelCheckpoint):
+                if saves_by_time(callback):
                     return None
-                intervals.add(steps_between_saves(callback))
-        return intervals - {0}
+                found.append(_PlainCheckpoints(steps_between_saves(callback)))
+            elif type(callback) is not Timer and _overrides(callback, Callback):  # a timer may wait for the call's end
+                return None
+        return found
 
     def start(self) -> None:
         """Begins a call."""
@@ -89,15 +91,15 @@ class Calls:
 
     def goes_on(self) -> bool:
         """Whether the call makes another step, asked after each."""
-        if self._intervals is None:
+        if self._callbacks is None:
             return False
         trainer = self.module.trainer
         self._made += 1
-        step = trainer.global_step
         return not (
             self._is_full()
-            or step == trainer.max_steps
-            or any(step % interval == 0 for interval in self._intervals)
+            or trainer.global_step == trainer.max_steps
+            or _is_multiple(trainer.global_step, trainer.log_every_n_steps)  # type: ignore[attr-defined]
+            or any(callback.is_due(trainer) for callback in self._callbacks)
             or trainer.should_stop
             or not has_next_batch(trainer.fit_loop)
         )
@@ -106,3 +108,21 @@ class Calls:
         if self.most == "auto":
             return self._made == _MOST or time.monotonic() - self._started > _SECONDS
         return self._made >= self.most
+
+
+class _PlainCheckpoints:
+    """Says when a `ModelCheckpoint` of Lightning's saves."""
+
+    def __init__(self, every_n_train_steps: int) -> None:
+        self.every_n_train_steps = every_n_train_steps
+
+    def is_due(self, trainer: Trainer) -> bool:
+        return _is_multiple(trainer.global_step, self.every_n_train_steps)
+
+
+def _is_multiple(step: int, interval: int) -> bool:
+    return bool(interval) and step % interval == 0
+
+
+def _overrides(callback: Callback, base: type[Callback]) -> bool:
+    return any(getattr(type(callback), hook) is not getattr(base, hook) for hook in _HOOKS)

@@ -85,9 +85,9 @@ class TimedLoops(Callback):
 
         object.__setattr__(owner, name, timed)
 
-    def steps_between_calls(self, trainer: Trainer) -> int:
-        """A turn, in which the fit makes as many steps in a call as it may."""
-        return self.turn
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether a turn has ended; within it, the fit makes as many steps in a call as it may."""
+        return trainer.global_step % self.turn == 0
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Ends a turn of the fit, and gives each baseline one."""

@@ -48,14 +48,14 @@ def test_a_second_ctrl_c_stops_at_once(signals: StopSignals) -> None:
 def test_the_step_is_finished_and_saved(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str], number: signal.Signals
 ) -> None:
-    step = ConditionalGAN.training_step
+    step = ConditionalGAN.run_step
 
     def interrupted(module: ConditionalGAN, batch: Any, batch_idx: int) -> None:
         if batch_idx == 2:
             signal.raise_signal(number)
         step(module, batch, batch_idx)
 
-    monkeypatch.setattr(ConditionalGAN, "training_step", interrupted)
+    monkeypatch.setattr(ConditionalGAN, "run_step", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended:
         main(["fit", "--config", DIGITS, "--trainer.accelerator", "cpu", "--scores.images", "0"])
