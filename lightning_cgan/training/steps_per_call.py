@@ -75,7 +75,7 @@ class Calls:
     def _find_callbacks(self) -> list[CalledWhenDue] | None:
         found: list[CalledWhenDue] = []
         for callback in self.module.trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, CalledWhenDue):
+            if isinstance(callback, CalledWhenDue) and _speaks_for_its_hooks(callback):
                 found.append(callback)
             elif isinstance(callback, ModelCheckpoint) and not _overrides(callback, ModelCheckpoint):
                 if saves_by_time(callback):
@@ -122,6 +122,14 @@ class _PlainCheckpoints:
 
 def _is_multiple(step: int, interval: int) -> bool:
     return bool(interval) and step % interval == 0
+
+
+def _speaks_for_its_hooks(callback: CalledWhenDue) -> bool:
+    """Whether no subclass has replaced a hook, but not `is_due`."""
+    kinds = type(callback).__mro__
+    return next(kind for kind in kinds if "is_due" in vars(kind)) is next(
+        kind for kind in kinds if not vars(kind).keys().isdisjoint(("is_due", *_HOOKS))
+    )
 
 
 def _overrides(callback: Callback, base: type[Callback]) -> bool:

@@ -167,6 +167,16 @@ def test_callbacks_may_say_when_they_are_called() -> None:
     assert callback.seen == [4, 8, 9]
 
 
+def test_a_subclass_that_replaces_a_hook_sees_every_batch() -> None:
+    class Every(Saves):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            self.seen.append(-trainer.global_step)
+
+    callback = Every()
+    fit(gan(steps_per_call=5), 3, callbacks=[callback], log_every_n_steps=100)
+    assert callback.seen == [-1, -2, -3]
+
+
 def test_a_training_step_of_ones_own_gets_every_batch() -> None:
     class Counting(ConditionalGAN):
         batches_seen = 0
