@@ -27,6 +27,7 @@ def _alone(_environment: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["lightning_cgan"])
     torch.manual_seed(0)
+    os.environ.pop("PL_GLOBAL_SEED", None)  # of a snippet that an earlier test ran, for processes to be started
     torch.set_num_threads(1)  # more would only wait for one another where other programs run too
     # what Lightning says reaches caplog: its first 2.6 keeps it to itself
     monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
