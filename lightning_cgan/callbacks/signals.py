@@ -51,9 +51,9 @@ class StopSignals:
 
     def must_stop(self, trainer: Trainer) -> bool:
         """Whether any process has received a signal, the same answer in all; several processes ask every ten steps."""
+        if not self.is_due(trainer):
+            return False
         if self._control_group is not None:
-            if trainer.global_step % _AGREE_EVERY:
-                return False
             received = torch.tensor([int(self.stopped_by or 0)])
             distributed.all_reduce(received, distributed.ReduceOp.MAX, self._control_group)
             self.stopped_by = signal.Signals(int(received)) if received else None

@@ -6,6 +6,7 @@ Around each call, Lightning does work that takes as long as a step of a small ne
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -68,8 +69,7 @@ class Calls:
             self.most == 1
             # Processes stop and talk together, so they cannot go by their own clocks.
             or (self.most == "auto" and trainer.world_size > 1)
-            or any(getattr(type(module), method) is not getattr(ours, method) for method in methods)
-            or not vars(module).keys().isdisjoint(methods)
+            or _overrides(module, ours, methods)
         )
 
     def _find_callbacks(self) -> list[CalledWhenDue] | None:
@@ -125,12 +125,11 @@ def _is_multiple(step: int, interval: int) -> bool:
 
 
 def _speaks_for_its_hooks(callback: CalledWhenDue) -> bool:
-    """Whether no subclass has replaced a hook, but not `is_due`."""
-    kinds = type(callback).__mro__
-    return next(kind for kind in kinds if "is_due" in vars(kind)) is next(
-        kind for kind in kinds if not vars(kind).keys().isdisjoint(("is_due", *_HOOKS))
-    )
+    """Whether no subclass or instance has replaced a hook, but not `is_due`."""
+    spaces = (vars(callback), *map(vars, type(callback).__mro__))
+    return "is_due" in next(space for space in spaces if not space.keys().isdisjoint(("is_due", *_HOOKS)))
 
 
-def _overrides(callback: Callback, base: type[Callback]) -> bool:
-    return any(getattr(type(callback), hook) is not getattr(base, hook) for hook in _HOOKS)
+def _overrides(owner: object, base: type, methods: Sequence[str] = _HOOKS) -> bool:
+    """Whether a subclass or the instance, such as a `LambdaCallback`, has replaced a method of a class."""
+    return any(getattr(getattr(owner, name), "__func__", None) is not getattr(base, name) for name in methods)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 
 from helpers.commands import Typed
 from helpers.marks import ci_but_for
@@ -165,6 +166,13 @@ def test_callbacks_may_say_when_they_are_called() -> None:
     callback = Saves()
     fit(gan(steps_per_call=5), 9, callbacks=[callback], log_every_n_steps=100)
     assert callback.seen == [4, 8, 9]
+
+
+def test_hooks_of_an_instance_see_every_batch() -> None:
+    seen: list[int] = []
+    callback = LambdaCallback(on_train_batch_end=lambda trainer, *_: seen.append(trainer.global_step))
+    fit(gan(steps_per_call=5), 3, callbacks=[callback], log_every_n_steps=100)
+    assert seen == [1, 2, 3]
 
 
 def test_a_subclass_that_replaces_a_hook_sees_every_batch() -> None:
