@@ -82,8 +82,8 @@ def test_precisions_agree_with_float32_eager(precision: str, tolerance: float) -
 
 
 @pytest.mark.parametrize("compile", ["none", "step"])
-@pytest.mark.parametrize("interval", [1, 3])
-def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval: int) -> None:
+@pytest.mark.parametrize(("interval", "dropout"), [(1, 0.0), (3, 0.0), (3, 0.3)])
+def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval: int, dropout: float) -> None:
     """In float64, with graphs for steps with and without penalty, and schedules that change the rates."""
     found = []
     for cuda_graph in (False, True):
@@ -91,7 +91,7 @@ def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval
         adam = partial(Adam, lr=1e-3, fused=True)
         module = ConditionalGAN(
             DCGANGenerator(10, 1, 8, channels=(16, 8), conditional_batch_norm=True),
-            DCGANDiscriminator(10, 1, 8, channels=(8, 16)),
+            DCGANDiscriminator(10, 1, 8, channels=(8, 16), dropout=dropout),
             RelativisticPairing(),
             penalties=[R1(1.0, interval=interval)],
             generator_optimizer=adam,

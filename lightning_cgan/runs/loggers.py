@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlparse
@@ -61,16 +62,22 @@ def wandb_logger(
         name: The name of the run.
         mode: `auto` follows the environment variable WANDB_MODE if it is set; else it is online if an API key is
             configured (WANDB_API_KEY, or a line in the netrc file that `wandb login` writes), and offline otherwise. An
-            offline run can be uploaded later with `wandb sync`.
+            offline run can be uploaded later with `wandb sync`. Without the package wandb, it logs nothing there.
         project: The project of the run.
         entity: The user or team that owns the project.
         group: The group of related runs.
         tags: Tags of the run, for searches.
     """
+    is_installed = find_spec("wandb") is not None
     if mode == "auto":
-        mode = _mode_of_environment()
+        mode = _mode_of_environment() if is_installed else "disabled"
     if mode == "disabled":
         return None
+    if not is_installed:
+        raise UsageError(
+            f"--wandb.mode: expected the package wandb to be installed for {mode}, got none; pip install wandb, or "
+            "give disabled"
+        )
     logger = WandbLogger(
         name=name,
         save_dir=folder,

@@ -140,7 +140,8 @@ def from_memory(pixels: Tensor, labels: Tensor, batch_size: int) -> Iterator[tup
 
 def from_files(data: Any, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches as tutorials load them; of the kept classes, which a tutorial would filter in some such way."""
-    dataset = data.dataset(str(data.data_dir), transform=Compose([ToTensor(), Normalize(0.5, 0.5)]))
+    how = Compose([ToTensor(), Normalize(0.5, 0.5)])
+    dataset = data.dataset(str(data.data_dir), transform=how, download=True)  # unpacks archives that are there
     classes = torch.tensor(data.kept)
     kept = torch.isin(dataset.targets, classes)
     dataset.data, dataset.targets = dataset.data[kept], torch.searchsorted(classes, dataset.targets[kept])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from baselines import Step, bare_loop, from_files, from_memory, plain_loop, to
 from lightning.pytorch import Callback, LightningModule, Trainer
+from machine import matrix_rate, synchronize
 
 from lightning_cgan.callbacks import Checkpoints, Curves, SampleGrid
 from lightning_cgan.cli.main import CLI, run
@@ -117,12 +118,6 @@ class TimedLoops(Callback):
         return {name: [1 / seconds for seconds in taken] for name, taken in steady.items()}
 
 
-def synchronize(device: torch.device) -> None:
-    """Waits for a GPU."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 class BenchmarkCLI(CLI):
     """The command line, with `TimedLoops` among the callbacks."""
 
@@ -197,17 +192,3 @@ def measure_start(config: str, options: list[str]) -> dict[str, Any]:
         run(["fit", "--config", config, "--runs_dir", folder, "--trainer.max_steps=50", *options], StampedCLI)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds_to_first_step": stamps[0] - started, "peak_mib": peak}
-
-
-def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """The floating-point operations per second of a large matrix product, the best of seven."""
-    size = 1024 if device.type == "cpu" else 8192
-    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    best = 0.0
-    for _ in range(7):
-        started = time.perf_counter()
-        for _ in range(5):
-            a @ b
-        synchronize(device)
-        best = max(best, 5 * 2 * size**3 / (time.perf_counter() - started))
-    return best
