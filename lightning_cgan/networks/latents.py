@@ -27,12 +27,14 @@ def sample_latents(
 ) -> Tensor:
     """Samples latents, standard normal or uniform in [-1, 1], on the device of `rng`.
 
-    Without `rng`, PyTorch's global CPU generator is used.
+    They are the same in all precisions, up to rounding. Without `rng`, PyTorch's global CPU generator is used.
     """
+    sample = torch.randn if distribution == "normal" else torch.rand
     device = rng.device if rng is not None else torch.device("cpu")
-    if distribution == "normal":
-        return torch.randn(shape, generator=rng, device=device, dtype=dtype)
-    return torch.rand(shape, generator=rng, device=device, dtype=dtype).mul_(2).sub_(1)
+    # A generator of a GPU gives other numbers in float64 than in float32.
+    latents = sample(shape, generator=rng, device=device, dtype=torch.float32)
+    latents = latents.to(torch.get_default_dtype() if dtype is None else dtype)
+    return latents if distribution == "normal" else latents.mul_(2).sub_(1)
 
 
 @dataclass(frozen=True)

@@ -141,10 +141,11 @@ class GraphAdam:
         """Returns the state of a parameter, initialised as in PyTorch's Adam; the count moves to its device."""
         state = self._state[parameter]
         if not state:
-            state["step"] = torch.zeros((), device=parameter.device)
+            state["step"] = torch.zeros(())
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        state["step"] = state["step"].to(parameter.device)
+        # The kernel of a GPU reads it as float32, whatever type it has, and it has PyTorch's default type.
+        state["step"] = state["step"].to(parameter.device, torch.float32)
         self._found += [(self._state, parameter, state), *((state, name, state[name]) for name in _MOMENTS)]
         return {name: state[name] for name in _MOMENTS}
 
