@@ -144,6 +144,7 @@ def main() -> None:
     parser.add_argument("--only", help=argparse.SUPPRESS)  # in the process of a part
     options = parser.parse_args()
     if options.only:
+        del sys.argv[1:]  # Lightning would warn about them
         report = Report(options, options.only)
         PARTS[options.only].measure(report)
         return

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.optim import SGD, Adam
 
 from helpers.quiet import quiet_trainer
@@ -108,6 +109,31 @@ def test_cuda_graphs_train_as_separate_operations_do(compile: Compiled, interval
         assert torch.allclose(found[1][name], value, atol=1e-7), name
 
 
+class BrightGenerator(MLPGenerator):
+    """Fetches a number from the CPU in each pass, which a CUDA graph cannot."""
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = super().forward(latents, labels)
+        return images * torch.full((1,), 0.5).to(images.device)
+
+
+def test_a_step_that_no_graph_can_hold_runs_as_separate_operations(capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for cuda_graph in (False, True):
+        torch.manual_seed(0)
+        adam = partial(Adam, lr=1e-3, fused=True)
+        optimizers = {f"{role}_optimizer": adam for role in ("generator", "discriminator")}
+        networks = BrightGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8)
+        module = ConditionalGAN(*networks, RelativisticPairing(), cuda_graph=cuda_graph, **optimizers)
+        fit(module, 6, precision="64-true")
+        assert module.compilation.fused_step is None
+        assert torch.cuda.current_stream() == torch.cuda.default_stream()
+        found.append({name: value.cpu() for name, value in module.state_dict().items()})
+    assert "A step is not run as one graph: " in capsys.readouterr().err
+    for name, value in found[0].items():
+        assert torch.allclose(found[1][name], value, atol=1e-12), name
+
+
 def test_a_step_does_not_wait_for_the_device() -> None:
     class Watched(ConditionalGAN):
         def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -123,6 +149,7 @@ def test_a_step_does_not_wait_for_the_device() -> None:
         networks = MLPGenerator(10, 1, 8), MLPDiscriminator(10, 1, 8)
         module = Watched(*networks, RelativisticPairing(), ema_half_life=500.0, cuda_graph=cuda_graph, **optimizers)
         fit(module, 8, log_every_n_steps=100)
+        assert (module.compilation.fused_step is not None) == cuda_graph
 
 
 def test_images_lie_on_the_device() -> None:

@@ -7,17 +7,17 @@ it is the first, which makes a GPU wait, and the latter averages the whole modul
 from __future__ import annotations
 
 import copy
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_cgan.core.compat import convert_tensors, foreach
+from lightning_cgan.core.compat import PARTS_OF_MODULE, convert_tensors, foreach
 from lightning_cgan.networks.sampler import HALVES
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
-_lerp_each_ = foreach("lerp_")
+_lerp_each_, _copy_each_ = foreach("lerp_"), foreach("copy_")
 
 
 def averaged_copy(network: NetworkT) -> NetworkT:
@@ -48,20 +48,42 @@ def ema_decay(images: int, images_seen: int, half_life: float, ramp_up: float | 
     return 0.5 ** (images / half_life) if half_life > 0 else 0.0
 
 
-@torch.no_grad()
 def update_ema(average: nn.Module, network: nn.Module, decay: float) -> None:
     """Updates an average of a network of the same architecture: decay · average + (1 - decay) · network.
 
     Floating-point buffers, such as batch statistics, are averaged too; integers, such as counters, are copied. The
     average may have a higher precision.
     """
-    averages, values = [*average.parameters(), *average.buffers()], [*network.parameters(), *network.buffers()]
-    pairs = list(zip(averages, values, strict=True))
-    floats = [(old, new.to(old.dtype)) for old, new in pairs if old.is_floating_point()]
-    _lerp_each_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
-    for old, new in pairs:
-        if not old.is_floating_point():
-            old.copy_(new)
+    _AveragedTensors(average, network).update(decay)
+
+
+class _AveragedTensors:
+    """The tensors of an average and of its network, found once: walking through the modules takes most of an update."""
+
+    def __init__(self, average: nn.Module, network: nn.Module) -> None:
+        self._places = [*_places(average), *_places(network)]
+        values = ([*module.parameters(), *module.buffers()] for module in (average, network))
+        pairs = list(zip(*values, strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    def are_those_of_the_networks(self) -> bool:
+        """Whether no module has replaced a tensor by another one, as a layer may in each pass."""
+        return all(space.get(name) is tensor for space, name, tensor in self._places)
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        news = [new if new.dtype is old.dtype else new.to(old.dtype) for old, new in self._floats]
+        _lerp_each_([old for old, _ in self._floats], news, 1 - decay)
+        if self._integers:
+            _copy_each_([old for old, _ in self._integers], [new for _, new in self._integers])
+
+
+def _places(network: nn.Module) -> list[tuple[dict[str, Tensor], str, Tensor]]:
+    """Where the tensors of a network are kept, and under which names."""
+    parts = PARTS_OF_MODULE[:2]  # not the submodules
+    spaces = [vars(module)[part] for module in network.modules() for part in parts]
+    return [(space, name, tensor) for space in spaces for name, tensor in space.items()]
 
 
 class MovingAverage:
@@ -79,9 +101,16 @@ class MovingAverage:
         self.half_life = half_life
         self.ramp_up = ramp_up
         self.images_seen = 0
+        self._tensors: _AveragedTensors | None = None
 
     def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
         """Updates the average, if there is one, after training on `images` more images."""
         if average is not None and self.half_life is not None:
-            update_ema(average, network, ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
+            if self._tensors is None or not self._tensors.are_those_of_the_networks():
+                self._tensors = _AveragedTensors(average, network)
+            self._tensors.update(ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
         self.images_seen += images
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Omits the tensors, which belong to the networks; a copy finds its own."""
+        return {**vars(self), "_tensors": None}

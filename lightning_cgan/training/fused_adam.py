@@ -39,8 +39,7 @@ torch.library.define(
 )
 
 
-@torch.library.impl("lightning_cgan::has_nonfinite", "default")
-def _has_nonfinite(gradients: Sequence[Tensor]) -> Tensor:
+def has_nonfinite(gradients: Sequence[Tensor]) -> Tensor:
     """Returns 1.0 if a gradient contains inf or NaN, else 0.0: a scalar, in float32, as fused kernels take it."""
     found = torch.zeros((), dtype=torch.float32, device=gradients[0].device)
     # The kernel writes to them, the same values: not possible where one element of memory stands for several.
@@ -48,8 +47,7 @@ def _has_nonfinite(gradients: Sequence[Tensor]) -> Tensor:
     return found
 
 
-@torch.library.impl("lightning_cgan::adam_", "default")
-def _adam_(
+def adam_(
     weights: Sequence[Tensor],
     gradients: Sequence[Tensor],
     exp_avgs: Sequence[Tensor],
@@ -61,7 +59,7 @@ def _adam_(
     is_decoupled: bool,
 ) -> None:
     """Applies an Adam step to tensors of one type, or nothing of it if `is_bad` is 1."""
-    _add_each_(steps, 1 - is_bad)
+    _add_each_(steps, [1 - is_bad] * len(steps))  # one for each: PyTorch would read a single one, and wait for a GPU
     gradients, *moments = ([*map(_laid_out_like, weights, column)] for column in (gradients, exp_avgs, exp_avg_sqs))
     numbers_by_name = dict(zip(("beta1", "beta2", "eps", "weight_decay"), numbers.tolist(), strict=True))
     options = {"lr": rate, **numbers_by_name, "amsgrad": False, "maximize": False, "found_inf": is_bad}
@@ -75,6 +73,9 @@ def _laid_out_like(weight: Tensor, tensor: Tensor) -> Tensor:
     """Returns a tensor whose elements lie in memory as those of the weight, which the kernel assumes."""
     return tensor if tensor.stride() == weight.stride() else torch.empty_like(weight).copy_(tensor)
 
+
+torch.library.impl("lightning_cgan::has_nonfinite", "default", has_nonfinite)
+torch.library.impl("lightning_cgan::adam_", "default", adam_)
 
 # What they return while a compiler follows a graph without data.
 torch.library.register_fake(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lightning_cgan.core.compat import version_of
+from lightning_cgan.core.compat import foreach, version_of
 from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_dependencies import Dependencies
 
 Run = Callable[..., Sequence[Tensor]]
+
+_copy_each_ = foreach("copy_")
 
 
 def record(
@@ -48,19 +51,33 @@ class _CudaGraph:
 
     def __init__(self, run: Run, inputs: Sequence[Tensor], persistent: int) -> None:
         self.per_step = [tensor.clone() for tensor in inputs[persistent:]]
+        # One kernel copies all tensors of a type.
+        self._alike: defaultdict[torch.dtype, list[int]] = defaultdict(list)
+        for place, tensor in enumerate(self.per_step):
+            if tensor.numel():
+                self._alike[tensor.dtype].append(place)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # warm-up on copies: libraries choose kernels, and `compile` compiles
             run(*(tensor.clone() for tensor in inputs))
-        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
         self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.results = run(*inputs[:persistent], *self.per_step)
+        # Not `torch.cuda.graph`: after an error, it raises another one, and stays on its stream.
+        with torch.cuda.stream(stream):
+            self.graph.capture_begin()
+            try:
+                self.results = run(*inputs[:persistent], *self.per_step)
+            except Exception:
+                with suppress(RuntimeError):  # it tells only that there was an error
+                    self.graph.capture_end()
+                raise
+            self.graph.capture_end()
 
     def __call__(self, *tensors: Tensor) -> Sequence[Tensor]:
         """Runs the graph; the next call overwrites the results."""
-        for own, tensor in zip(self.per_step, tensors[-len(self.per_step) :], strict=True):
-            own.copy_(tensor)
+        given = tensors[-len(self.per_step) :]
+        for places in self._alike.values():
+            _copy_each_([self.per_step[place] for place in places], [given[place] for place in places])
         self.graph.replay()
         return self.results
 

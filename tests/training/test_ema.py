@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import SGD
 from torch.utils.data import DataLoader
 
@@ -70,6 +70,37 @@ def test_average_is_the_recurrence(discriminator_steps: int, ramp_up: float | No
     raw = module.generator.state_dict()
     assert not torch.allclose(module.generator_ema.state_dict()["project.weight"], raw["project.weight"], atol=1e-4)
     assert all(not parameter.requires_grad for parameter in module.generator_ema.parameters())
+
+
+class CountingGenerator(MLPGenerator):
+    """Replaces a buffer in each pass, instead of writing to it."""
+
+    def __init__(self) -> None:
+        super().__init__(10, 1, 8, hidden=(8,))
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        self.passes = self.passes + 1.0
+        images: Tensor = super().forward(latents, labels)
+        return images
+
+
+class ReplacesWeights(Callback):
+    """Gives a layer new weights before a step."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step == 3:
+            weight = pl_module.generator.layers[0].weight
+            pl_module.generator.layers[0].weight = nn.Parameter(weight.detach() + 1.0)
+
+
+def test_tensors_that_are_replaced_are_averaged() -> None:
+    module = ConditionalGAN(CountingGenerator(), MLPDiscriminator(10, 1, 8), NonSaturating(), ema_half_life=100.0)
+    reference = Reference(16, 100.0, 0.05)
+    quiet_trainer(6, callbacks=[ReplacesWeights(), reference]).fit(module, DigitsData(batch_size=16))
+    assert module.generator.passes == 6
+    assert module.generator_ema is not None
+    assert_close(module.generator_ema.state_dict(), reference.at[6])
 
 
 def test_half_life_and_ramp_up() -> None:

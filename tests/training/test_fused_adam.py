@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from lightning_cgan.training import fused_adam  # registers the operations
+from lightning_cgan.training import fused_adam
 
 adam_, has_nonfinite = torch.ops.lightning_cgan.adam_, torch.ops.lightning_cgan.has_nonfinite
 RATE, BETA1, BETA2, EPS, DECAY = 0.01, 0.5, 0.99, 1e-6, 0.1
@@ -62,6 +63,23 @@ def test_a_skipped_step_changes_nothing() -> None:
     for name, column in before.items():
         for tensor, expected in zip(tensors[name], column, strict=True):
             assert torch.equal(tensor, expected)
+
+
+def test_no_operation_reads_a_tensor_of_the_device() -> None:
+    """Else a GPU would have to be waited for, and a CUDA graph could not be recorded."""
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            called.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    called: list[str] = []
+    tensors, rate = operands(torch.float32), torch.tensor(RATE, dtype=torch.float64)
+    with Names():
+        is_bad = fused_adam.has_nonfinite(tensors["g"])
+        fused_adam.adam_(*tensors.values(), rate, NUMBERS, is_bad, False)
+    assert "aten._fused_adam_.tensor_lr" in called
+    assert "aten._local_scalar_dense.default" not in called
 
 
 @pytest.mark.parametrize("value", [torch.inf, -torch.inf, torch.nan])
