@@ -64,7 +64,15 @@ def test_profile_adds_up_to_the_step() -> None:
 def test_model_of_many_gpus() -> None:
     shown = script("scale.py", "--model")
     rows = [line.strip("| ").split(" | ") for line in shown.splitlines() if line.startswith("| ")][1:]
-    assert [row[:2] for row in rows[:3]] == [["8", "64"], ["64", "64"], ["512", "64"]]
+    assert [row[:2] for row in rows[:3]] == [["8", "128"], ["64", "128"], ["512", "128"]]
+    # The networks of mnist.yaml: dense to 7 x 7 x 128, 4 x 4 kernels of stride 2 that meet each pixel of the smaller
+    # map, a 3 x 3 kernel at 14 x 14; two operations for each product; three passes of the generator, eight of the other.
+    generator = 74 * 49 * 128 + 49 * 128 * 64 * 16 + 196 * 64 * 32 * 9 + 196 * 32 * 16
+    discriminator = 196 * 32 * 16 + 49 * 32 * 64 * 16 + 49 * 64 * 256 + 256 + 256 * 10
+    flops = 2 * (3 * generator + 8 * discriminator)
+    assert f" {flops / 1e6:.0f} MFLOP an image" in shown
+    # 16,384 images on each GPU, at 50 TFLOP/s
+    assert float(rows[6][2].replace(",", "")) == pytest.approx(16384 * flops / 5e13 * 1e6, abs=1)
     # 8 GPUs, 1.5 million weights or so: 2 messages up and down a tree of 3 hops of 10 µs, and the bytes at 200 GB/s
     megabytes = float(shown.split(" MB")[0].splitlines()[-1])
     assert float(rows[0][3]) == pytest.approx(2 * 2 * 3 * 10 + 2 * 7 / 8 * megabytes / 2e5 * 1e6, abs=1)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lightning_cgan import ConditionalGAN
 
-_WARMING_UP = 10
+WARMING_UP = 10
 
 
 class Batches:
@@ -42,4 +42,4 @@ def fit_speed(module: ConditionalGAN, share: int, count: int, **options: Any) ->
     times: list[float] = []
     module.on_train_batch_end = lambda *_: times.append(time.perf_counter())  # type: ignore[method-assign]
     trainer.fit(module, Batches(share, count))  # type: ignore[arg-type]
-    return (count - _WARMING_UP) / (times[-1] - times[_WARMING_UP - 1])
+    return (count - WARMING_UP) / (times[-1] - times[WARMING_UP - 1])
