@@ -102,7 +102,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             set of penalties that are active together. Where that is not possible, the reason is logged and the networks
             are compiled.
         cuda_graph: Whether a GPU runs a step as one CUDA graph, compiled or not, where possible. No GPU run has yet
-            shown that this is correct and faster.
+            shown that this is correct and faster; `scripts/gpu_report.py` finds out.
         steps_per_call: The largest number of steps in one call of `training_step`, which saves Lightning's work between
             them. A call ends early wherever Lightning or a callback acts, so that the run is the same to the last bit;
             callbacks of others that act on batches get a call for each step. With `auto`, a call also ends after a
