@@ -161,9 +161,9 @@ class _GuardedGraphs:
         roots += [("", parts.objectives), ("", parts.input_sampler)]
         self.dependencies = Dependencies(roots, parameters, with_varying)
         names = {parameter: name for name, parameter in parameters.items()}
+        fixes_numbers = fused_step.cuda_graph and next(iter(parameters.values())).is_cuda
         self.adams: list[GraphAdam] = []
         for role, optimizer in zip(ROLES, (parts.generator_optimizer, parts.discriminator_optimizer), strict=True):
-            fixes_numbers = fused_step.cuda_graph and next(iter(parameters.values())).is_cuda
             self.adams.append(GraphAdam(optimizer, names, fused_step.skipped_steps[role], fixes_numbers))
             if not self.adams[-1].trains():
                 raise FusionError(f"the {role}'s optimizer trains none of the weights that are there")
