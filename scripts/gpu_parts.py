@@ -287,7 +287,7 @@ def train_and_score(report: Report, config: str, protocol: str, *options: str) -
     seconds = sum(n / float(row["images_per_second"]) for n, row in zip(images, rows, strict=True))
     row = {"config": name, "steps": ends[-1], "training, s": f"{seconds:.2f}", "whole command, min": f"{minutes:.2f}"}
     report.row(**row)
-    command("generate", last, "--count", "10", "--out", str(report.folder / f"{name}.png"))
+    command("generate", last, "--count", "10", "--out", str(report.folder / f"{name}.png"), "--overwrite")
     started = time.monotonic()
     scored = ["--report.folder", str(run_folder / "scores"), "--report.protocol", protocol]
     command("test", "--config", str(run_folder / "config.yaml"), "--ckpt_path", last, *on(report), *scored)
@@ -402,7 +402,12 @@ def _environments() -> Iterator[dict[str, str]]:
         port = str(free.getsockname()[1])
     for rank in "01":
         ranks = {"RANK": rank, "GROUP_RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
-        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "report"}
+        where = {
+            "GROUP_WORLD_SIZE": "2",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": port,
+            "TORCHELASTIC_RUN_ID": "report",
+        }
         yield {**os.environ, **ranks, **where}
 
 
