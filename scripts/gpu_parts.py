@@ -402,13 +402,9 @@ def _environments() -> Iterator[dict[str, str]]:
         port = str(free.getsockname()[1])
     for rank in "01":
         ranks = {"RANK": rank, "GROUP_RANK": rank, "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1"}
-        where = {
-            "GROUP_WORLD_SIZE": "2",
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": port,
-            "TORCHELASTIC_RUN_ID": "report",
-        }
-        yield {**os.environ, **ranks, **where}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        launcher = {"GROUP_WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "report"}
+        yield {**os.environ, **ranks, **where, **launcher}
 
 
 # ---- where the time goes ---------------------------------------------------------------------------------------------
