@@ -54,8 +54,10 @@ class WatchedCLI(CLI):
     watch: Watch
 
     def before_fit(self) -> None:
-        """Adds the watch."""
+        """Adds the watch, and shortens the run once what is compiled has been chosen for the length of the config."""
         super().before_fit()
+        self.choose_compile()
+        self.trainer.fit_loop.epoch_loop.max_steps = LAST + 1
         self.watch = Watch()
         self.trainer.callbacks.append(self.watch)
 
@@ -64,8 +66,7 @@ def main() -> None:
     """Profiles a config, and prints the shares."""
     config, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as folder:
-        steps = f"--trainer.max_steps={LAST + 1}"
-        cli = WatchedCLI(["fit", "--config", config, "--runs_dir", folder, steps, *options])
+        cli = WatchedCLI(["fit", "--config", config, "--runs_dir", folder, *options])
     spent = dict.fromkeys(KINDS, 0.0)
     for event in cli.watch.profile.key_averages():
         kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, event.key)), None)

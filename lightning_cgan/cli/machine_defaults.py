@@ -1,25 +1,36 @@
-"""Defaults for precision and CPU threads: those of the checkpoint, else those that suit the machine."""
+"""Defaults for precision, CPU threads and compilation: those of the checkpoint, else those that suit the machine."""
 
 from __future__ import annotations
 
+import math
 import os
+import sysconfig
 import warnings
+from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.accelerators import MPSAccelerator
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.hardware import available_cores, fastest_precision
+from lightning_cgan.data import LabelledImages
+from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
+from lightning_cgan.training.checkpointing import renamed
+from lightning_cgan.training.compilation import Compiled, finds_cpp_compiler
+from lightning_cgan.training.compile_choice import DEVICES, count_graphs, is_dense, is_known, steps_to_repay
 from lightning_cgan.training.numerics import Numerics, check_numerics
-from lightning_cgan.training.threads import fastest_threads
+from lightning_cgan.training.threads import fastest_threads, flops_of_step
 
 # Precisions taken from a checkpoint; Lightning's others need extra packages or options.
 _PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
+# A run that a shorter time limit may end does not compile: that alone may take a tenth of it.
+_FEWEST_SECONDS = 600
 
 
 def saved_numerics(path: str) -> Numerics | None:
@@ -39,7 +50,7 @@ def saved_numerics(path: str) -> Numerics | None:
     numerics = entry.get("numerics") if isinstance(entry, dict) else None
     if numerics is not None:
         check_numerics(numerics)
-    return numerics
+    return renamed(numerics)  # type: ignore[no-any-return]
 
 
 def choose_precision(options: Namespace, saved: Numerics | None) -> None:
@@ -92,3 +103,70 @@ def _saved_threads(saved: Numerics | None, rank: int) -> int | None:
     """The threads of the process with this rank, if the machine has that many cores, whether or not they are free."""
     threads = [] if saved is None or saved["device"] != "cpu" else saved["threads"]
     return threads[rank] if rank < len(threads) and 1 <= threads[rank] <= (os.cpu_count() or 1) else None
+
+
+def choose_compile(
+    options: Namespace, trainer: Trainer, module: ConditionalGAN, data: LabelledImages, saved: Numerics | None
+) -> Compiled:
+    """Chooses what a `fit` compiles, which decides its last bits, and sets it in the module.
+
+    A run that resumes from a checkpoint compiles what its run did; another one compiles its steps if that pays off.
+    """
+    reason = _why_compile(options, trainer, module, data)
+    mode: Compiled = "step" if reason else "none"
+    if options.ckpt_path is not None:
+        mode = _saved_mode(saved, trainer, module)
+        if reason or mode != "none":
+            reason = "as in the checkpoint"
+    if reason:
+        rank_zero_info(f"Compile {mode}, {reason}; --model.compile chooses another")
+    module.compilation.choose(mode)
+    return mode
+
+
+def _why_compile(options: Namespace, trainer: Trainer, module: ConditionalGAN, data: LabelledImages) -> str | None:
+    """The reason for compiling the steps of a run from its beginning to its end; None if there is none."""
+    device = trainer.strategy.root_device.type
+    if device not in DEVICES or (device == "cpu" and not _compiles_for_cpu()) or options.trainer.detect_anomaly:
+        return None
+    if not is_known(module, trainer.callbacks) or module.compilation.obstacle(trainer):  # type: ignore[attr-defined]
+        return None
+    networks = module.generator, module.discriminator
+    gflop = flops_of_step(*networks, data.batch_size) / 1e9
+    fewest = steps_to_repay(gflop, is_dense(*networks), count_graphs(module))
+    steps = _length_of_run(trainer, data, module.discriminator_steps, fewest)
+    return f"since {steps:,} steps of {gflop:.2g} GFLOP repay the compilation" if fewest <= steps < math.inf else None
+
+
+def _compiles_for_cpu() -> bool:
+    """Whether `torch.compile` finds what it needs: a compiler, and Python's headers, which some systems lack."""
+    return finds_cpp_compiler() and Path(sysconfig.get_path("include"), "Python.h").is_file()
+
+
+def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: int, fewest: float) -> float:
+    """The number of steps until the limits of a Trainer end a run; infinity if there are none, 0 if it has little time.
+
+    The data are read only where `max_steps` allows at least `fewest` steps.
+    """
+    left = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]  # type: ignore[attr-defined]
+    if any(seconds is not None and seconds < _FEWEST_SECONDS for seconds in left):
+        return 0
+    steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
+    if steps < fewest or fewest == math.inf or trainer.max_epochs in (None, -1):
+        return steps
+    data.prepare_data()  # called by Lightning as well, once the training begins
+    data.setup("fit")
+    batches, limit = len(data.train_dataloader()) // discriminator_steps, trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    return min(steps, trainer.max_epochs * batches)
+
+
+def _saved_mode(saved: Numerics | None, trainer: Trainer, module: ConditionalGAN) -> Compiled:
+    """What a resumed run compiles to have the last bits of an uninterrupted one, if that is possible here."""
+    graph = "none" if saved is None else saved["graph"]
+    compiles = trainer.strategy.root_device.type != "cpu" or finds_cpp_compiler()
+    if graph == "networks" and compiles:
+        return "networks"
+    # A graph that is not compiled comes from a CPU without a compiler, or from `cuda_graph`, which is an option itself.
+    is_possible = graph == ("step, compiled" if compiles else "step") and not module.compilation.obstacle(trainer)
+    return "step" if is_possible else "none"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -36,7 +36,7 @@ from lightning_cgan.callbacks import (
 from lightning_cgan.cli.checks import LINKED, check_options
 from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
 from lightning_cgan.cli.console import command
-from lightning_cgan.cli.machine_defaults import choose_precision, choose_threads, saved_numerics
+from lightning_cgan.cli.machine_defaults import choose_compile, choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function
 from lightning_cgan.cli.results import print_results, print_resume_command
 from lightning_cgan.cli.trainer_messages import broken_logger, message_of_callback, trainer_message
@@ -47,7 +47,13 @@ from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO, fails_to_restore
 from lightning_cgan.runs.folder import RunFolder, name_of, newest_checkpoint, resolve_run_dir
 from lightning_cgan.runs.loggers import ended_wandb_run, loggers, wandb_logger
+from lightning_cgan.training.compilation import Compiled
 from lightning_cgan.training.numerics import Numerics
+
+_COMPILE_HELP = (
+    "What `torch.compile` compiles: `networks` both networks in place; `step` a whole step as one graph, where "
+    "possible; `auto` what the run of the checkpoint compiled, or a step where that is known to make a run shorter."
+)
 
 # Option groups and their callbacks, in the order in which Lightning calls them
 _CALLBACKS = {
@@ -87,6 +93,17 @@ def run(args: ArgsType, cli: type[CLI]) -> CLI:
 class RunParser(OneLineParser, LightningArgumentParser):
     """The parser of the commands that make or score a run."""
 
+    def add_class_arguments(self, theclass: type, *args: Any, **kwargs: Any) -> list[str]:
+        """Adds the options of a class; `--model.compile` gets another default, which only a command can resolve."""
+        if theclass is ConditionalGAN:
+            kwargs["skip"] = {"compile"}
+        added: list[str] = super().add_class_arguments(theclass, *args, **kwargs)
+        if theclass is ConditionalGAN:
+            hint: Any = Literal["auto", Compiled]
+            groups: Any = self.groups
+            groups["model"].add_argument("--model.compile", type=hint, default="auto", help=_COMPILE_HELP)
+        return added
+
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
         """Instantiates the parsed classes; a logger that cannot be instantiated is a usage error."""
         try:
@@ -102,6 +119,7 @@ class CLI(LightningCLI):
 
     run_folder: RunFolder | None = None  # of a fit, in the first process
     saved_numerics: Numerics | None = None  # of the checkpoint that the run resumes from
+    has_to_choose_compile = False  # until `fit` does so
 
     def __init__(self, args: ArgsType = None) -> None:
         typed, known = sys.argv[1:] if args is None else args, self.subcommands()
@@ -170,6 +188,8 @@ class CLI(LightningCLI):
         if self.subcommand == "fit" and config.ckpt_path is not None:
             self.saved_numerics = saved_numerics(str(config.ckpt_path))
         choose_precision(config.trainer, self.saved_numerics)
+        if config.model.compile == "auto":  # the module has no such mode
+            config.model.compile, self.has_to_choose_compile = "none", self.subcommand == "fit"
         if self.subcommand != "fit" and config.threads is not None:
             torch.set_num_threads(config.threads)  # `fit` chooses a number once the networks are built
         started = started_processes()
@@ -246,12 +266,21 @@ class CLI(LightningCLI):
         if subcommand == "fit" and self.trainer.is_global_zero:
             print_results(self.trainer, self.run_folder)
 
+    def choose_compile(self) -> None:
+        """Replaces `--model.compile auto`, also in `config.yaml`, once the run and the length of it are known."""
+        if self.has_to_choose_compile:
+            self.has_to_choose_compile = False
+            config = self.config[self.subcommand]
+            parts = self.trainer, self.model, self.datamodule
+            config.model.compile = choose_compile(config, *parts, self.saved_numerics)
+
     def fit(self, **kwargs: Any) -> None:
-        """Chooses the number of CPU threads, and trains; after a signal, prints how to resume."""
+        """Chooses the number of CPU threads and what is compiled, and trains; after a signal, prints how to resume."""
         try:
             config, networks = self.config[self.subcommand], (self.model.generator, self.model.discriminator)
             batch_size = self.datamodule.batch_size
             config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
+            self.choose_compile()
             self.trainer.fit(**kwargs)
         except SystemExit:  # raised by Lightning after Ctrl-C
             if self.trainer.is_global_zero:

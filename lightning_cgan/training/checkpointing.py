@@ -140,7 +140,7 @@ class Checkpointing:
             if checkpoint["global_step"]:  # 0 after a search for a batch size
                 compare_data(state.get("data") or {}, self._describe_data() or {})
             self.position.load(checkpoint)
-            self.numerics = self._saved_numerics = _renamed(state.get("numerics"))
+            self.numerics = self._saved_numerics = renamed(state.get("numerics"))
         elif trainer is not None:
             check_classes((state.get("data") or {}).get("classes"), getattr(data, "class_names", None))
         self._load_own_state(state, self.module.input_sampler.rank, self.module.input_sampler.world_size)
@@ -219,7 +219,7 @@ def build_from(
 ) -> ModuleT:
     """Builds the module of a checkpoint that has been read; see `ConditionalGAN.load_from_checkpoint`."""
     entry_of(checkpoint)  # before anything is built
-    module = build_module(cls, _renamed(checkpoint.get("hyper_parameters", {})), given or {}, "the checkpoint")
+    module = build_module(cls, renamed(checkpoint.get("hyper_parameters", {})), given or {}, "the checkpoint")
     module.configure_model()
     was_strict = module.strict_loading
     module.strict_loading = was_strict if strict is None else strict
@@ -236,7 +236,7 @@ def build_from(
     return module.to(next((value.device for value in weights.values()), torch.device("cpu")))
 
 
-def _renamed(entries: Any) -> Any:
+def renamed(entries: Any) -> Any:
     """Replaces values written by an earlier version of the package by their current names."""
     if not isinstance(entries, Mapping):
         return entries

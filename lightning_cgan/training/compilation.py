@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.compile import to_uncompiled
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.nn.utils.parametrize import is_parametrized
+from torch.optim import Optimizer
 
 from lightning_cgan.core.compat import count_step, is_compiled_in_place
 from lightning_cgan.core.errors import FusionError, UsageError
@@ -20,7 +22,7 @@ from lightning_cgan.objectives.objectives import Penalties
 from lightning_cgan.training.contract import ROLES, TrainedModule
 from lightning_cgan.training.fused_adam import check_optimizer
 from lightning_cgan.training.fused_step import FusedStep, StepParts
-from lightning_cgan.training.optimization import Optimization
+from lightning_cgan.training.optimization import Optimization, scaler_of
 from lightning_cgan.training.scalars import Scalars
 
 Compiled = Literal["none", "networks", "step"]
@@ -43,9 +45,26 @@ class Compilation:
     ) -> None:
         self.module, self.optimization, self.scalars = module, optimization, scalars
         self.mode = mode
+        self._is_automatic = False  # `choose` has set the mode
         self.cuda_graph = cuda_graph
         self.fused_step: FusedStep | None = None
         self._checked_callbacks: list[Any] | None = None  # when `_check_overrides` last passed
+
+    def choose(self, mode: Compiled) -> None:
+        """Sets the mode in place of the user, before a fit; checkpoints record it like one that was given."""
+        self.mode, self._is_automatic = mode, True
+        module: Any = self.module
+        module.hparams["compile"] = module.init_args["compile"] = mode
+
+    def obstacle(self, trainer: Trainer) -> str | None:
+        """Returns why a graph cannot hold the steps of the fit that a Trainer is about to begin, if that is known."""
+        configured = cast(Sequence[dict[str, Any]], self.optimization.configure())
+        try:
+            self._check_run(trainer)
+            self._check_step(trainer, [entry["optimizer"] for entry in configured])
+        except FusionError as error:
+            return str(error)
+        return None
 
     def prepare(self) -> None:
         """Compiles the networks, if they are to be compiled separately."""
@@ -74,36 +93,41 @@ class Compilation:
 
     def _fuse(self) -> FusedStep:
         """Prepares to record steps as graphs, or raises a `FusionError`."""
-        if self.module.trainer.world_size > 1:
-            raise FusionError("processes average their gradients within it")
-        if self.optimization.scaler() is not None:
-            raise FusionError("float16 checks gradients before each step")
-        self._check_step()
+        self._check_run(self.module.trainer)
+        self._check_step(self.module.trainer, self.module.trainer.optimizers)
         compiles = self.mode == "step"
         if compiles and not self.has_compiler():
             rank_zero_info("A step is one graph, but not compiled: there is no C++ compiler, such as g++")
             compiles = False
         return FusedStep(self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
-    def _check_step(self) -> None:
+    @staticmethod
+    def _check_run(trainer: Trainer) -> None:
+        """Raises a `FusionError` for what a graph cannot hold, where that stays the same during a run."""
+        if trainer.world_size > 1:
+            raise FusionError("processes average their gradients within it")
+        if scaler_of(trainer) is not None:
+            raise FusionError("float16 checks gradients before each step")
+
+    def _check_step(self, trainer: Trainer, optimizers: Sequence[Optimizer]) -> None:
         """Raises a `FusionError` for what a graph cannot hold, where that may change between steps."""
         if any(self.optimization.clip_norms.values()):
             raise FusionError("clip_norm checks gradients before each step")
         if self.module.accumulates:
             raise FusionError("an update is accumulated")
-        for optimizer in self.module.trainer.optimizers:
+        for optimizer in optimizers:
             check_optimizer(optimizer)
         for owner, methods in ((self.module, _METHODS), (self.optimization, ("step",))):
             if not vars(owner).keys().isdisjoint(methods):
                 raise FusionError(f"{type(owner).__name__} has a custom method for a part of it")
-        callbacks = self.module.trainer.callbacks  # type: ignore[attr-defined]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
         if callbacks != self._checked_callbacks:
-            self._check_overrides()
+            self._check_overrides(trainer)
             self._checked_callbacks = list(callbacks)
 
-    def _check_overrides(self) -> None:
+    def _check_overrides(self, trainer: Trainer) -> None:
         """Raises a `FusionError` if a class overrides a part of a step."""
-        package, trainer = __name__.partition(".")[0], self.module.trainer
+        package = __name__.partition(".")[0]
         own = type(self.module)
         ours = next(kind for kind in own.__mro__ if kind.__module__.partition(".")[0] == package)
         for method in _METHODS:
@@ -120,7 +144,8 @@ class Compilation:
     def _fall_back(self, reason: str) -> None:
         rank_zero_info(f"A step is not run as one graph: {reason}")
         self.fused_step = None
-        if self.mode == "step" and self.has_compiler():
+        # Nobody asked for it if the mode was chosen; if a graph did not compile, networks may not compile either.
+        if self.mode == "step" and self.has_compiler() and not self._is_automatic:
             self.compile_networks()
 
     def run_step(self, inputs: StepInputs, penalties: Penalties) -> bool:
@@ -130,7 +155,7 @@ class Compilation:
         seconds = self.fused_step.seconds
         module = self.module
         try:
-            self._check_step()
+            self._check_step(module.trainer, module.trainer.optimizers)
             if not self.fused_step.accepts(inputs):
                 return False
             networks, optimizers = (module.generator, module.discriminator), module.trainer.optimizers
@@ -157,8 +182,7 @@ class Compilation:
 
     def has_compiler(self) -> bool:
         """Whether `torch.compile` finds what it needs: on a CPU, a C++ compiler."""
-        compilers = (os.environ.get("CXX", "g++"), "clang++", "cl")
-        return self.module.trainer.strategy.root_device.type != "cpu" or any(map(shutil.which, compilers))
+        return self.module.trainer.strategy.root_device.type != "cpu" or finds_cpp_compiler()
 
     def in_use(self) -> str:
         """Names what is compiled or a graph, as stored in checkpoints."""
@@ -170,6 +194,11 @@ class Compilation:
     def __getstate__(self) -> dict[str, Any]:
         """Omits the graphs, which are tied to the memory addresses of this module's weights; a copy makes its own."""
         return {**vars(self), "fused_step": None, "_checked_callbacks": None}
+
+
+def finds_cpp_compiler() -> bool:
+    """Whether there is a C++ compiler, with which `torch.compile` compiles for a CPU."""
+    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
 
 
 def _undo_compile(module: LightningModule) -> bool:

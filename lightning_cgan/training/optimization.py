@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.plugins import LayerSync
@@ -204,12 +205,17 @@ class Optimization:
 
     def scaler(self) -> torch.amp.GradScaler | None:
         """Returns the scaler of float16 losses, if there is one."""
-        return getattr(self.module.trainer.precision_plugin, "scaler", None)
+        return scaler_of(self.module.trainer)
 
     def _loss_scale(self) -> Tensor | None:
         """Returns the scale of float16 losses, if there is one, on its device: `get_scale` would make a GPU wait."""
         scaler = self.scaler()
         return None if scaler is None else scaler.scale(torch.ones((), device=self.module.device))
+
+
+def scaler_of(trainer: Trainer) -> torch.amp.GradScaler | None:
+    """Returns the scaler of float16 losses under a Trainer, if there is one."""
+    return getattr(trainer.precision_plugin, "scaler", None)
 
 
 def prepare_strategy(strategy: Strategy) -> None:

@@ -9,10 +9,10 @@ For each config, in steps per second:
   happens every thousand steps or so is timed in the run, and its median is charged at the config's interval. A judge
   that the first validation has to train is cached, and not charged.
 - `bare`: a hand-written loop over the same step, without a Trainer: same networks, precision, optimizers, shared fakes,
-  penalties, moving average, and the same graph if the config compiles the step.
+  penalties, moving average, and the same graph if `fit` compiles the step.
 - `eager`: a plain loop in float32 over images in memory, two passes of the discriminator, new fakes for the generator.
 - `naive`: the same, as tutorials write it: images through a DataLoader with ToTensor, losses read in every step.
-- `uncompiled`: the bare loop without the graph, if the config compiles: shows when compiling pays.
+- `uncompiled`: the bare loop without the graph, if `fit` compiles: shows when compiling pays.
 - `floor`: the speed at which the step's floating-point operations would run in large matrix products on this machine.
 
 All take turns in one process, a few dozen steps each, so that other programs on the machine slow all of them equally:

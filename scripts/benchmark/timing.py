@@ -128,6 +128,7 @@ class BenchmarkCLI(CLI):
     def before_fit(self) -> None:
         """Chooses the length of a turn, and lets everything happen once in each."""
         super().before_fit()
+        self.choose_compile()  # for the length of the config
         trainer, data = self.trainer, self.datamodule
         self.flops = flops_of_step(self.model.generator, self.model.discriminator, data.batch_size)
         interval = math.lcm(*(penalty.interval for penalty in self.model.penalties))
@@ -185,10 +186,12 @@ def measure_start(config: str, options: list[str]) -> dict[str, Any]:
     class StampedCLI(CLI):
         def before_fit(self) -> None:
             super().before_fit()
+            self.choose_compile()  # for the length of the config
+            self.trainer.fit_loop.epoch_loop.max_steps = 50
             self.trainer.callbacks.append(Stamp())
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
-        run(["fit", "--config", config, "--runs_dir", folder, "--trainer.max_steps=50", *options], StampedCLI)
+        run(["fit", "--config", config, "--runs_dir", folder, *options], StampedCLI)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"seconds_to_first_step": stamps[0] - started, "peak_mib": peak}

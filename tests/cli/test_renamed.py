@@ -56,7 +56,7 @@ def test_a_run_takes_up_a_config_of_an_earlier_version(built: Callable[..., Any]
         ("--predictions.make_up true", "--predictions.make_up: no such option; it is now called --predictions.top_up"),
         (
             "--model.compile alternation",
-            "--model.compile: expected one of 'none', 'networks', 'step', got alternation; it is now called step",
+            "--model.compile: expected one of 'auto', 'none', 'networks', 'step', got alternation; it is now called step",
         ),
     ],
 )

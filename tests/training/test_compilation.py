@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.optim import SGD, Adam, AdamW
 from torch.utils.data import DataLoader, TensorDataset
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from helpers.marks import ci_but_for
 from helpers.pairs import PAIRS, built, largest_difference, mlp, train
 from helpers.quiet import quiet_trainer
+from helpers.small_gan import fit, gan
 from lightning_cgan import (
     R1,
     AuxiliaryClassifier,
@@ -219,3 +221,37 @@ def test_a_trained_module_can_be_copied(no_compiler: None) -> None:
     assert largest_difference(twin, module) == 0
     assert twin.compilation.fused_step is None
     assert module.compilation.fused_step is not None
+
+
+class Peeking(Callback):
+    def on_after_backward(self, *_: Any) -> None:
+        pass
+
+
+OBSTACLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # options of the module, and of the Trainer
+    "processes average their gradients": ({}, {"devices": 2, "strategy": "ddp"}),
+    "float16 checks": ({}, {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}),
+    "clip_norm checks": ({"discriminator_clip_norm": 1.0}, {}),
+    "an update is accumulated": ({"discriminator_accumulation": 2}, {}),
+    "only Adam and AdamW": ({"discriminator_optimizer": partial(SGD, lr=0.1)}, {}),
+    "Peeking.on_after_backward": ({}, {"callbacks": [Peeking()]}),
+}
+
+
+@pytest.mark.parametrize("reason", OBSTACLES)
+def test_obstacles_are_known_before_a_fit(reason: str) -> None:
+    options, of_trainer = OBSTACLES[reason]
+    module = gan(**options)
+    assert str(module.compilation.obstacle(quiet_trainer(1, **of_trainer))).startswith(reason)
+    assert gan().compilation.obstacle(quiet_trainer(1)) is None
+
+
+def test_a_mode_that_nobody_gave_leaves_the_networks_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    """If the graph cannot be compiled, then networks may not compile either, and that would end the run."""
+    module = gan(generator=PeekingGenerator(10, 1, 8, latent_dim=4, hidden=(16,)))
+    module.compilation.choose("step")
+    with caplog.at_level(logging.INFO):
+        fit(module)
+    assert "A step is not run as one graph: It appears" in caplog.text
+    assert module.compilation.in_use() == "none"
+    assert module.hparams["compile"] == module.init_args["compile"] == "step"
