@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cgan.callbacks.series import PANELS, read_series
-from lightning_cgan.callbacks.shared import run_folder, warn_on_write_error
+from lightning_cgan.callbacks.shared import LARGEST_SHARE, run_folder, warn_on_write_error
 from lightning_cgan.core.errors import check_positive
 
 
@@ -25,15 +25,15 @@ class Curves(Callback):
         True
 
     Args:
-        every_n_seconds: The time between plots, in seconds instead of steps since a plot takes as long as hundreds of
-            steps of small networks.
+        every_n_seconds: The shortest time between plots, in seconds instead of steps since a plot takes as long as
+            hundreds of steps of small networks. On a slow machine it grows until plots take a hundredth of the time.
     """
 
     def __init__(self, every_n_seconds: float = 60.0) -> None:
         check_positive("--curves.every_n_seconds", every_n_seconds)
         self.every_n_seconds = every_n_seconds
         self._folder: Path | None = None
-        self._plotted_at = 0.0
+        self._next_at = 0.0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Gets the run folder."""
@@ -41,17 +41,19 @@ class Curves(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Starts the timer."""
-        self._plotted_at = time.monotonic()
+        self._next_at = time.monotonic() + self.every_n_seconds
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether the time between plots is over; several processes, whose clocks differ, do not wait for it."""
-        return trainer.world_size == 1 and time.monotonic() - self._plotted_at > self.every_n_seconds
+        return trainer.world_size == 1 and time.monotonic() >= self._next_at
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Plots the curves when a plot is due."""
-        if time.monotonic() - self._plotted_at > self.every_n_seconds:
+        started = time.monotonic()
+        if started >= self._next_at:
             self._plot()
-            self._plotted_at = time.monotonic()
+            ended = time.monotonic()
+            self._next_at = ended + max(self.every_n_seconds, (ended - started) / LARGEST_SHARE)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plots the curves of the whole run."""

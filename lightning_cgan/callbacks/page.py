@@ -10,11 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_cgan.callbacks.page_content import render_page
-from lightning_cgan.callbacks.shared import run_folder
+from lightning_cgan.callbacks.shared import LARGEST_SHARE, run_folder
 from lightning_cgan.core.errors import UsageError, reason_of
 from lightning_cgan.core.files import write_atomic
 
-_LARGEST_SHARE = 0.01  # of the time of a run
 _SECONDS_UNTIL_NEXT_LOOK = 0.5  # for a table of scalars
 
 
@@ -96,4 +95,4 @@ class RunPage(Callback):
         else:
             self._has_failed = False
         ended = time.monotonic()
-        self._next_at = ended + max(self.every_n_seconds, (ended - started) / _LARGEST_SHARE)
+        self._next_at = ended + max(self.every_n_seconds, (ended - started) / LARGEST_SHARE)

@@ -14,6 +14,8 @@ from lightning_cgan.core.errors import reason_of
 from lightning_cgan.evaluation.judge import JudgeRecord, get_judge
 from lightning_cgan.evaluation.protocol import LabelledSplits
 
+LARGEST_SHARE = 0.01  # of the time of a run, for a file that is written again and again
+
 
 def run_folder(trainer: Trainer) -> Path | None:
     """The folder that a run may write to, the same in all processes; a `fast_dev_run` has none.

@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from machine import matrix_rate, synchronize
 
 from lightning_cgan.callbacks import Checkpoints, Curves, SampleGrid
+from lightning_cgan.callbacks.shared import LARGEST_SHARE
 from lightning_cgan.cli.main import CLI, run
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.training.threads import flops_of_step
@@ -112,7 +113,7 @@ class TimedLoops(Callback):
     def speeds(self) -> dict[str, list[float]]:
         """Steps per second in each round but the first, which warms up."""
         charge = sum(statistics.median(self.events[event]) * often for event, often in self.charged.items())
-        drawing = statistics.median(self.events["Curves"]) / self.drawing_every
+        drawing = min(LARGEST_SHARE, statistics.median(self.events["Curves"]) / self.drawing_every)
         steady = {name: [seconds / self.turn for seconds in taken[1:]] for name, taken in self.seconds.items()}
         steady["fit"] = [(seconds + charge) / (1 - drawing) for seconds in steady["fit"]]
         return {name: [1 / seconds for seconds in taken] for name, taken in steady.items()}

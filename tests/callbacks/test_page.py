@@ -24,7 +24,7 @@ from helpers.browser import chromium
 from helpers.quiet import quiet_trainer
 from helpers.run_files import all_rows
 from helpers.small_gan import gan
-from lightning_cgan import DigitsData, RunPage, SampleGrid, UsageError
+from lightning_cgan import Curves, DigitsData, RunPage, SampleGrid, UsageError
 from lightning_cgan.callbacks.page_content import _thinned, render_page
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import save_png
@@ -223,6 +223,27 @@ def test_it_is_written_again_when_it_is_due(
     assert train_until(1030) == [1005, 1015, 1025]
     seconds = 0.5
     assert train_until(1100) == [1035, 1085.5]  # half a second in fifty
+
+
+def test_curves_take_a_hundredth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, written = [1000.0], list[float]()
+    monkeypatch.setattr("lightning_cgan.callbacks.curves.time", SimpleNamespace(monotonic=lambda: clock[0]))
+
+    def plot(metrics: Path, picture: Path) -> None:
+        written.append(clock[0])
+        clock[0] += 0.5
+
+    monkeypatch.setattr("lightning_cgan.callbacks.curves.plot_curves", plot)
+    (tmp_path / "metrics.csv").touch()
+    curves, anything = Curves(every_n_seconds=10), SimpleNamespace(log_dir=tmp_path, fast_dev_run=False, world_size=1)
+    curves.setup(anything, anything, "fit")  # type: ignore[arg-type]
+    curves.on_train_start(anything, anything)  # type: ignore[arg-type]
+    while clock[0] < 1100:
+        is_due, before = curves.is_due(anything), len(written)  # type: ignore[arg-type]
+        curves.on_train_batch_end(anything, anything)  # type: ignore[arg-type]
+        assert is_due == (len(written) > before)
+        clock[0] += 1
+    assert written == [1010, 1060.5]  # half a second in fifty
 
 
 def test_page_of_a_run_in_progress(tmp_path: Path) -> None:
