@@ -19,7 +19,7 @@ from torch.optim import Adam, Optimizer
 from typing_extensions import Self
 
 from lightning_cgan.core.class_names import usable_names
-from lightning_cgan.core.compat import INSTANTIATOR_KEY, check_after_validation, load_plain, next_batch
+from lightning_cgan.core.compat import INSTANTIATOR_KEY, check_after_validation, load_plain
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
@@ -204,7 +204,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.run_step(batch, batch_idx)
         while self.calls.goes_on():
             self.scalars.stopwatch.start()
-            self.run_step(*next_batch(self.trainer))
+            self.run_step(*self.calls.next_batch())
 
     def run_step(self, batch: Any, batch_idx: int) -> None:
         """Runs `discriminator_steps` updates of the discriminator, then one of the generator."""

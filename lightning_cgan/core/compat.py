@@ -221,8 +221,11 @@ def has_next_batch(fit_loop: Any) -> bool:
     return fetcher.length is not None and not fetcher.done and not runs_validation_next(fit_loop)
 
 
-def next_batch(trainer: Trainer) -> tuple[Any, int]:
-    """Ends a batch and begins the next within `training_step`, as the loop does: returns it, and its number."""
+def next_batch(trainer: Trainer, is_ready: Callable[[Any], bool]) -> tuple[Any, int]:
+    """Ends a batch and begins the next within `training_step`, as the loop does: returns it, and its number.
+
+    A batch that `is_ready` goes without Lightning's conversions and hooks for moving it, which do nothing for it.
+    """
     # Lightning's `training_step(dataloader_iter)` cannot be switched on and off, and its batch numbers are off:
     # https://github.com/Lightning-AI/pytorch-lightning/issues/9415
     # https://github.com/Lightning-AI/pytorch-lightning/blob/2.6.0/src/lightning/pytorch/loops/training_epoch_loop.py
@@ -234,9 +237,10 @@ def next_batch(trainer: Trainer) -> tuple[Any, int]:
     loop._batches_that_stepped += 1
     batch = next(fetcher)[0]
     progress.is_last_batch = fetcher.done
-    batch = trainer.precision_plugin.convert_input(batch)
-    batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
-    batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+    if not is_ready(batch):
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = trainer.lightning_module._on_before_batch_transfer(batch, dataloader_idx=0)
+        batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
     progress.increment_ready()
     progress.increment_started()
     return batch, loop.batch_idx

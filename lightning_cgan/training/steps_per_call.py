@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch.plugins import MixedPrecision, Precision
+from torch import Tensor
 
-from lightning_cgan.core.compat import has_next_batch, saves_by_time, steps_between_saves
+from lightning_cgan.core.compat import has_next_batch, next_batch, saves_by_time, steps_between_saves
 from lightning_cgan.core.errors import UsageError
 
 StepsPerCall = int | Literal["auto"]
@@ -20,6 +22,7 @@ StepsPerCall = int | Literal["auto"]
 # With `auto`, a call ends after the step at which it has lasted this long, so that a run reacts to signals at once.
 _SECONDS, _MOST = 0.05, 100
 _HOOKS = ("on_train_batch_start", "on_train_batch_end")
+_HOOKS_OF_MOVES = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
 
 
 @runtime_checkable
@@ -55,10 +58,12 @@ class Calls:
         self.most = most
         self._callbacks: list[CalledWhenDue] | None = None  # none: a call for each step
         self._made, self._started = 0, 0.0  # of the present call
+        self._moves_batches = True
 
     def begin(self) -> None:
         """Finds out who has to be asked."""
         self._callbacks = None if self._alone() else self._find_callbacks()
+        self._moves_batches = not self._has_ready_batches()
 
     def _alone(self) -> bool:
         """Whether each step needs a call."""
@@ -84,6 +89,25 @@ class Calls:
             elif type(callback) is not Timer and _overrides(callback, Callback):  # a timer may wait for the call's end
                 return None
         return found
+
+    def _has_ready_batches(self) -> bool:
+        """Whether the batches are this package's, and nobody changes them."""
+        trainer = self.module.trainer
+        data = getattr(trainer, "datamodule", None)
+        return (
+            getattr(trainer.train_dataloader, "is_checked", False)
+            and type(trainer.precision_plugin) in (Precision, MixedPrecision)
+            and not _overrides(self.module, LightningModule, _HOOKS_OF_MOVES)
+            and (data is None or not _overrides(data, LightningDataModule, _HOOKS_OF_MOVES))
+        )
+
+    def next_batch(self) -> tuple[Any, int]:
+        """Takes the batch of a further step of the call, and its number."""
+        return next_batch(self.module.trainer, self._is_ready)
+
+    def _is_ready(self, batch: Any) -> bool:
+        device = self.module.device
+        return not self._moves_batches and all(isinstance(part, Tensor) and part.device == device for part in batch)
 
     def start(self) -> None:
         """Begins a call."""

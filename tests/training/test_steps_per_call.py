@@ -10,13 +10,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import LambdaCallback
+from torch import Tensor
 
 from helpers.commands import Typed
 from helpers.marks import ci_but_for
 from helpers.paths import DIGITS, FIXED_DECAY
 from helpers.run_files import rows_of
 from helpers.small_gan import fit, gan
-from lightning_cgan import ConditionalGAN, UsageError
+from lightning_cgan import ConditionalGAN, DigitsData, UsageError
 
 Run = Callable[..., Path]
 
@@ -196,6 +197,40 @@ def test_a_training_step_of_ones_own_gets_every_batch() -> None:
     plain = gan()
     fit(Counting(plain.generator, plain.discriminator, plain.loss, steps_per_call=5), 9)
     assert Counting.batches_seen == 9
+
+
+class Darkens:
+    """A hook for batches, which Lightning calls after it has moved one."""
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        images, labels = batch
+        return images * 0.5 - 0.5, labels
+
+
+class DarkeningGAN(Darkens, ConditionalGAN):
+    pass
+
+
+class DarkDigits(Darkens, DigitsData):
+    pass
+
+
+@pytest.mark.parametrize("precision", ["32-true", "64-true", "bf16-mixed"])
+@pytest.mark.parametrize("owner", ["nobody", "module", "data", "instance"])
+def test_batches_are_moved_and_changed_as_without_further_steps(owner: str, precision: Any) -> None:
+    def weights(most: int) -> dict[str, Tensor]:
+        torch.manual_seed(0)
+        plain = gan()
+        kind = DarkeningGAN if owner == "module" else ConditionalGAN
+        module = kind(plain.generator, plain.discriminator, plain.loss, steps_per_call=most)
+        if owner == "instance":
+            module.on_after_batch_transfer = Darkens().on_after_batch_transfer
+        data = (DarkDigits if owner == "data" else DigitsData)(batch_size=16)
+        return fit(module, 6, data, precision=precision, log_every_n_steps=100).state_dict()
+
+    one, several = weights(1), weights(5)
+    for name, expected in one.items():
+        assert torch.equal(several[name], expected), name
 
 
 @pytest.mark.parametrize("value", [0, -1, "all"])
