@@ -122,6 +122,23 @@ def test_without_tensorboard_a_line_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_wandb_a_run_logs_to_the_table(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    folder = run(*SHORT)
+    assert [row["step"] for row in rows(folder / "metrics.csv")] == ["2", "4", "6"]
+    assert not (folder / "wandb").exists()
+
+
+def test_without_wandb_a_line_says_what_to_install(
+    fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    expected = "expected the package wandb to be installed for offline, got none; pip install wandb, or give disabled"
+    assert fails("fit", "--config", "digits", "--wandb.mode", "offline") == f"error: --wandb.mode: {expected}"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("form", ["- {}", "  {}"])
 def test_loggers_of_a_config_are_added(run: Run, tmp_path: Path, form: str) -> None:
     mine = "{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {save_dir: mine, name: '', version: ''}}"
