@@ -29,6 +29,8 @@ from lightning_cgan.training.threads import fastest_threads, flops_of_step
 
 # Precisions taken from a checkpoint; Lightning's others need extra packages or options.
 _PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
+# What does not ask a data module for its Trainer.
+_LIBRARIES = {__name__.partition(".")[0], "lightning", "pytorch_lightning"}
 # A run that a shorter time limit may end does not compile: that alone may take a tenth of it.
 _FEWEST_SECONDS = 600
 
@@ -114,7 +116,7 @@ def choose_compile(
     """
     reason = _why_compile(options, trainer, module, data)
     mode: Compiled = "step" if reason else "none"
-    if options.ckpt_path is not None:
+    if saved is not None and saved["device"] == trainer.strategy.root_device.type:
         mode = _saved_mode(saved, trainer, module)
         if reason or mode != "none":
             reason = "as in the checkpoint"
@@ -146,7 +148,8 @@ def _compiles_for_cpu() -> bool:
 def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: int, fewest: float) -> float:
     """The number of steps until the limits of a Trainer end a run; infinity if there are none, 0 if it has little time.
 
-    The data are read only where `max_steps` allows at least `fewest` steps.
+    The data are read only where `max_steps` allows at least `fewest` steps. Those of a data module of the user's, which
+    may need a Trainer or have no length, are not: they count as 0.
     """
     left = [timer.time_remaining() for timer in trainer.callbacks if isinstance(timer, Timer)]  # type: ignore[attr-defined]
     if any(seconds is not None and seconds < _FEWEST_SECONDS for seconds in left):
@@ -154,6 +157,9 @@ def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: 
     steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if steps < fewest or fewest == math.inf or trainer.max_epochs in (None, -1):
         return steps
+    methods = (data.prepare_data, data.setup, data.train_dataloader)
+    if not {method.__module__.partition(".")[0] for method in methods} <= _LIBRARIES:
+        return 0
     data.prepare_data()  # called by Lightning as well, once the training begins
     data.setup("fit")
     batches, limit = len(data.train_dataloader()) // discriminator_steps, trainer.limit_train_batches
@@ -164,7 +170,7 @@ def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: 
 def _saved_mode(saved: Numerics | None, trainer: Trainer, module: ConditionalGAN) -> Compiled:
     """What a resumed run compiles to have the last bits of an uninterrupted one, if that is possible here."""
     graph = "none" if saved is None else saved["graph"]
-    compiles = trainer.strategy.root_device.type != "cpu" or finds_cpp_compiler()
+    compiles = trainer.strategy.root_device.type != "cpu" or _compiles_for_cpu()
     if graph == "networks" and compiles:
         return "networks"
     # A graph that is not compiled comes from a CPU without a compiler, or from `cuda_graph`, which is an option itself.

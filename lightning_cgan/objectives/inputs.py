@@ -113,9 +113,8 @@ class InputSampler:
         num_uniforms = sum(augmentation.num_uniforms for augmentation in self.augmentations)
         widths = [int(self.with_interpolation), num_uniforms, num_uniforms]
         shape = (len(labels) * self.world_size, sum(widths))
-        # As of latents, the same in all precisions.
-        uniforms = torch.rand(shape, generator=rng, device=rng.device, dtype=torch.float32)
-        uniforms = self._share(uniforms).to(torch.get_default_dtype())
+        # In all precisions: rounded to half of it, some would be 1.
+        uniforms = self._share(torch.rand(shape, generator=rng, device=rng.device, dtype=torch.float32))
         interpolation, for_real, for_fake = uniforms.split(widths, dim=1)
         return UpdateInputs(self.augment(real, for_real), labels, latents, fake_labels, interpolation, for_fake)
 

@@ -68,7 +68,8 @@ def wandb_logger(
         group: The group of related runs.
         tags: Tags of the run, for searches.
     """
-    is_installed = find_spec("wandb") is not None
+    found = find_spec("wandb")
+    is_installed = found is not None and found.origin is not None  # unlike the folder wandb that a run leaves
     if mode == "auto":
         mode = _mode_of_environment() if is_installed else "disabled"
     if mode == "disabled":

@@ -22,6 +22,8 @@ _STEPS_PER_GFLOP = 25_000
 _MOST_GFLOP_WITH_CONVOLUTIONS = 0.15
 _TIMES_LONGER_WITH_CONVOLUTIONS = 5
 
+_MOST_STEPS_LOOKED_AT = 10_000  # for sets of penalties
+
 _LIBRARIES = {__name__.partition(".")[0], "lightning", "pytorch_lightning", "torch"}
 
 
@@ -48,8 +50,10 @@ def is_dense(*networks: nn.Module) -> bool:
 
 
 def count_graphs(module: TrainedModule) -> int:
-    """Returns how many graphs a run records: one, and another for each interval of penalties."""
-    return 1 + len({penalty.interval for penalty in module.objectives.penalties} - {1})
+    """Returns how many graphs a run records: one for each set of penalties that are active together."""
+    intervals = {penalty.interval for penalty in module.objectives.penalties}
+    steps = range(min(math.lcm(*intervals), _MOST_STEPS_LOOKED_AT))
+    return len({tuple(step % interval == 0 for interval in intervals) for step in steps})
 
 
 def is_known(module: TrainedModule, callbacks: Iterable[object]) -> bool:

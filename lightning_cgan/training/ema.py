@@ -7,10 +7,11 @@ it is the first, which makes a GPU wait, and the latter averages the whole modul
 from __future__ import annotations
 
 import copy
+from operator import is_
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_cgan.core.compat import PARTS_OF_MODULE, convert_tensors, foreach
 from lightning_cgan.networks.sampler import HALVES
@@ -61,15 +62,21 @@ class _AveragedTensors:
     """The tensors of an average and of its network, found once: walking through the modules takes most of an update."""
 
     def __init__(self, average: nn.Module, network: nn.Module) -> None:
-        self._places = [*_places(average), *_places(network)]
+        self._networks = average, network
+        modules = [*average.modules(), *network.modules()]
+        spaces = [vars(module)[part] for module in modules for part in PARTS_OF_MODULE]
+        self._spaces = [(space, dict(space)) for space in spaces]
         values = ([*module.parameters(), *module.buffers()] for module in (average, network))
         pairs = list(zip(*values, strict=True))
         self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
         self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    def are_those_of_the_networks(self) -> bool:
-        """Whether no module has replaced a tensor by another one, as a layer may in each pass."""
-        return all(space.get(name) is tensor for space, name, tensor in self._places)
+    def are_those_of(self, average: nn.Module, network: nn.Module) -> bool:
+        """Whether no network, layer or tensor has been replaced by another one, as a layer may do in each pass."""
+        is_same = all(map(is_, self._networks, (average, network)))
+        return is_same and all(
+            len(space) == len(seen) and all(map(is_, space.values(), seen.values())) for space, seen in self._spaces
+        )
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
@@ -77,13 +84,6 @@ class _AveragedTensors:
         _lerp_each_([old for old, _ in self._floats], news, 1 - decay)
         if self._integers:
             _copy_each_([old for old, _ in self._integers], [new for _, new in self._integers])
-
-
-def _places(network: nn.Module) -> list[tuple[dict[str, Tensor], str, Tensor]]:
-    """Where the tensors of a network are kept, and under which names."""
-    parts = PARTS_OF_MODULE[:2]  # not the submodules
-    spaces = [vars(module)[part] for module in network.modules() for part in parts]
-    return [(space, name, tensor) for space in spaces for name, tensor in space.items()]
 
 
 class MovingAverage:
@@ -106,7 +106,7 @@ class MovingAverage:
     def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
         """Updates the average, if there is one, after training on `images` more images."""
         if average is not None and self.half_life is not None:
-            if self._tensors is None or not self._tensors.are_those_of_the_networks():
+            if self._tensors is None or not self._tensors.are_those_of(average, network):
                 self._tensors = _AveragedTensors(average, network)
             self._tensors.update(ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
         self.images_seen += images

@@ -59,15 +59,17 @@ class _CudaGraph:
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # warm-up on copies: libraries choose kernels, and `compile` compiles
-            run(*(tensor.clone() for tensor in inputs))
+            for mode in ("default", "error"):  # then refuse what waits for the GPU, before a capture fails with it
+                with _synchronizing(mode):
+                    run(*(tensor.clone() for tensor in inputs))
         torch.cuda.synchronize()
         self.graph = torch.cuda.CUDAGraph()
         # Not `torch.cuda.graph`: after an error, it raises another one, and stays on its stream.
         with torch.cuda.stream(stream):
-            self.graph.capture_begin()
+            self.graph.capture_begin(capture_error_mode="thread_local")  # other threads, such as of loaders, go on
             try:
                 self.results = run(*inputs[:persistent], *self.per_step)
-            except Exception:
+            except BaseException:
                 with suppress(RuntimeError):  # it tells only that there was an error
                     self.graph.capture_end()
                 raise
@@ -80,6 +82,17 @@ class _CudaGraph:
             _copy_each_([self.per_step[place] for place in places], [given[place] for place in places])
         self.graph.replay()
         return self.results
+
+
+@contextmanager
+def _synchronizing(mode: str) -> Iterator[None]:
+    """Sets temporarily what PyTorch does when an operation waits for a GPU."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode(mode)
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def without_autocast(device: str) -> AbstractContextManager[Any]:

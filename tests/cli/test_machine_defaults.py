@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import yaml
 from lightning.pytorch import Callback
 
 from helpers.paths import DIGITS
+from lightning_cgan import DigitsData
 from lightning_cgan.cli import machine_defaults
 from lightning_cgan.cli.main import CLI, main
 from lightning_cgan.training import compilation, compile_choice
@@ -188,6 +191,21 @@ def test_a_checkpoint_that_does_not_say_what_was_compiled(choose: Choose, short_
     del saved["lightning_cgan"]["numerics"]
     torch.save(saved, "a.ckpt")
     assert choose("digits", "--ckpt_path", "a.ckpt") == ("none", [])
+
+
+class LoadsUnderATrainer(DigitsData):
+    """A data module that asks its Trainer for something."""
+
+    def train_dataloader(self) -> Any:
+        assert self.trainer is not None
+        return super().train_dataloader()
+
+
+@pytest.mark.parametrize(("data", "steps"), [(DigitsData(batch_size=64), 2 * 20), (LoadsUnderATrainer(), 0)])
+def test_epochs_are_counted_of_data_that_need_no_trainer(data: DigitsData, steps: int) -> None:
+    trainer = SimpleNamespace(callbacks=[], max_steps=-1, max_epochs=2, limit_train_batches=1.0)
+    found = machine_defaults._length_of_run(trainer, data, 1, 10)  # type: ignore[arg-type]
+    assert found == steps  # 1,317 images for training
 
 
 @pytest.mark.usefixtures("_compiler")

@@ -44,6 +44,7 @@ def test_each_interval_of_penalties_has_a_graph() -> None:
     assert count_graphs(gan(penalties=[R1(0.5), R2(0.5)])) == 1
     assert count_graphs(gan(penalties=[R1(0.5, interval=8), R2(0.5, interval=8)])) == 2
     assert count_graphs(gan(penalties=[R1(0.5, interval=8), R2(0.5, interval=4)])) == 3
+    assert count_graphs(gan(penalties=[R1(0.5, interval=2), R2(0.5, interval=3)])) == 4  # none, each, both
 
 
 class OwnGenerator(MLPGenerator):

@@ -85,20 +85,30 @@ class CountingGenerator(MLPGenerator):
         return images
 
 
-class ReplacesWeights(Callback):
-    """Gives a layer new weights before a step."""
+class Replaces(Callback):
+    """Replaces a part of the generator before a step."""
+
+    def __init__(self, part: str) -> None:
+        self.part = part
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: Any, *_: Any) -> None:
-        if trainer.global_step == 3:
-            weight = pl_module.generator.layers[0].weight
-            pl_module.generator.layers[0].weight = nn.Parameter(weight.detach() + 1.0)
+        if trainer.global_step != 3:
+            return
+        layer = pl_module.generator.layers[0]
+        if self.part == "weight":
+            layer.weight = nn.Parameter(layer.weight.detach() + 1.0)
+        elif self.part == "layer":
+            pl_module.generator.layers[0] = nn.Linear(layer.in_features, layer.out_features)
+        else:
+            pl_module.generator = CountingGenerator()
 
 
-def test_tensors_that_are_replaced_are_averaged() -> None:
+@pytest.mark.parametrize("part", ["weight", "layer", "network"])
+def test_parts_that_are_replaced_are_averaged(part: str) -> None:
     module = ConditionalGAN(CountingGenerator(), MLPDiscriminator(10, 1, 8), NonSaturating(), ema_half_life=100.0)
     reference = Reference(16, 100.0, 0.05)
-    quiet_trainer(6, callbacks=[ReplacesWeights(), reference]).fit(module, DigitsData(batch_size=16))
-    assert module.generator.passes == 6
+    quiet_trainer(6, callbacks=[Replaces(part), reference]).fit(module, DigitsData(batch_size=16))
+    assert module.generator.passes == (3 if part == "network" else 6)
     assert module.generator_ema is not None
     assert_close(module.generator_ema.state_dict(), reference.at[6])
 
