@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_cgan.callbacks.series import PANELS, read_series
-from lightning_cgan.callbacks.shared import LARGEST_SHARE, run_folder, warn_on_write_error
+from lightning_cgan.callbacks.shared import next_writing, run_folder, warn_on_write_error
 from lightning_cgan.core.errors import check_positive
 
 
@@ -52,8 +52,7 @@ class Curves(Callback):
         started = time.monotonic()
         if started >= self._next_at:
             self._plot()
-            ended = time.monotonic()
-            self._next_at = ended + max(self.every_n_seconds, (ended - started) / LARGEST_SHARE)
+            self._next_at = next_writing(started, time.monotonic(), self.every_n_seconds)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Plots the curves of the whole run."""

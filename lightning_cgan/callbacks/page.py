@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from lightning_cgan.callbacks.page_content import render_page
-from lightning_cgan.callbacks.shared import LARGEST_SHARE, run_folder
+from lightning_cgan.callbacks.shared import next_writing, run_folder
 from lightning_cgan.core.errors import UsageError, reason_of
 from lightning_cgan.core.files import write_atomic
 
@@ -94,5 +94,4 @@ class RunPage(Callback):
             self._has_failed = True
         else:
             self._has_failed = False
-        ended = time.monotonic()
-        self._next_at = ended + max(self.every_n_seconds, (ended - started) / LARGEST_SHARE)
+        self._next_at = next_writing(started, time.monotonic(), self.every_n_seconds)

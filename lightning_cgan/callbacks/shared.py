@@ -17,6 +17,11 @@ from lightning_cgan.evaluation.protocol import LabelledSplits
 LARGEST_SHARE = 0.01  # of the time of a run, for a file that is written again and again
 
 
+def next_writing(started: float, ended: float, every_n_seconds: float) -> float:
+    """When a file is to be written again, in seconds of the clock by which the last writing started and ended."""
+    return ended + max(every_n_seconds, (ended - started) / LARGEST_SHARE)
+
+
 def run_folder(trainer: Trainer) -> Path | None:
     """The folder that a run may write to, the same in all processes; a `fast_dev_run` has none.
 

@@ -23,14 +23,19 @@ from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.checkpointing import renamed
 from lightning_cgan.training.compilation import Compiled, finds_cpp_compiler
-from lightning_cgan.training.compile_choice import DEVICES, count_graphs, is_dense, is_known, steps_to_repay
+from lightning_cgan.training.compile_choice import (
+    DEVICES,
+    count_graphs,
+    is_dense,
+    is_known,
+    is_of_libraries,
+    steps_to_repay,
+)
 from lightning_cgan.training.numerics import Numerics, check_numerics
 from lightning_cgan.training.threads import fastest_threads, flops_of_step
 
 # Precisions taken from a checkpoint; Lightning's others need extra packages or options.
 _PRECISIONS = ("32-true", "64-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true")
-# What does not ask a data module for its Trainer.
-_LIBRARIES = {__name__.partition(".")[0], "lightning", "pytorch_lightning"}
 # A run that a shorter time limit may end does not compile: that alone may take a tenth of it.
 _FEWEST_SECONDS = 600
 
@@ -157,8 +162,7 @@ def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: 
     steps = math.inf if trainer.max_steps == -1 else trainer.max_steps
     if steps < fewest or fewest == math.inf or trainer.max_epochs in (None, -1):
         return steps
-    methods = (data.prepare_data, data.setup, data.train_dataloader)
-    if not {method.__module__.partition(".")[0] for method in methods} <= _LIBRARIES:
+    if not all(map(is_of_libraries, (data.prepare_data, data.setup, data.train_dataloader))):
         return 0
     data.prepare_data()  # called by Lightning as well, once the training begins
     data.setup("fit")
@@ -167,9 +171,9 @@ def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: 
     return min(steps, trainer.max_epochs * batches)
 
 
-def _saved_mode(saved: Numerics | None, trainer: Trainer, module: ConditionalGAN) -> Compiled:
+def _saved_mode(saved: Numerics, trainer: Trainer, module: ConditionalGAN) -> Compiled:
     """What a resumed run compiles to have the last bits of an uninterrupted one, if that is possible here."""
-    graph = "none" if saved is None else saved["graph"]
+    graph = saved["graph"]
     compiles = trainer.strategy.root_device.type != "cpu" or _compiles_for_cpu()
     if graph == "networks" and compiles:
         return "networks"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from torch import nn
 
@@ -66,4 +67,9 @@ def is_known(module: TrainedModule, callbacks: Iterable[object]) -> bool:
     parts = [module, objectives, objectives.loss, *objectives.penalties, *module.input_sampler.augmentations]
     parts += [] if objectives.auxiliary_classifier is None else [objectives.auxiliary_classifier]
     layers = [*module.generator.modules(), *module.discriminator.modules()]
-    return all(type(part).__module__.partition(".")[0] in _LIBRARIES for part in (*parts, *layers, *callbacks))
+    return all(is_of_libraries(type(part)) for part in (*parts, *layers, *callbacks))
+
+
+def is_of_libraries(code: Any) -> bool:
+    """Whether a class or a method is defined in this package, PyTorch or Lightning."""
+    return code.__module__.partition(".")[0] in _LIBRARIES
