@@ -219,7 +219,9 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         seed_global_rng(self.seed, NETWORKS, step, self.global_rank, device=self.device)
         inputs = self.input_sampler.sample(images, labels, self.seed, step, self.discriminator_steps, self.share_fakes)
         penalties = self.objectives.active_penalties(step)
-        if not self.compilation.run_step(inputs, penalties):  # the whole step as one graph, where possible
+        continues = self.calls.continues
+        is_graph = self.compilation.run_step(inputs, penalties, continues)  # the whole step, where possible
+        if not is_graph:
             fake = None
             for part in inputs.discriminator:
                 keep_graph = part is inputs.generator and not self.accumulates
@@ -227,7 +229,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             self.update_generator(inputs.generator, fake)
         self.optimization.finish_step()
         self.checkpointing.note_step()
-        self.ema.update(self.generator_ema, self.generator, len(inputs.generator.real) * world_size)
+        images_of_update = len(inputs.generator.real) * world_size
+        self.ema.update(self.generator_ema, self.generator, images_of_update, is_same=continues and is_graph)
         self.scalars.count_images(len(images) * world_size)
         every_n_steps = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every_n_steps and self.global_step % every_n_steps == 0:

@@ -107,6 +107,18 @@ def find_nonfinite(gradients: list[Tensor], found: Tensor) -> None:
     torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones_like(found))  # multiplies by 1
 
 
+def compile_graph(graph: Any, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+    """A compiled function from a recorded graph: `torch.compile` would check all inputs in each call of it.
+
+    Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
+    """
+    # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_inductor/__init__.py
+    from torch import _inductor
+
+    compiled: Callable[..., Sequence[Tensor]] = _inductor.compile(graph, list(inputs), {"fallback_random": True})
+    return compiled
+
+
 def flatten(tree: Any) -> tuple[list[Any], Callable[[Iterable[Any]], Any]]:
     """The leaves of nested containers, and a function that rebuilds the containers with other leaves."""
     # The public way has been requested in https://github.com/pytorch/pytorch/issues/65761

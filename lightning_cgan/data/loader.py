@@ -15,6 +15,8 @@ from lightning_cgan.core.rng import rng_at
 from lightning_cgan.core.schema import check_schema
 from lightning_cgan.data.image_files import ImageFiles
 
+_MOST_BYTES = 2**22  # of images that are taken from memory at once; they stay in a core's cache
+
 
 class OrderedLoader:
     """Yields all images in their original order, in batches.
@@ -56,8 +58,7 @@ class OrderedLoader:
     def _shares(self, whole_batches: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         shares = (whole_batch[self.rank :: self.world_size] for whole_batch in whole_batches)
         if isinstance(self.images, Tensor):
-            for chosen in shares:
-                yield signed_from_bytes(self.images.index_select(0, chosen)), self.labels[chosen]
+            yield from _slices(self.images, self.labels, shares)
         else:
             ahead, now = tee(shares)  # workers decode ahead of time
             for pixels, chosen in zip(self.images.batches(ahead), now, strict=True):
@@ -187,6 +188,16 @@ class RepeatingLoader(ShufflingLoader):
 
     def _order(self, epoch: int) -> Tensor:
         return super()._order(0)[: self.epoch_size]
+
+
+def _slices(images: Tensor, labels: Tensor, batches: Iterator[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields images in memory and their labels by index, several batches at once: each operation costs a launch."""
+    largest = _MOST_BYTES // max(1, 4 * images[:1].numel())
+    while chosen := list(islice(batches, 1)):
+        chosen += islice(batches, max(0, largest // max(1, len(chosen[0])) - 1))
+        sizes, indices = list(map(len, chosen)), torch.cat(chosen)
+        pixels = signed_from_bytes(images.index_select(0, indices))
+        yield from zip(pixels.split(sizes), labels[indices].split(sizes), strict=True)
 
 
 def _indices_of_classes(labels: Tensor) -> list[Tensor]:

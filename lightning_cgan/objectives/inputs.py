@@ -102,7 +102,9 @@ class InputSampler:
         def sample_part(part: tuple[Tensor, Tensor], number: int) -> UpdateInputs:
             return self.sample_update(rng_at(seed, TRAINING, step, number, device=images.device), *part)
 
-        parts = list(zip(images.chunk(discriminator_steps), labels.chunk(discriminator_steps), strict=True))
+        parts = [(images, labels)]
+        if discriminator_steps > 1:
+            parts = list(zip(images.chunk(discriminator_steps), labels.chunk(discriminator_steps), strict=True))
         updates = [sample_part(part, number) for number, part in enumerate(parts)]
         # A separate rng address gives fresh latents, as if the batch had one more part.
         return StepInputs(updates, updates[-1] if share_fakes else sample_part(parts[-1], discriminator_steps))

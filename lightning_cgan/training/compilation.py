@@ -48,6 +48,7 @@ class Compilation:
         self._is_automatic = False  # `choose` has set the mode
         self.cuda_graph = cuda_graph
         self.fused_step: FusedStep | None = None
+        self._parts: StepParts | None = None  # of the last step, if a graph ran it
         self._checked_callbacks: list[Any] | None = None  # when `_check_overrides` last passed
 
     def choose(self, mode: Compiled) -> None:
@@ -82,7 +83,7 @@ class Compilation:
     def begin(self) -> None:
         """Decides whether the steps of a run are graphs."""
         ask_for_gpus_cheaply()
-        self.fused_step, self._checked_callbacks = None, None
+        self.fused_step, self._parts, self._checked_callbacks = None, None, None
         is_graph = self.module.device.type == "cuda" and self.cuda_graph and self.mode == "none"
         if self.mode != "step" and not is_graph:
             return
@@ -148,26 +149,33 @@ class Compilation:
         if self.mode == "step" and self.has_compiler() and not self._is_automatic:
             self.compile_networks()
 
-    def run_step(self, inputs: StepInputs, penalties: Penalties) -> bool:
+    def run_step(self, inputs: StepInputs, penalties: Penalties, continues: bool) -> bool:
         """Runs a step as a graph if possible for such inputs; see `FusedStep`."""
         if self.fused_step is None:
             return False
         seconds = self.fused_step.seconds
-        module = self.module
+        last, self._parts = self._parts, None
         try:
-            self._check_step(module.trainer, module.trainer.optimizers)
+            parts = last if continues and last is not None else self._find_parts()
             if not self.fused_step.accepts(inputs):
                 return False
-            networks, optimizers = (module.generator, module.discriminator), module.trainer.optimizers
-            parts = StepParts(*networks, module.objectives, module.input_sampler, *optimizers)
-            means = self.fused_step.run(parts, inputs, penalties)
+            means = self.fused_step.run(parts, inputs, penalties, continues=parts is last)
         except FusionError as error:
             self._fall_back(str(error))
             return False
+        self._parts = parts
         self.scalars.stopwatch.subtract(self.fused_step.seconds - seconds)
         self.scalars.add(means)
-        count_step(self.optimization.optimizer_of("generator"), optimizers)  # a graph bypasses Lightning's optimizers
+        # A graph bypasses Lightning's optimizers.
+        optimizers = parts.generator_optimizer, parts.discriminator_optimizer
+        count_step(self.optimization.optimizer_of("generator"), optimizers)
         return True
+
+    def _find_parts(self) -> StepParts:
+        """Returns the parts of a step, or raises a `FusionError` if a graph cannot hold it."""
+        module, optimizers = self.module, self.module.trainer.optimizers
+        self._check_step(module.trainer, optimizers)
+        return StepParts(module.generator, module.discriminator, module.objectives, module.input_sampler, *optimizers)
 
     def compile_networks(self) -> None:
         """Compiles the networks in place, unless they are compiled already.
@@ -193,7 +201,7 @@ class Compilation:
 
     def __getstate__(self) -> dict[str, Any]:
         """Omits the graphs, which are tied to the memory addresses of this module's weights; a copy makes its own."""
-        return {**vars(self), "fused_step": None, "_checked_callbacks": None}
+        return {**vars(self), "fused_step": None, "_parts": None, "_checked_callbacks": None}
 
 
 def finds_cpp_compiler() -> bool:

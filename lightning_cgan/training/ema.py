@@ -103,10 +103,13 @@ class MovingAverage:
         self.images_seen = 0
         self._tensors: _AveragedTensors | None = None
 
-    def update(self, average: nn.Module | None, network: nn.Module, images: int) -> None:
-        """Updates the average, if there is one, after training on `images` more images."""
+    def update(self, average: nn.Module | None, network: nn.Module, images: int, is_same: bool = False) -> None:
+        """Updates the average, if there is one, after training on `images` more images.
+
+        `is_same` tells that the tensors of both networks are those of the last update.
+        """
         if average is not None and self.half_life is not None:
-            if self._tensors is None or not self._tensors.are_those_of(average, network):
+            if self._tensors is None or not (is_same or self._tensors.are_those_of(average, network)):
                 self._tensors = _AveragedTensors(average, network)
             self._tensors.update(ema_decay(images, self.images_seen, self.half_life, self.ramp_up))
         self.images_seen += images

@@ -1,7 +1,7 @@
 """Adam as one operation of a graph; PyTorch's optimizer shares its state and can take over at any time.
 
 The operation calls PyTorch's fused kernel, which updates all tensors of a network at once. It is registered with
-PyTorch so that `torch.compile` calls it as it is: code that the compiler makes from Adam's formula computes the powers
+PyTorch so that compiled graphs call it as it is: code that the compiler makes from Adam's formula computes the powers
 of the betas again for every eight weights, which takes longer than all the rest of a small network's step.
 """
 

@@ -1,7 +1,7 @@
 """A whole training step as one graph of tensor operations, including backward passes and Adam updates.
 
 Networks for small images are so small that most of a step is spent launching its operations one by one. Here the
-operations are recorded once and then run as a whole: compiled by `torch.compile`, as a CUDA graph, or both.
+operations are recorded once and then run as a whole: compiled by PyTorch's compiler, as a CUDA graph, or both.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class FusedStep:
 
     Args:
         skipped_steps: Count the updates of each network skipped because a gradient is not finite.
-        compiles: Whether `torch.compile` compiles each graph.
+        compiles: Whether PyTorch's compiler compiles each graph.
         cuda_graph: Whether a GPU runs each as one CUDA graph.
         log: Logs a line when graphs are recorded again.
 
@@ -88,14 +88,22 @@ class FusedStep:
             self.log(f"Batches of more than {_MOST_SIZES} sizes: steps of the others are not run as one graph")
         return accepts
 
-    def run(self, parts: StepParts, inputs: StepInputs, penalties: Penalties) -> Means:
+    def run(self, parts: StepParts, inputs: StepInputs, penalties: Penalties, continues: bool = False) -> Means:
         """Runs a step, and returns the scalars to log.
+
+        Args:
+            parts: What the step consists of.
+            inputs: What is new in it.
+            penalties: Those that are computed in it.
+            continues: Whether nothing but learning rates and other numbers can have changed since the last step.
 
         Raises:
             FusionError: There is no graph for this step yet, and none can be recorded.
         """
-        graphs = self._valid_graphs(parts)
-        graphs.sync()
+        graphs = self.cached[0] if continues and self.cached else self._valid_graphs(parts)
+        graphs.sync_numbers()
+        if not continues:
+            graphs.sync_locations()
         key = _key(inputs, penalties)
         if key not in graphs.recorded:
             graphs = self._record(graphs, inputs, penalties)
@@ -139,7 +147,7 @@ class FusedStep:
                     raise
                 self._with_varying = False
                 graphs = self.cached[0] = _GuardedGraphs(self, graphs.parts, False)
-                graphs.sync()
+                graphs.sync_numbers()
                 graphs.record(inputs, penalties)
         except FusionError:
             raise
@@ -182,8 +190,8 @@ class _GuardedGraphs:
         """Names what has changed."""
         return "a group of an optimizer" if self.dependencies.hold() else self.dependencies.difference()
 
-    def sync(self) -> None:
-        """Updates what enters the graphs: the numbers, and the addresses of the tensors."""
+    def sync_numbers(self) -> None:
+        """Updates the numbers that enter the graphs."""
         for adam in self.adams:
             adam.sync_learning_rates()
         for (attributes, name), number in zip(self.dependencies.varying, self.numbers, strict=True):
@@ -191,6 +199,9 @@ class _GuardedGraphs:
             if not is_number(value):
                 raise FusionError(f"{name} is no longer a number")
             number.fill_(value)
+
+    def sync_locations(self) -> None:
+        """Finds the tensors that enter the graphs again if they have moved."""
         if self._locations != self._locate() or not all(adam.has_its_moments() for adam in self.adams):
             before = self.persistent_tensors
             self._find_persistent()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from lightning_cgan.core.compat import foreach, version_of
+from lightning_cgan.core.compat import compile_graph, foreach, version_of
 from lightning_cgan.core.errors import FusionError
 from lightning_cgan.training.graph_dependencies import Dependencies
 
@@ -40,9 +40,8 @@ def record(
             graph: Run = make_fx(function)(*(tensor.clone() for tensor in inputs))  # copies: recording runs it
         with without_autocast(inputs[0].device.type):
             if compiles:
-                # Random numbers, as for dropout, come from PyTorch's generators, so that the seed decides them.
-                graph = torch.compile(graph, fullgraph=True, dynamic=False, options={"fallback_random": True})
-                graph(*(tensor.clone() for tensor in inputs))  # triggers compilation
+                graph = compile_graph(graph, [tensor.clone() for tensor in inputs])
+                graph(*(tensor.clone() for tensor in inputs))  # so that a kernel that cannot be compiled fails here
             return _CudaGraph(graph, inputs, persistent) if cuda_graph and inputs[0].is_cuda else graph
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from lightning_cgan.core.compat import has_next_batch, next_batch, saves_by_time, steps_between_saves
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.training.compile_choice import is_known
+from lightning_cgan.training.contract import TrainedModule
 
 StepsPerCall = int | Literal["auto"]
 
@@ -51,6 +53,10 @@ class Calls:
     Args:
         module: The module that is trained.
         most: The largest number of steps; `auto` chooses it by time, and 1 with several processes.
+
+    Attributes:
+        continues: Whether the step follows another one in its call, and the code that has run in between is known, so
+            that what was checked before that one still holds.
     """
 
     def __init__(self, module: LightningModule, most: StepsPerCall) -> None:
@@ -58,12 +64,16 @@ class Calls:
         self.most = most
         self._callbacks: list[CalledWhenDue] | None = None  # none: a call for each step
         self._made, self._started = 0, 0.0  # of the present call
-        self._moves_batches = True
+        self._moves_batches, self._is_known = True, False
+        self.continues = False
 
     def begin(self) -> None:
         """Finds out who has to be asked."""
         self._callbacks = None if self._alone() else self._find_callbacks()
         self._moves_batches = not self._has_ready_batches()
+        code = self._code_between_steps()
+        self._is_known = not self._moves_batches and is_known(cast(TrainedModule, self.module), code)
+        self.continues = False
 
     def _alone(self) -> bool:
         """Whether each step needs a call."""
@@ -101,8 +111,15 @@ class Calls:
             and (data is None or not _overrides(data, LightningDataModule, _HOOKS_OF_MOVES))
         )
 
+    def _code_between_steps(self) -> list[object]:
+        """The objects, apart from the module's parts, whose code runs between two steps of a call."""
+        trainer = self.module.trainer
+        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+        return [trainer.train_dataloader, *schedulers, *trainer.callbacks]  # type: ignore[attr-defined]
+
     def next_batch(self) -> tuple[Any, int]:
         """Takes the batch of a further step of the call, and its number."""
+        self.continues = self._is_known
         return next_batch(self.module.trainer, self._is_ready)
 
     def _is_ready(self, batch: Any) -> bool:
@@ -115,6 +132,7 @@ class Calls:
 
     def goes_on(self) -> bool:
         """Whether the call makes another step, asked after each."""
+        self.continues = False
         if self._callbacks is None:
             return False
         trainer = self.module.trainer

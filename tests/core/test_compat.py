@@ -122,6 +122,7 @@ PRIVATE = [
     *(Private(f"_foreach_{name}_", lambda: torch, "every update would fail") for name in ("add", "copy", "lerp")),
     *(Private(name, lambda: torch, GRAPHS) for name in ("_fused_adam_", "_fused_adamw_")),
     Private("_amp_foreach_non_finite_check_and_unscale_", lambda: torch, GRAPHS),
+    Private("_inductor", lambda: importlib.import_module("torch"), GRAPHS),
     Private("_pytree", lambda: torch.utils, GRAPHS),
     Private("tree_flatten", lambda: _pytree, GRAPHS),
     Private("tree_unflatten", lambda: _pytree, GRAPHS),
