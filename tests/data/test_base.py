@@ -279,3 +279,22 @@ def test_a_folder_of_the_name_of_a_file_is_none(tmp_path: Path) -> None:
             (tmp_path / f"{prefix}-{kind}-ubyte").rename(tmp_path / f"{prefix}-{kind.replace('-', '.')}-ubyte")
             (tmp_path / f"{prefix}-{kind}-ubyte").mkdir()
     assert len(ready(KMNISTData(data_dir=str(tmp_path))).splits["test"][1]) == 60
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 2)])
+@pytest.mark.parametrize(("side", "batch_size"), [(8, 10), (64, 100), (64, 300), (1100, 2)])
+def test_batches_from_memory_are_the_images_at_their_places(
+    side: int, batch_size: int, rank: int, world_size: int
+) -> None:
+    """However many batches are taken at once: all of small images, a few, or one that is larger than several may be."""
+    torch.manual_seed(0)
+    count = 7 if side == 1100 else 730
+    pixels = torch.randint(0, 256, (count, 1, side, side), dtype=torch.uint8)
+    labels = torch.arange(count) % 10
+    batches = list(OrderedLoader(pixels, labels, batch_size, rank, world_size))
+    starts = range(0, count, batch_size)
+    assert len(batches) == len(starts)
+    for start, (images, of_images) in zip(starts, batches, strict=True):
+        places = range(start + rank, min(start + batch_size, count), world_size)
+        assert of_images.tolist() == [place % 10 for place in places]
+        assert torch.equal(images, pixels[list(places)].float() / 127.5 - 1)

@@ -17,7 +17,10 @@ from helpers.marks import ci_but_for
 from helpers.paths import DIGITS, FIXED_DECAY
 from helpers.run_files import rows_of
 from helpers.small_gan import fit, gan
-from lightning_cgan import ConditionalGAN, DigitsData, UsageError
+from lightning_cgan import Augmentation, ConditionalGAN, DigitsData, UsageError
+from lightning_cgan.data import ShufflingLoader
+from lightning_cgan.training.compilation import Compilation
+from lightning_cgan.training.fused_step import FusedStep
 
 Run = Callable[..., Path]
 
@@ -231,6 +234,76 @@ def test_batches_are_moved_and_changed_as_without_further_steps(owner: str, prec
     one, several = weights(1), weights(5)
     for name, expected in one.items():
         assert torch.equal(several[name], expected), name
+
+
+# ---- what is checked once in a call ----------------------------------------------------------------------------------
+
+
+class Fading(Augmentation):
+    """Darkens images."""
+
+    num_uniforms = 0
+
+    def __init__(self) -> None:
+        self.strength = 0.0
+
+    def __call__(self, images: Tensor, uniforms: Tensor) -> Tensor:
+        return images - self.strength
+
+
+class FadingLoader(ShufflingLoader):
+    """Changes an augmentation, two times."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.fading = Fading()
+
+    def __iter__(self) -> Any:
+        for number, batch in enumerate(super().__iter__()):
+            self.fading.strength = 0.0 if number < 3 else 0.5 if number < 6 else 1.0
+            yield batch
+
+
+def graph_run(
+    monkeypatch: pytest.MonkeyPatch, most: int, is_foreign: bool = False
+) -> tuple[dict[str, Tensor], list[bool]]:
+    """Trains ten steps with uncompiled graphs: the weights, and for which steps nothing was checked again."""
+    continued: list[bool] = []
+    run = FusedStep.run
+
+    def noted(self: FusedStep, parts: Any, inputs: Any, penalties: Any, continues: bool) -> Any:
+        continued.append(continues)
+        return run(self, parts, inputs, penalties, continues)
+
+    torch.manual_seed(0)
+    data: Any = DigitsData(batch_size=16)
+    augmentations: list[Augmentation] = []
+    if is_foreign:
+        data.prepare_data()
+        data.setup("fit")
+        data = FadingLoader(*data.splits["train"], batch_size=16, seed=3)
+        augmentations = [data.fading]
+    module = gan(compile="step", steps_per_call=most, augmentations=augmentations)
+    with monkeypatch.context() as patched:
+        patched.setattr(Compilation, "has_compiler", lambda self: False)
+        patched.setattr(FusedStep, "run", noted)
+        fit(module, 10, data, log_every_n_steps=100)
+    return module.state_dict(), continued
+
+
+def test_what_nobody_can_have_changed_is_checked_once_in_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, continued = graph_run(monkeypatch, most=5)
+    assert continued == [False, True, True, True, True] * 2
+    expected, continued = graph_run(monkeypatch, most=1)
+    assert continued == [False] * 10
+    assert_same_tree(weights, expected)
+
+
+def test_code_of_others_may_change_what_graphs_hold_within_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, continued = graph_run(monkeypatch, most=5, is_foreign=True)
+    assert continued == [False] * 10
+    expected, _ = graph_run(monkeypatch, most=1, is_foreign=True)
+    assert_same_tree(weights, expected)
 
 
 @pytest.mark.parametrize("value", [0, -1, "all"])
