@@ -34,7 +34,8 @@ class CalledWhenDue(Protocol):
     def is_due(self, trainer: Trainer) -> bool:
         """Whether the callback has something to do after the step that has just ended; asked after each step.
 
-        The answer must be the same in all processes: they wait for each other between calls.
+        To ask must change nothing, and the answer must be the same in all processes: they wait for each other between
+        calls.
         """
 
 
@@ -115,7 +116,7 @@ class Calls:
         """The objects, apart from the module's parts, whose code runs between two steps of a call."""
         trainer = self.module.trainer
         schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        return [trainer.train_dataloader, *schedulers, *trainer.callbacks]  # type: ignore[attr-defined]
+        return [trainer.train_dataloader, *schedulers]
 
     def next_batch(self) -> tuple[Any, int]:
         """Takes the batch of a further step of the call, and its number."""
