@@ -23,7 +23,14 @@ from lightning_cgan.core.compat import INSTANTIATOR_KEY, check_after_validation,
 from lightning_cgan.core.errors import UsageError, check_positive
 from lightning_cgan.core.rng import NETWORKS, PREDICTION, TEST, VALIDATION, rng_at, seed_global_rng, seed_of_process
 from lightning_cgan.core.serialization import INSTANTIATOR, ConfigMixin
-from lightning_cgan.networks.base import Discriminator, Generator, check_agreement, frozen, uses_batch_statistics
+from lightning_cgan.networks.base import (
+    Discriminator,
+    Generator,
+    check_agreement,
+    check_has_weights,
+    frozen,
+    uses_batch_statistics,
+)
 from lightning_cgan.networks.latents import Distribution, LatentSampler
 from lightning_cgan.networks.sampler import Sampler
 from lightning_cgan.objectives.augmentations import Augmentation
@@ -113,7 +120,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         objectives_class: Computes the objective of each update; a subclass may set one that adds terms.
 
     Raises:
-        UsageError: The networks disagree with each other, or an option is out of range.
+        UsageError: A network has no weights, the networks disagree, or an option is out of range.
     """
 
     objectives_class: type[Objectives] = Objectives
@@ -157,6 +164,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         check_steps_per_call(steps_per_call)
         if compile not in COMPILED:
             raise UsageError(f"compile: expected {', '.join(COMPILED)}, got {compile}; give one of them")
+        check_has_weights("generator", generator)
+        check_has_weights("discriminator", discriminator)
         check_agreement("discriminator", discriminator, "generator", generator)
         check_classifier(discriminator, auxiliary_classifier)
         self.automatic_optimization = False

@@ -175,6 +175,15 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def check_has_weights(name: str, network: nn.Module) -> None:
+    """Raises `UsageError` for a network without weights, as the base classes are."""
+    if not any(True for _ in network.parameters()):
+        raise UsageError(
+            f"{name}: expected a network with weights, got {type(network).__name__}, which has none; name another, "
+            f"such as MLP{name.capitalize()}"
+        )
+
+
 def check_agreement(name: str, network: Any, other_name: str, other: Any) -> None:
     """Compares the data attributes of two objects, except those that the other object lacks."""
     for attribute in ("num_classes", "image_channels", "image_size"):

@@ -77,19 +77,12 @@ class Optimization:
         """Builds an optimizer and, if configured, a scheduler for the generator and for the discriminator.
 
         Raises:
-            UsageError: A network has no weights, an optimizer or a scheduler rejects its options, or a scheduler cannot
-                be saved in checkpoints.
+            UsageError: An optimizer or a scheduler rejects its options, or a scheduler cannot be saved in checkpoints.
         """
         configured: list[dict[str, Any]] = []
         for role in ROLES:
             network = getattr(self.module, role)
             weights = list(network.parameters())
-            if not weights:
-                example = "MLPGenerator" if role == "generator" else "MLPDiscriminator"
-                raise UsageError(
-                    f"{role}: expected a network with weights, got {type(network).__name__}, which has none; name "
-                    f"another, such as {example}"
-                )
             with _options_of(self.option(role, "optimizer")):
                 optimizer = self.optimizer_factories[role](weights)
             configured.append({"optimizer": optimizer})

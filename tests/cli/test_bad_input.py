@@ -191,7 +191,10 @@ def test_mistake_in_a_config(fails: Fails, tmp_path: Path, text: str, message: s
     assert fails(*FIT, "--config", "own.yaml").startswith(f"error: {message}")
 
 
-def test_network_without_weights(fails: Fails, tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", ["one", "chosen"])
+def test_network_without_weights(fails: Fails, tmp_path: Path, threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if threads == "chosen":  # by passes through both networks
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     config = yaml.safe_load(Path(DIGITS).read_text())
     config["model"]["discriminator"] = {}
     (tmp_path / "own.yaml").write_text(yaml.safe_dump(config))
