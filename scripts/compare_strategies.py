@@ -7,7 +7,8 @@
   backward pass of each.
 - `unwrapped`: the same messages as `module`, from a strategy that never wraps the module in DDP.
 
-The three take turns, so that other programs on the machine slow all of them equally: compare only within a row.
+Networks, penalties, precision and batch size, over all processes, are those of the configs. The three take turns, so
+that other programs on the machine slow all of them equally: compare only within a row.
 """
 
 from __future__ import annotations
@@ -16,38 +17,18 @@ import logging
 import os
 import statistics
 import warnings
-from functools import partial
 from typing import Any
 
-import torch
 import torch.distributed as dist
-from benchmark.fit_speed import fit_speed
+from benchmark.fit_speed import BuildingCLI, fit_speed
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.optim import Adam
 
 import lightning_cgan.training.optimization
-from lightning_cgan import (
-    ConditionalGAN,
-    DCGANDiscriminator,
-    DCGANGenerator,
-    MLPDiscriminator,
-    MLPGenerator,
-    NonSaturating,
-)
+from lightning_cgan import ConditionalGAN
 
-BATCH_SIZE, ROUNDS = 64, 5
-PAIRS = {
-    "mnist_mlp.yaml": (600, MLPGenerator, MLPDiscriminator, {}, {}),
-    "mnist.yaml": (
-        120,
-        DCGANGenerator,
-        DCGANDiscriminator,
-        {"latent_dim": 64, "channels": (64, 32), "conditional_batch_norm": True},
-        {"channels": (32, 64), "hidden": 256},
-    ),
-}
+CONFIGS, ROUNDS = {"mnist_mlp": 600, "mnist": 48}, 5  # with the number of steps of a training
 
 
 class LeftToReducer(ConditionalGAN):
@@ -68,26 +49,17 @@ class Unwrapped(DDPStrategy):
         pass
 
 
-def speed(way: str, pair: str) -> float:
+def speed(way: str, cli: BuildingCLI, count: int) -> float:
     """Steps per second of one short training, after a few to warm up."""
-    count, generator, discriminator, generator_options, discriminator_options = PAIRS[pair]
-    torch.manual_seed(0)
     average = lightning_cgan.training.optimization.average_gradients
-    adam = partial(Adam, fused=True)
-    module = (LeftToReducer if way == "reducer" else ConditionalGAN)(
-        generator(10, 1, 28, **generator_options),
-        discriminator(10, 1, 28, **discriminator_options),
-        NonSaturating(),
-        generator_optimizer=adam,
-        discriminator_optimizer=adam,
-    )
     if way == "reducer":
         lightning_cgan.training.optimization.average_gradients = lambda _: None
     try:
         world_size = int(os.environ["LOCAL_WORLD_SIZE"])
         strategies = {"module": DDPStrategy(), "reducer": DDPStrategy(find_unused_parameters=True)}
-        strategy = strategies.get(way, Unwrapped())
-        return fit_speed(module, BATCH_SIZE // world_size, count, devices=world_size, strategy=strategy)
+        module = cli.module(LeftToReducer if way == "reducer" else ConditionalGAN)
+        options = {"strategy": strategies.get(way, Unwrapped()), "precision": cli.trainer.precision}
+        return fit_speed(module, cli.datamodule.batch_size // world_size, count, devices=world_size, **options)
     finally:
         lightning_cgan.training.optimization.average_gradients = average
 
@@ -97,22 +69,21 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     ways = ("module", "reducer", "unwrapped")
-    lines = ["| networks of | " + " | ".join(ways) + " |", "|---|---|---|---|"]
-    for pair in PAIRS:
+    lines = ["| config | batch size | " + " | ".join(ways) + " |", "|---|---|---|---|---|"]
+    for config, count in CONFIGS.items():
+        cli = BuildingCLI(["fit", "--config", config, "--trainer.accelerator", "cpu"])
         speeds: dict[str, list[float]] = {way: [] for way in ways}
         for _ in range(ROUNDS):
             for way in ways:
-                speeds[way].append(speed(way, pair))
+                speeds[way].append(speed(way, cli, count))
         cells = []
         for way in ways:
             ratios = [mine / module for mine, module in zip(speeds[way], speeds["module"], strict=True)]
             middle = statistics.median(speeds[way])
             cells.append(f"{middle:.1f}/s, {statistics.median(ratios):.2f} ({min(ratios):.2f}-{max(ratios):.2f})")
-        lines.append(f"| `{pair}` | " + " | ".join(cells) + " |")
+        lines.append(f"| `{config}` | {cli.datamodule.batch_size} | " + " | ".join(cells) + " |")
     if dist.get_rank() == 0:
-        print(
-            f"{dist.get_world_size()} processes, whole batch {BATCH_SIZE}, {ROUNDS} rounds; median, ratio to `module`"
-        )
+        print(f"{dist.get_world_size()} processes, {ROUNDS} rounds; median, ratio to `module`")
         print("\n".join(lines))
 
 

@@ -10,7 +10,6 @@ points of a table take turns: compare only within a table.
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import os
@@ -24,13 +23,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from benchmark.baselines import bare_loop
-from benchmark.fit_speed import WARMING_UP, fit_speed
+from benchmark.fit_speed import WARMING_UP, BuildingCLI, fit_speed
 
-from lightning_cgan import ConditionalGAN
-from lightning_cgan.cli.main import CLI
-from lightning_cgan.core.building import build_module
 from lightning_cgan.data import ShufflingLoader
-from lightning_cgan.training.contract import ROLES
 from lightning_cgan.training.threads import flops_of_step
 
 ROUNDS = 5
@@ -40,32 +35,14 @@ FLOPS_PER_SECOND, HOP, INSIDE, BETWEEN, GPUS_OF_A_MACHINE = 5e13, 1e-5, 2e11, 4e
 LAUNCHES = 5e-4  # a step as one CUDA graph, however small
 
 
-class BuildingCLI(CLI):
-    """The command line, which builds what a config describes, and runs nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-    def module(self, **sizes: int) -> ConditionalGAN:
-        """The module of the config, for data of other sizes."""
-        described = copy.deepcopy(self.model.init_args)
-        for role in ROLES:
-            described[role]["init_args"] |= sizes
-        return build_module(ConditionalGAN, described, {}, "configs/mnist.yaml")
-
-    def step(self, batch_size: int, **sizes: int) -> Callable[[], None]:
-        """The bare step of such a module, on random images."""
-        module = self.module(**sizes)
-        size, count = module.generator.image_size, 4 * batch_size
-        pixels = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8)
-        labels = torch.arange(count) % module.generator.num_classes
-        autocast = self.trainer.precision_plugin.forward_context
-        return bare_loop(module, pixels, labels, batch_size, autocast, as_graph=False)
-
-    @property
-    def cycle(self) -> int:
-        """The number of steps after which the penalties repeat."""
-        return math.lcm(*(penalty.interval for penalty in self.model.penalties))
+def bare_step(cli: BuildingCLI, batch_size: int, **sizes: int) -> Callable[[], None]:
+    """The bare step of the module of the config, for data of other sizes, on random images."""
+    module = cli.module(**sizes)
+    size, count = module.generator.image_size, 4 * batch_size
+    pixels = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8)
+    labels = torch.arange(count) % module.generator.num_classes
+    autocast = cli.trainer.precision_plugin.forward_context
+    return bare_loop(module, pixels, labels, batch_size, autocast, as_graph=False)
 
 
 def milliseconds(steps: dict[Any, Callable[[], None]], cycle: int) -> dict[Any, float]:
@@ -93,12 +70,12 @@ def measure_growth(cli: BuildingCLI) -> None:
     """Batch size, image size, number of classes, number of images."""
     batch_size, cycle = cli.datamodule.batch_size, cli.cycle
     sizes = (16, 32, 64, 128, 256, 512, 1024)
-    show("batch size", milliseconds({n: cli.step(n) for n in sizes}, cycle), lambda n: 1e3 / n, "µs an image")
+    show("batch size", milliseconds({n: bare_step(cli, n) for n in sizes}, cycle), lambda n: 1e3 / n, "µs an image")
     pixels = (12, 20, 28, 56, 112)  # multiples of 4, the product of the generator's strides
-    rows = milliseconds({size: cli.step(batch_size, image_size=size) for size in pixels}, cycle)
+    rows = milliseconds({size: bare_step(cli, batch_size, image_size=size) for size in pixels}, cycle)
     show(f"image size (batch {batch_size})", rows, lambda size: 1e6 / (batch_size * size**2), "ns a pixel")
     classes = (2, 10, 100, 1000)
-    rows = milliseconds({n: cli.step(batch_size, num_classes=n) for n in classes}, cycle)
+    rows = milliseconds({n: bare_step(cli, batch_size, num_classes=n) for n in classes}, cycle)
     show(f"classes (batch {batch_size})", rows, lambda _: 1e3 / batch_size, "µs an image")
     print(f"\n| images in memory | µs a batch of {batch_size} | ms to shuffle them | MB of order |\n|---|---|---|---|")
     for count in (10**3, 10**4, 10**5, 10**6, 10**7):
@@ -133,7 +110,7 @@ def measure_processes(cli: BuildingCLI) -> None:
             found[name].append(fit_speed(cli.module(), share, WARMING_UP + 6 * cli.cycle, **options))
         # One process works while the others wait: a loop without processes to talk to.
         if rank == 0:
-            alone.append(1e3 / milliseconds({0: cli.step(batch_size)}, cli.cycle)[0])
+            alone.append(1e3 / milliseconds({0: bare_step(cli, batch_size)}, cli.cycle)[0])
         dist.barrier()
     if rank == 0:
         one = statistics.median(alone)

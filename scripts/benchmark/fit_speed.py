@@ -1,7 +1,9 @@
-"""Measures the speed of a fit on images that take no time to load."""
+"""Measures the speed of a fit of the module of a config, on images that take no time to load."""
 
 from __future__ import annotations
 
+import copy
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -11,8 +13,30 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_cgan import ConditionalGAN
+from lightning_cgan.cli.main import CLI
+from lightning_cgan.core.building import build_module
+from lightning_cgan.training.contract import ROLES
 
 WARMING_UP = 10
+
+
+class BuildingCLI(CLI):
+    """The command line, which builds what a config describes, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+    def module(self, kind: type[ConditionalGAN] = ConditionalGAN, **sizes: int) -> ConditionalGAN:
+        """The module of the config, for data of other sizes."""
+        described = copy.deepcopy(self.model.init_args)
+        for role in ROLES:
+            described[role]["init_args"] |= sizes
+        return build_module(kind, described, {}, "the config")
+
+    @property
+    def cycle(self) -> int:
+        """The number of steps after which the penalties repeat."""
+        return math.lcm(*(penalty.interval for penalty in self.model.penalties))
 
 
 class Batches:
