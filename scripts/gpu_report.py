@@ -25,20 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpu_parts import (
-    capture,
-    compiled,
-    dcgan,
-    float16,
-    machine,
-    processes,
-    profile,
-    resume,
-    scores,
-    speed,
-    tests,
-    training,
-)
+from gpu_parts import capture, compiled, float16, machine, profile, speed
+from gpu_runs import dcgan, processes, resume, scores, tests, training
 
 from lightning_cgan.core.files import write_atomic
 
