@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-import sysconfig
 import warnings
-from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
@@ -22,7 +20,7 @@ from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import Discriminator, Generator
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO
 from lightning_cgan.training.checkpointing import renamed
-from lightning_cgan.training.compilation import Compiled, finds_cpp_compiler
+from lightning_cgan.training.compilation import Compiled, has_compiler_for_cpu
 from lightning_cgan.training.compile_choice import (
     DEVICES,
     count_graphs,
@@ -134,7 +132,7 @@ def choose_compile(
 def _why_compile(options: Namespace, trainer: Trainer, module: ConditionalGAN, data: LabelledImages) -> str | None:
     """The reason for compiling the steps of a run from its beginning to its end; None if there is none."""
     device = trainer.strategy.root_device.type
-    if device not in DEVICES or (device == "cpu" and not _compiles_for_cpu()) or options.trainer.detect_anomaly:
+    if device not in DEVICES or (device == "cpu" and not has_compiler_for_cpu()) or options.trainer.detect_anomaly:
         return None
     if not is_known(module, trainer.callbacks) or module.compilation.obstacle(trainer):  # type: ignore[attr-defined]
         return None
@@ -143,11 +141,6 @@ def _why_compile(options: Namespace, trainer: Trainer, module: ConditionalGAN, d
     fewest = steps_to_repay(gflop, is_dense(*networks), count_graphs(module))
     steps = _length_of_run(trainer, data, module.discriminator_steps, fewest)
     return f"since {steps:,} steps of {gflop:.2g} GFLOP repay the compilation" if fewest <= steps < math.inf else None
-
-
-def _compiles_for_cpu() -> bool:
-    """Whether `torch.compile` finds what it needs: a compiler, and Python's headers, which some systems lack."""
-    return finds_cpp_compiler() and Path(sysconfig.get_path("include"), "Python.h").is_file()
 
 
 def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: int, fewest: float) -> float:
@@ -174,7 +167,7 @@ def _length_of_run(trainer: Trainer, data: LabelledImages, discriminator_steps: 
 def _saved_mode(saved: Numerics, trainer: Trainer, module: ConditionalGAN) -> Compiled:
     """What a resumed run compiles to have the last bits of an uninterrupted one, if that is possible here."""
     graph = saved["graph"]
-    compiles = trainer.strategy.root_device.type != "cpu" or _compiles_for_cpu()
+    compiles = trainer.strategy.root_device.type != "cpu" or has_compiler_for_cpu()
     if graph == "networks" and compiles:
         return "networks"
     # A graph that is not compiled comes from a CPU without a compiler, or from `cuda_graph`, which is an option itself.

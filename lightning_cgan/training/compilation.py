@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -77,7 +79,10 @@ class Compilation:
             )
         if self.mode == "networks":
             if not self.has_compiler():
-                raise UsageError("compile: expected a C++ compiler for a CPU, got none; install g++, or give none")
+                raise UsageError(
+                    "compile: expected a C++ compiler and Python.h for a CPU, got a machine that lacks one of them; "
+                    "install g++ and python3-dev, or give none"
+                )
             self.compile_networks()
 
     def begin(self) -> None:
@@ -98,7 +103,9 @@ class Compilation:
         self._check_step(self.module.trainer, self.module.trainer.optimizers)
         compiles = self.mode == "step"
         if compiles and not self.has_compiler():
-            rank_zero_info("A step is one graph, but not compiled: there is no C++ compiler, such as g++")
+            rank_zero_info(
+                "A step is one graph, but not compiled: there is no C++ compiler, such as g++, or Python.h is missing"
+            )
             compiles = False
         return FusedStep(self.optimization.skipped_steps, compiles, self.cuda_graph, rank_zero_info)
 
@@ -189,8 +196,8 @@ class Compilation:
                 network.compile()
 
     def has_compiler(self) -> bool:
-        """Whether `torch.compile` finds what it needs: on a CPU, a C++ compiler."""
-        return self.module.trainer.strategy.root_device.type != "cpu" or finds_cpp_compiler()
+        """Whether `torch.compile` finds what it needs; see `has_compiler_for_cpu`."""
+        return self.module.trainer.strategy.root_device.type != "cpu" or has_compiler_for_cpu()
 
     def in_use(self) -> str:
         """Names what is compiled or a graph, as stored in checkpoints."""
@@ -204,9 +211,10 @@ class Compilation:
         return {**vars(self), "fused_step": None, "_parts": None, "_checked_callbacks": None}
 
 
-def finds_cpp_compiler() -> bool:
-    """Whether there is a C++ compiler, with which `torch.compile` compiles for a CPU."""
-    return any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
+def has_compiler_for_cpu() -> bool:
+    """Whether there is what `torch.compile` needs for a CPU: a C++ compiler, and Python's headers."""
+    has_headers = Path(sysconfig.get_path("include"), "Python.h").is_file()
+    return has_headers and any(map(shutil.which, (os.environ.get("CXX", "g++"), "clang++", "cl")))
 
 
 def _undo_compile(module: LightningModule) -> bool:

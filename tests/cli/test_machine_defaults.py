@@ -66,8 +66,7 @@ def test_threads_must_be_positive(fails: Callable[..., str]) -> None:
 @pytest.fixture
 def _compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that has what compiling needs."""
-    monkeypatch.setattr(machine_defaults, "finds_cpp_compiler", lambda: True)
-    monkeypatch.setattr(machine_defaults, "_compiles_for_cpu", lambda: True)
+    monkeypatch.setattr(machine_defaults, "has_compiler_for_cpu", lambda: True)
 
 
 @pytest.fixture
@@ -142,20 +141,24 @@ def test_without_a_compiler_or_on_a_gpu_nothing_is_compiled(choose: Choose, monk
     config = ("mnist_mlp", "--data", "DigitsData")
     assert choose(*config, "--trainer.max_time", "00:00:11:00")[0] == "step"
     with monkeypatch.context() as patch:
-        patch.setattr(machine_defaults, "_compiles_for_cpu", lambda: False)
+        patch.setattr(machine_defaults, "has_compiler_for_cpu", lambda: False)
         assert choose(*config) == ("none", [])
     monkeypatch.setattr(machine_defaults, "DEVICES", ("another",))
     assert choose(*config) == ("none", [])
 
 
 def test_what_compiling_needs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(compilation.sysconfig, "get_path", lambda _: str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert not machine_defaults._compiles_for_cpu()
-    monkeypatch.setattr(machine_defaults, "finds_cpp_compiler", lambda: True)
-    monkeypatch.setattr(machine_defaults.sysconfig, "get_path", lambda _: str(tmp_path))
-    assert not machine_defaults._compiles_for_cpu()
+    monkeypatch.delenv("CXX", raising=False)
+    assert not compilation.has_compiler_for_cpu()
     (tmp_path / "Python.h").touch()
-    assert machine_defaults._compiles_for_cpu()
+    assert not compilation.has_compiler_for_cpu()
+    compiler = tmp_path / "g++"
+    compiler.touch(0o755)
+    assert compilation.has_compiler_for_cpu()
+    (tmp_path / "Python.h").unlink()
+    assert not compilation.has_compiler_for_cpu()
 
 
 @pytest.mark.parametrize(
@@ -181,8 +184,7 @@ def test_a_resumed_run_compiles_what_it_did_before(
     assert choose(*resumed, "--model.compile", "networks") == ("networks", [])
     if mode == "step":
         assert choose(*resumed, "--model.generator_clip_norm", "1") == ("none", [])
-    monkeypatch.setattr(machine_defaults, "finds_cpp_compiler", lambda: False)
-    monkeypatch.setattr(machine_defaults, "_compiles_for_cpu", lambda: False)
+    monkeypatch.setattr(machine_defaults, "has_compiler_for_cpu", lambda: False)
     assert choose(*resumed)[0] == ("step" if graph == "step" else "none")
 
 
@@ -230,7 +232,7 @@ def test_the_choice_is_printed_and_kept(
 
 
 @pytest.mark.ci
-@pytest.mark.skipif(not machine_defaults._compiles_for_cpu(), reason="torch.compile needs a compiler and headers")
+@pytest.mark.skipif(not compilation.has_compiler_for_cpu(), reason="torch.compile needs a compiler and headers")
 def test_a_compiled_run_resumes_to_the_last_bit(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compile_choice, "_FEWEST_STEPS", 3)
     monkeypatch.setattr(compile_choice, "_STEPS_PER_GFLOP", 0)
