@@ -66,6 +66,7 @@ _HOMES = {
         "WassersteinGradientPenalty",
         "image_gradients",
     ),
+    "lightning_cgan.export.initialization": ("initialize_from",),
     "lightning_cgan.export.pretrained": ("PretrainedGenerator",),
     "lightning_cgan.objectives.inputs": ("UpdateInputs",),
     "lightning_cgan.training.schedules": ("LinearDecay",),

@@ -28,6 +28,7 @@ from lightning_cgan.networks.base import (
     Generator,
     check_agreement,
     check_has_weights,
+    freeze_layers,
     frozen,
     uses_batch_statistics,
 )
@@ -92,6 +93,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             samples all classes with equal probability, `empirical` shuffles those of the real batch and so keeps their
             frequencies.
         discriminator_steps: The number of discriminator updates per step.
+        discriminator_frozen_layers: How many of the discriminator's first layers keep their weights, for trainings that
+            begin with those of another one (Mo et al. 2020, arXiv:2002.10964, freeze up to four).
         share_fakes: Whether the generator's update reuses the images of the last discriminator update. This is exact,
             since the generator has not changed in between, and saves a forward pass, unless an update is accumulated:
             then the images are generated again from the same latents.
@@ -141,6 +144,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         latents: Distribution = "normal",
         fake_labels: LabelSource = "real",
         discriminator_steps: int = 1,
+        discriminator_frozen_layers: int = 0,
         share_fakes: bool = True,
         generator_clip_norm: float | None = None,
         discriminator_clip_norm: float | None = None,
@@ -168,6 +172,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         check_has_weights("discriminator", discriminator)
         check_agreement("discriminator", discriminator, "generator", generator)
         check_classifier(discriminator, auxiliary_classifier)
+        freeze_layers("discriminator_frozen_layers", discriminator, discriminator_frozen_layers)
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator

@@ -12,11 +12,12 @@ import torch
 import lightning_cgan
 
 CLASSES = [name for name in lightning_cgan.__all__ if inspect.isclass(getattr(lightning_cgan, name))]
+FUNCTIONS = ["initialize_from"]
 ABSTRACT = {"UsageError"}  # nothing to show that a message does not
 
 
-@pytest.mark.parametrize("name", sorted(set(CLASSES) - ABSTRACT))
-def test_the_example_of_a_class_runs(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", sorted({*CLASSES, *FUNCTIONS} - ABSTRACT))
+def test_the_example_runs(name: str, tmp_path: Path) -> None:
     cls = getattr(lightning_cgan, name)
     public = {public: getattr(lightning_cgan, public) for public in lightning_cgan.__all__}
     (example,) = doctest.DocTestFinder(recurse=False).find(cls, name, globs={"torch": torch, **public})

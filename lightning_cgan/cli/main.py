@@ -43,6 +43,7 @@ from lightning_cgan.cli.trainer_messages import broken_logger, message_of_callba
 from lightning_cgan.core.compat import cluster_environment_of
 from lightning_cgan.core.errors import UsageError, check_name, no_such_file, reason_of
 from lightning_cgan.data import LabelledImages
+from lightning_cgan.export.initialization import initialize_from
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO, fails_to_restore
 from lightning_cgan.runs.folder import RunFolder, name_of, newest_checkpoint, resolve_run_dir
@@ -150,6 +151,13 @@ class CLI(LightningCLI):
             default=None,
             help="The CPU threads of each process; if not given, those of the checkpoint, or the fastest number.",
         )
+        parser.add_argument(
+            "--init_from",
+            type=str | None,
+            default=None,
+            help="The trained weights that `fit` begins with, as far as they fit: a checkpoint, a folder that `export` "
+            "wrote, or the name of a shipped generator. A run that resumes (--ckpt_path) does not read them again.",
+        )
         help = "Whether to write TensorBoard files, to tensorboard/ in the folder of the run."
         parser.add_argument("--tensorboard", type=bool, default=False, help=help)
         for group, callback in _CALLBACKS.items():
@@ -182,6 +190,9 @@ class CLI(LightningCLI):
         # Also refuses Lightning's `best`, which needs a run in the same process.
         if path is not None and "://" not in path and not Path(path).is_file():
             raise UsageError(no_such_file("--ckpt_path", path))
+        if config.init_from is not None and self.subcommand != "fit":
+            got = f"expected none to {self.subcommand}, got {config.init_from}"
+            raise UsageError(f"--init_from: {got}; name a trained model with --ckpt_path")
         if self.subcommand == "predict":
             config.return_predictions = False  # a callback writes them
         check_options(self._parser(self.subcommand), config, (*_CALLBACKS, "trainer", "wandb"))
@@ -279,6 +290,9 @@ class CLI(LightningCLI):
         try:
             config, networks = self.config[self.subcommand], (self.model.generator, self.model.discriminator)
             batch_size = self.datamodule.batch_size
+            if config.init_from is not None and config.ckpt_path is None:
+                for line in initialize_from(self.model, config.init_from, self.datamodule.class_names):
+                    rank_zero_info(f"--init_from: {line}")
             config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
             self.choose_compile()
             self.trainer.fit(**kwargs)

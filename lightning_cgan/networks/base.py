@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.nn.utils.parametrize import is_parametrized
 
 from lightning_cgan.core.compat import is_batch_norm, is_compiled_alone
 from lightning_cgan.core.errors import UsageError
@@ -137,6 +138,30 @@ def to_channels_last(network: nn.Module) -> None:
         if parameter.ndim == 4 and parameter.shape[1] == 1:
             height, width = parameter.shape[2:]
             parameter.data = parameter.data.as_strided(parameter.shape, (height * width, 1, width, 1))
+
+
+def freeze_layers(name: str, network: nn.Module, count: int) -> None:
+    """Lets the first layers of a network, in the order in which it defines them, keep their weights in a training.
+
+    A layer is a module with weights of its own. Raises `UsageError` unless a layer is left to train.
+    """
+    layers = list(_layers(network))
+    if not 0 <= count < len(layers):
+        raise UsageError(
+            f"{name}: expected 0 to {len(layers) - 1}, of the {len(layers)} layers of {type(network).__name__}, got "
+            f"{count}; give a smaller number"
+        )
+    for layer in layers[:count]:
+        layer.requires_grad_(False)
+
+
+def _layers(network: nn.Module) -> Iterator[nn.Module]:
+    has_own = any(True for _ in network.parameters(recurse=False))
+    if has_own or is_parametrized(network):
+        yield network
+    else:
+        for module in network.children():
+            yield from _layers(module)
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:

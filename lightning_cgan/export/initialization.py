@@ -1,0 +1,114 @@
+"""Begin a training with weights of another one, for the same or for other classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from textwrap import shorten
+
+from torch import Tensor
+
+from lightning_cgan.core.errors import UsageError, reason_of
+from lightning_cgan.export.shipped_generators import find_generator
+from lightning_cgan.export.source import load_checkpoint
+from lightning_cgan.module import ConditionalGAN
+from lightning_cgan.networks.transfer import Transfer, transfer_weights
+
+_OPTION = "--init_from"
+
+
+def initialize_from(module: ConditionalGAN, source: str, class_names: Sequence[str] | None = None) -> list[str]:
+    """Sets the weights of a module to those of a trained one, as far as they fit by name and shape.
+
+    What belongs to a class, such as rows of embeddings and columns of one-hot labels, follows the name of the class. A
+    class that the source does not know begins as the mean of those that it knows. The moving average begins with that
+    of the source. Optimizers, schedules and counters begin anew: to continue a run, resume it instead.
+
+    Examples:
+        >>> generator = DCGANGenerator(2, 1, 16, latent_dim=32, channels=(64, 32), conditional_batch_norm=True)
+        >>> module = ConditionalGAN(generator, DCGANDiscriminator(2, 1, 16), NonSaturating())
+        >>> for line in initialize_from(module, "digits", class_names=["7", "ten"]):
+        ...     print(line)
+        generator: 16 of 16 tensors
+        discriminator: there is none; it begins with new weights
+        classes begin: 7 as they are there, ten as the mean of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+
+    Args:
+        module: The module, before its training.
+        source: A checkpoint; or a folder that `export` wrote, or the name of a shipped generator: these hold the
+            weights of the generator alone.
+        class_names: The names of the module's classes; if not given, those that it has.
+
+    Returns:
+        What was taken and what was not, in sentences.
+
+    Raises:
+        UsageError: There is no such source, or none of its weights fit.
+    """
+    weights, their_classes, latents = _read(source)
+    classes = tuple(class_names or module.class_names)
+    found: dict[str, Transfer] = {}
+    for part in ("generator", "generator_ema", "discriminator"):
+        network, own = getattr(module, part), _of_part(weights, part)
+        if network is not None and own:
+            found[part] = transfer_weights(network, own, their_classes, classes)
+    if not any(transfer.taken for transfer in found.values()):
+        why = "; ".join(_sentence(part, transfer) for part, transfer in found.items())
+        raise UsageError(
+            f"{_OPTION}: expected weights that fit these networks, got none in {source} ({why}); build the networks of "
+            "its config"
+        )
+    lines = [_sentence(part, transfer) for part, transfer in found.items()]
+    if not _of_part(weights, "discriminator"):
+        lines.append("discriminator: there is none; it begins with new weights")
+    lines.append(f"classes begin: {_about_classes(their_classes, classes)}")
+    if latents != module.latents:
+        lines.append(f"latents: {latents} there, {module.latents} here")
+    return lines
+
+
+def _read(source: str) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
+    """Returns the weights of a source, the names of its classes, and the distribution of its latents."""
+    path = find_generator(source, _OPTION)
+    if path.suffix.lower() in (".onnx", ".pt2"):
+        expected = "expected a checkpoint, a folder that export wrote or a shipped generator"
+        raise UsageError(f"{_OPTION}: {expected}, got {source}, whose weights have no names; give one of those")
+    try:
+        if path.is_dir():
+            from lightning_cgan.export.pretrained import read_folder  # imports the client of the Hugging Face Hub
+
+            trained = read_folder(path)
+            weights = {f"generator.{name}": value for name, value in trained.generator.state_dict().items()}
+            return weights, trained.class_names, trained.latents
+        module = load_checkpoint(str(path))
+    except UsageError as error:
+        raise UsageError(f"{_OPTION}: {str(error).removeprefix('source: ')}") from error
+    except Exception as error:
+        raise UsageError(f"{_OPTION}: cannot read {source} ({reason_of(error)}); name another") from error
+    return module.state_dict(), module.class_names, module.latents
+
+
+def _of_part(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """Returns the weights of a network; an average that is not there is the generator."""
+    if part == "generator_ema" and not any(name.startswith(f"{part}.") for name in weights):
+        part = "generator"
+    return {name.partition(".")[2]: value for name, value in weights.items() if name.startswith(f"{part}.")}
+
+
+def _sentence(part: str, transfer: Transfer) -> str:
+    total = len(transfer.taken) + len(transfer.left)
+    left = ", ".join(f"{name} ({reason})" for name, reason in transfer.left.items())
+    which = f"; not {shorten(left, 200, placeholder=' …')}" if left else ""
+    return f"{part}: {len(transfer.taken)} of {total} tensors{which}"
+
+
+def _about_classes(theirs: Sequence[str], ours: Sequence[str]) -> str:
+    """Says with which weights each class begins."""
+    known = _listed([name for name in ours if name in theirs])
+    new = _listed([name for name in ours if name not in theirs])
+    parts = [f"{known} as they are there"] if known else []
+    parts += [f"{new} as the mean of {_listed(theirs)}"] if new else []
+    return ", ".join(parts)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return shorten(", ".join(names), 80, placeholder=" …")
