@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from functools import cached_property
 from os.path import expanduser
 from pathlib import Path
@@ -20,6 +21,7 @@ from lightning_cgan.core.errors import UsageError, no_such_file, printable
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for, brightest
 from lightning_cgan.data.image_files import ImageFiles, common_format
+from lightning_cgan.data.label_table import LabelTable, find_table
 from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
 from lightning_cgan.data.splits import check_fraction, hold_out
 
@@ -33,6 +35,9 @@ class ImageFolderData(LabelledImages):
     `test/<class>/`; else in `<class>/`, and a test split is held out. Names that begin with a dot are skipped. A file
     that several links point to is used once per class. `LabelledImages` documents the other options.
 
+    If it contains a table `labels.csv` with the columns `file` and `label`, the labels are in the table instead, and
+    the files anywhere in the folder. A column `split` may say `train` or `test` of each.
+
     Examples:
         >>> import os, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +47,7 @@ class ImageFolderData(LabelledImages):
         ('cats', 'dogs')
 
     Args:
-        data_dir: The folder with `train` and `test`, or with one folder per class.
+        data_dir: The folder with `train` and `test`, with one folder per class, or with `labels.csv`.
         image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
             centre-cropped. If not given, the size of the images, which must be square and of one size.
         image_channels: 1 for gray, 3 for colour; transparent pixels show the colour stored for them. If not given, gray
@@ -80,11 +85,17 @@ class ImageFolderData(LabelledImages):
         self.test_fraction = test_fraction
         self.corrupt = corrupt
         self.workers = workers
-        self.folders = _folders_of_splits(Path(expanduser(data_dir)))
-        self._names = {folder: _class_names(folder) for folder in self.folders.values()}
-        self.all_class_names = tuple(sorted({name for names in self._names.values() for name in names}))
+        root = Path(expanduser(data_dir))
+        self._table = find_table(root)
+        self.folders = _folders_of_splits(root) if self._table is None else _splits_of_table(self._table)
+        if self._table is None:
+            self._names = {folder: _class_names(folder) for folder in self.folders.values()}
+            self.all_class_names = tuple(sorted({name for names in self._names.values() for name in names}))
+        else:
+            self._names, self.all_class_names = {}, self._table.class_names
         self.kept = class_numbers(classes, self.all_class_names)  # other classes may be faulty
-        self._check_folders()
+        if self._table is None:
+            self._check_folders()
         if classes is None:
             for folder, names in self._names.items():
                 _check_depth(folder, list(names.values()))
@@ -140,6 +151,11 @@ class ImageFolderData(LabelledImages):
 
         Files of classes that are not kept are included: the choice of validation images depends on all files.
         """
+        if folder not in self._listings and self._table is not None:
+            of_class = [self._table.images_of(name, folder.name) for name in self.all_class_names]
+            labels = _labels_of(of_class)
+            self._check_classes(folder, labels, "add rows with images of them")
+            self._listings[folder] = np.array([path for paths in of_class for path in paths]), labels
         if folder not in self._listings:
             found, skipped = [], Counter[str]()
             for label, name in enumerate(self.all_class_names):
@@ -151,8 +167,8 @@ class ImageFolderData(LabelledImages):
                         raise
                     found.append([])
             _warn_of_skipped(folder, skipped)
-            labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
-            self._check_classes(folder, labels, f"add some ({', '.join(ENDINGS)})")
+            labels = _labels_of(found)
+            self._check_classes(folder, labels, f"add some ({', '.join(ENDINGS)}), remove the folder")
             self._listings[folder] = np.array([path for paths in found for path in paths]), labels
         return self._listings[folder]
 
@@ -172,7 +188,7 @@ class ImageFolderData(LabelledImages):
             named = printable(", ".join(broken[:_NAMED]))
             rank_zero_warn(f"--data.corrupt: skipped files that cannot be read: {named}{more}")
         labels = labels[torch.from_numpy(is_readable)]
-        self._check_classes(folder, labels, "fix its files, which cannot be read")
+        self._check_classes(folder, labels, "fix its files, which cannot be read, remove the folder")
         return paths[is_readable], labels
 
     def _check_classes(self, folder: Path, labels: Tensor, remedy: str) -> None:
@@ -181,7 +197,7 @@ class ImageFolderData(LabelledImages):
         if empty:
             raise UsageError(
                 f"--data.data_dir: expected images of each class in {folder}, got none of {', '.join(empty)}; "
-                f"{remedy}, remove the folder, or list only the other classes in --data.classes"
+                f"{remedy}, or list only the other classes in --data.classes"
             )
 
     def _check_folders(self) -> None:
@@ -194,6 +210,16 @@ class ImageFolderData(LabelledImages):
                 f"{', '.join(lacking)} in one of them only; fix the folders in {self.folders['train'].parent}, or "
                 "list only the other classes in --data.classes"
             )
+
+
+def _labels_of(paths: Sequence[Sequence[str]]) -> Tensor:
+    """The labels of the files of each class, one class after the other."""
+    return torch.arange(len(paths)).repeat_interleave(torch.tensor([len(of_class) for of_class in paths]))
+
+
+def _splits_of_table(table: LabelTable) -> dict[Split, Path]:
+    """Stands for the folders of the splits: the table itself, or a name below it for each."""
+    return {split: table.path / split if table.has_splits else table.path for split in SPLITS}
 
 
 def _warn_of_skipped(folder: Path, skipped: Counter[str]) -> None:
