@@ -99,10 +99,8 @@ def _rows(
     missing = []
     for number, cells in lines:
         if len(cells) != len(header):
-            got = f"{len(cells)} in line {number}"
-            raise _wrong(
-                path, f"{len(header)} cells in each line, as in the first", got, "put texts with commas in quotes"
-            )
+            got, expected = f"{len(cells)} in line {number}", f"{len(header)} cells in each line, as in the first"
+            raise _wrong(path, expected, got, "put texts with commas in quotes")
         row = {name: cell.strip() for name, cell in zip(header, cells, strict=True)}
         if not row["file"] or not row["label"]:
             raise _wrong(path, "a file and a label in each line", f"line {number} without one", "add it")
