@@ -7,12 +7,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 from zipfile import is_zipfile
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from lightning_cgan.core.classes import Classes
@@ -24,6 +25,7 @@ from lightning_cgan.data.splits import check_fraction, hold_out
 
 _REQUIRED = ("images", "labels")
 _OF_TEST = ("test_images", "test_labels")
+_LABELS = ("labels", "test_labels")
 _KNOWN = (*_REQUIRED, "class_names", *_OF_TEST)
 # Names that Keras and other libraries use
 _OTHER_NAMES = {"x_train": "images", "y_train": "labels", "x_test": "test_images", "y_test": "test_labels"}
@@ -45,9 +47,9 @@ class ArrayData(LabelledImages):
     Args:
         arrays: The path of an `.npz` file, such as `generate --out digits.npz` writes; in Python also a dictionary of
             NumPy arrays or tensors, or the result of `numpy.load`. It holds `images`, uint8, shape (N, H, W), (N, H, W,
-            C) or (N, C, H, W) with 1 or 3 channels; `labels`, whole numbers from 0, shape (N,); optionally
-            `class_names`, one name per label; and optionally `test_images` and `test_labels`. Without test images, a
-            test split is held out.
+            C) or (N, C, H, W) with 1 or 3 channels; `labels`, shape (N,): texts or whole numbers, which are the names
+            of the classes, or, with `class_names`, the places of their names, from 0; and optionally `test_images` and
+            `test_labels`. Without test images, a test split is held out.
         image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
             centre-cropped. If not given, the size of the images, which must be square.
         test_fraction: The share of each class held out for testing if there are no test images: at least one image, the
@@ -79,6 +81,9 @@ class ArrayData(LabelledImages):
             check_square("images", width, height)
         self.native_image_size, self.image_channels = height, found.images.shape[1]
         self.all_class_names = found.class_names
+        if found.are_values:
+            shown = shorten(", ".join(found.class_names), 100, placeholder=" …")
+            rank_zero_info(f"--data.arrays: the labels name {len(found.class_names):,} classes: {shown}")
         present = sorted(set(found.labels.tolist()))
         chosen: Classes = [found.class_names[label] for label in present] if classes is None else classes
         others = (validation_fraction, predictions_per_class, memory_budget, balance)
@@ -103,11 +108,15 @@ class ArrayData(LabelledImages):
 
 @dataclass(frozen=True)
 class _Contents:
-    """Validated arrays: pixels (N, C, H, W), uint8; labels (N,), int64; one name per label."""
+    """Validated arrays: pixels (N, C, H, W), uint8; labels (N,), int64; one name per label.
+
+    `are_values` tells that the labels were given as the names of the classes, or as numbers with gaps.
+    """
 
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
+    are_values: bool
     test_images: Tensor | None
     test_labels: Tensor | None
 
@@ -116,20 +125,26 @@ class _Contents:
         """Loads and validates the user's arrays."""
         arrays = _load(given)
         _check_keys(arrays)
-        images, labels = _pair(arrays, *_REQUIRED)
+        are_values = False  # instead of the numbers of classes
         if "class_names" in arrays:
-            names = _class_names(_as_array("class_names", arrays["class_names"]))
+            names = _class_names("class_names", _as_array("class_names", arrays["class_names"]))
         else:
-            names = tuple(map(str, range(len(labels.unique()))))
+            values = _distinct(_as_array("labels", arrays["labels"]))
+            are_values = values.tolist() != list(range(len(values)))
+            names = tuple(map(str, values.tolist()))
+            if are_values:
+                names = _class_names("labels", values.astype(str))
+                arrays = {**arrays, **{key: _numbers(key, arrays[key], values) for key in _LABELS if key in arrays}}
+        images, labels = _pair(arrays, *_REQUIRED)
         _check_range("labels", labels, names)
         if "test_images" not in arrays:
-            return cls(images, labels, names, None, None)
+            return cls(images, labels, names, are_values, None, None)
         test_images, test_labels = _pair(arrays, *_OF_TEST)
         _check_range("test_labels", test_labels, names)
         if test_images.shape[1:] != images.shape[1:]:
             expected, got = (tuple(pixels.shape[1:]) for pixels in (images, test_images))
             raise _wrong(f"test_images of the shape of images, {expected}", str(got), "resize or convert them")
-        return cls(images, labels, names, test_images, test_labels)
+        return cls(images, labels, names, are_values, test_images, test_labels)
 
 
 def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -239,7 +254,35 @@ def _labels(name: str, array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _class_names(array: np.ndarray) -> tuple[str, ...]:
+def _distinct(labels: np.ndarray) -> np.ndarray:
+    """The distinct labels in order, if they are texts, or whole numbers of 0 or more; else as many numbers from 0."""
+    found = np.unique(labels.astype(str) if _are_texts(labels) else labels)
+    are_numbers = np.issubdtype(found.dtype, np.integer) and found.size > 0 and found[0] >= 0
+    is_usable = labels.ndim == 1 and (are_numbers or found.dtype.kind == "U")
+    return found if is_usable else np.arange(len(found))
+
+
+def _are_texts(labels: np.ndarray) -> bool:
+    """Whether labels are texts, in NumPy's type for them or as Python objects, as in a table of pandas."""
+    is_object = labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.ravel().tolist())
+    return labels.dtype.kind == "U" or is_object
+
+
+def _numbers(name: str, given: Any, values: np.ndarray) -> Any:
+    """The places of labels among the distinct ones; labels of other types stay, and are refused later."""
+    labels = _as_array(name, given)
+    if labels.ndim != 1 or not (_are_texts(labels) or np.issubdtype(labels.dtype, np.integer)):
+        return given
+    places = {str(value): place for place, value in enumerate(values.tolist())}
+    texts = list(map(str, labels.tolist()))
+    unknown = sorted(set(texts) - places.keys())
+    if unknown:
+        shown = [shorten(", ".join(some), 100, placeholder=" …") for some in (places, unknown)]
+        raise _wrong(f"{name} among {shown[0]}, the labels", shown[1], "give images of the same classes")
+    return np.array([places[text] for text in texts])
+
+
+def _class_names(name: str, array: np.ndarray) -> tuple[str, ...]:
     names = array.tolist() if array.ndim == 1 else []
     are_texts = all(isinstance(name, str) and name and name.isprintable() for name in names)
     if not names or not are_texts or len(set(names)) < len(names):
@@ -247,7 +290,7 @@ def _class_names(array: np.ndarray) -> tuple[str, ...]:
         remedy = "give one name for each label"
         if array.ndim == 1 and array.dtype.kind in "Siu":
             remedy = "convert them: numpy.asarray(class_names).astype(str)"
-        raise _wrong("class_names to be different texts of one line", got, remedy)
+        raise _wrong(f"{name} to be different texts of one line", got, remedy)
     return tuple(names)
 
 

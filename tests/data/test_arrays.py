@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from collections.abc import Callable
@@ -182,7 +183,7 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
             "images of uint8, from 0 to 255, got int64; convert them to whole numbers from 0 to 255 first",
         ),
         (
-            {"labels": LABELS.astype(np.uint64) + np.uint64(2**63)},
+            {"labels": LABELS.astype(np.uint64) + np.uint64(2**63), "class_names": np.array(["a", "b", "c"])},
             f"labels from 0 without gaps, got {2**63 + 2}; number the classes from 0 without gaps, or give class_names "
             "with a name for each number",
         ),
@@ -206,9 +207,21 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
             "each number",
         ),
         (
-            {"labels": LABELS * 2},
+            {"labels": LABELS * 2, "class_names": np.array(["a", "b", "c"])},
             "labels from 0 to 2, got 4; number the classes from 0 without gaps, or give class_names with a name for "
             "each number",
+        ),
+        (
+            {"test_images": COLOUR, "test_labels": LABELS * 2 + 1, "labels": LABELS * 2},
+            "test_labels among 0, 2, 4, the labels, got 1, 3, 5; give images of the same classes",
+        ),
+        (
+            {"test_images": COLOUR, "test_labels": LABELS, "labels": np.array(["cat", "dog", "cow"])[LABELS]},
+            "test_labels among cat, cow, dog, the labels, got 0, 1, 2; give images of the same classes",
+        ),
+        (
+            {"labels": np.array(["a", "b", ""])[LABELS]},
+            "labels to be different texts of one line, got ['', 'a', 'b'] (<U1); give one name for each label",
         ),
         (
             {"class_names": np.array(["a", "b"])},
@@ -275,7 +288,7 @@ def test_files_that_are_none_of_arrays_are_told(tmp_path: Path, fails: Fails) ->
         ("images", torch.from_numpy(COLOUR).float() / 255),
         ("images", torch.from_numpy(COLOUR).int() * 4),
         ("labels", LABELS.astype(np.float32)),
-        ("labels", np.array(["a", "b", "c"])[LABELS]),
+        ("labels", np.array(["a", "b", "c"])[LABELS]),  # whose names are given as well
         ("labels", np.array([0.5, 1.5, 2.5])[LABELS]),
         ("labels", torch.from_numpy(LABELS).float()),
         ("labels", LABELS[:, None]),
@@ -295,6 +308,30 @@ def test_the_advice_that_is_given_helps(name: str, given: Any) -> None:
     assert sorted_pixels(data) == sorted(wanted)
     if name == "class_names":
         assert data.class_names in (("a", "b", "c"), ("3", "1", "2"))
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        (np.array(["cow", "ant", "bee"]), ("ant", "bee", "cow")),
+        (np.array(["cow", "ant", "bee"], dtype=object), ("ant", "bee", "cow")),  # a column of a table of pandas
+        (np.array([10, 1, 2]), ("1", "2", "10")),
+        (np.array([10, 1, 2], dtype=np.uint8), ("1", "2", "10")),
+    ],
+)
+def test_labels_may_be_the_names_of_classes(
+    values: np.ndarray, names: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    arrays = {"images": COLOUR, "labels": values[LABELS], "test_images": COLOUR[:3], "test_labels": values[LABELS[:3]]}
+    data = opened(arrays)
+    assert data.class_names == names
+    assert f"--data.arrays: the labels name 3 classes: {', '.join(names)}" in caplog.messages
+    wanted = [
+        image.tobytes() + bytes([names.index(str(values[label]))])
+        for image, label in zip((*COLOUR, *COLOUR[:3]), (*LABELS, *LABELS[:3]), strict=True)
+    ]
+    assert sorted_pixels(data) == sorted(wanted)
 
 
 def test_half_a_range_is_not_taken_for_a_whole_one() -> None:

@@ -125,7 +125,16 @@ def test_what_is_told(pictures: Path, caplog: pytest.LogCaptureFixture, recwarn:
 
 def test_a_run_trains_on_it(pictures: Path, tmp_path: Path) -> None:
     write(pictures, *(f"{number:02d}.png,{name_of(number)}" for number in range(COUNT)))
-    short = ("--trainer.max_steps", "2", "--trainer.accelerator", "cpu", "--scores.images", "0")
+    short = (
+        "--trainer.max_steps",
+        "2",
+        "--trainer.accelerator",
+        "cpu",
+        "--scores.images",
+        "0",
+        "--data.batch_size",
+        "8",
+    )
     main(["fit", "--config", "images", "--data.data_dir", str(pictures), *short])
     (checkpoint,) = tmp_path.glob("runs/images/*/checkpoints/last.ckpt")
     assert torch.load(checkpoint, weights_only=True)["lightning_cgan"]["data"]["classes"] == ["ant", "bee", "yak"]
