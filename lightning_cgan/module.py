@@ -93,8 +93,9 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             samples all classes with equal probability, `empirical` shuffles those of the real batch and so keeps their
             frequencies.
         discriminator_steps: The number of discriminator updates per step.
-        discriminator_frozen_layers: How many of the discriminator's first layers keep their weights, for trainings that
-            begin with those of another one (Mo et al. 2020, arXiv:2002.10964, freeze up to four).
+        discriminator_frozen_layers: How many of the discriminator's first layers, in the order in which images pass
+            them, keep their weights: for a training that begins with those of another one (Mo et al. 2020,
+            arXiv:2002.10964).
         share_fakes: Whether the generator's update reuses the images of the last discriminator update. This is exact,
             since the generator has not changed in between, and saves a forward pass, unless an update is accumulated:
             then the images are generated again from the same latents.
@@ -191,6 +192,7 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
         self.input_sampler = InputSampler(*sizes, latents, fake_labels, augmentations or [], with_interpolation)
         self.seed: int | None = None
         self.discriminator_steps = discriminator_steps
+        self.discriminator_frozen_layers = discriminator_frozen_layers
         self.share_fakes = share_fakes
         self.accumulation: dict[Role, int] = {
             "generator": generator_accumulation,

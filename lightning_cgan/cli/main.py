@@ -156,7 +156,7 @@ class CLI(LightningCLI):
             type=str | None,
             default=None,
             help="The trained weights that `fit` begins with, as far as they fit: a checkpoint, a folder that `export` "
-            "wrote, or the name of a shipped generator. A run that resumes (--ckpt_path) does not read them again.",
+            "wrote, or the name of a shipped generator. Not read with --ckpt_path: a checkpoint has all weights.",
         )
         help = "Whether to write TensorBoard files, to tensorboard/ in the folder of the run."
         parser.add_argument("--tensorboard", type=bool, default=False, help=help)
@@ -190,9 +190,6 @@ class CLI(LightningCLI):
         # Also refuses Lightning's `best`, which needs a run in the same process.
         if path is not None and "://" not in path and not Path(path).is_file():
             raise UsageError(no_such_file("--ckpt_path", path))
-        if config.init_from is not None and self.subcommand != "fit":
-            got = f"expected none to {self.subcommand}, got {config.init_from}"
-            raise UsageError(f"--init_from: {got}; name a trained model with --ckpt_path")
         if self.subcommand == "predict":
             config.return_predictions = False  # a callback writes them
         check_options(self._parser(self.subcommand), config, (*_CALLBACKS, "trainer", "wandb"))
@@ -277,6 +274,19 @@ class CLI(LightningCLI):
         if subcommand == "fit" and self.trainer.is_global_zero:
             print_results(self.trainer, self.run_folder)
 
+    def _begin_with_weights(self, source: str | None, ckpt_path: str | None) -> None:
+        """Sets the weights with which a new run begins."""
+        if ckpt_path is not None:
+            return
+        if source is not None:
+            for line in initialize_from(self.model, source, self.datamodule.class_names):
+                rank_zero_info(f"--init_from: {line}")
+        elif self.model.discriminator_frozen_layers:
+            raise UsageError(
+                "--model.discriminator_frozen_layers: expected 0 for a run that begins with random weights, got "
+                f"{self.model.discriminator_frozen_layers}; name a trained model with --init_from"
+            )
+
     def choose_compile(self) -> None:
         """Replaces `--model.compile auto`, also in `config.yaml`, once the run and the length of it are known."""
         if self.has_to_choose_compile:
@@ -290,9 +300,7 @@ class CLI(LightningCLI):
         try:
             config, networks = self.config[self.subcommand], (self.model.generator, self.model.discriminator)
             batch_size = self.datamodule.batch_size
-            if config.init_from is not None and config.ckpt_path is None:
-                for line in initialize_from(self.model, config.init_from, self.datamodule.class_names):
-                    rank_zero_info(f"--init_from: {line}")
+            self._begin_with_weights(config.init_from, config.ckpt_path)
             config.threads = choose_threads(config.threads, self.trainer, networks, batch_size, self.saved_numerics)
             self.choose_compile()
             self.trainer.fit(**kwargs)

@@ -31,6 +31,10 @@ COMPILED_CALL = "_compiled_call_impl"
 # Where modules store their hooks: there is a public way to register them, but not to list them.
 HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
+# The buffers of spectral normalisation: estimates of the largest singular vectors.
+# https://github.com/pytorch/pytorch/blob/v2.7.0/torch/nn/utils/parametrizations.py
+VECTORS_OF_SPECTRAL_NORM = ("._u", "._v")
+
 # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_tensor.py
 # Where tensors store their hooks, and how often a tensor has been modified in place, as counted by autograd.
 HOOKS_OF_TENSORS = (attrgetter("_backward_hooks"), attrgetter("_post_accumulate_grad_hooks"))

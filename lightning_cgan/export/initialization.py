@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from textwrap import shorten
 
+import torch
 from torch import Tensor
 
-from lightning_cgan.core.errors import UsageError, reason_of
+from lightning_cgan.core.class_names import usable_names
+from lightning_cgan.core.errors import UsageError, printable, reason_of
 from lightning_cgan.export.shipped_generators import find_generator
 from lightning_cgan.export.source import load_checkpoint
 from lightning_cgan.module import ConditionalGAN
@@ -42,32 +44,61 @@ def initialize_from(module: ConditionalGAN, source: str, class_names: Sequence[s
         What was taken and what was not, in sentences.
 
     Raises:
-        UsageError: There is no such source, or none of its weights fit.
+        UsageError: There is no such source, none of its weights fit, some for frozen layers are missing, or
+            `class_names` does not name each class.
     """
-    weights, their_classes, latents = _read(source)
-    classes = tuple(class_names or module.class_names)
+    classes = module.class_names
+    if class_names is not None:
+        named = usable_names("class_names", list(class_names), module.num_classes)
+        if named is None or isinstance(class_names, str):
+            expected = f"expected {module.num_classes} names, one for each class"
+            raise UsageError(f"class_names: {expected}, got {printable(str(class_names), 100)}; name each class")
+        classes = named
+    with torch.random.fork_rng([]):  # building the networks of the source samples weights
+        weights, their_classes, latents = _read(source)
     found: dict[str, Transfer] = {}
     for part in ("generator", "generator_ema", "discriminator"):
         network, own = getattr(module, part), _of_part(weights, part)
         if network is not None and own:
             found[part] = transfer_weights(network, own, their_classes, classes)
-    if not any(transfer.taken for transfer in found.values()):
+    # Biases and counters of one value fit anywhere.
+    state = module.state_dict()
+    fits = any(state[f"{part}.{name}"].numel() > 1 for part, transfer in found.items() for name in transfer.taken)
+    if not fits:
         why = "; ".join(_sentence(part, transfer) for part, transfer in found.items())
         raise UsageError(
             f"{_OPTION}: expected weights that fit these networks, got none in {source} ({why}); build the networks of "
             "its config"
         )
+    _check_frozen(module, found.get("discriminator"), source)
     lines = [_sentence(part, transfer) for part, transfer in found.items()]
-    if not _of_part(weights, "discriminator"):
+    if "discriminator" not in found:
         lines.append("discriminator: there is none; it begins with new weights")
     lines.append(f"classes begin: {_about_classes(their_classes, classes)}")
+    unknown = [part for part, transfer in found.items() if not transfer.are_entries_known]
+    if unknown and tuple(their_classes) != tuple(classes):
+        lines.append(f"{' and '.join(unknown)}: not known which weights belong to classes; these keep their order")
     if latents != module.latents:
         lines.append(f"latents: {latents} there, {module.latents} here")
     return lines
 
 
+def _check_frozen(module: ConditionalGAN, transfer: Transfer | None, source: str) -> None:
+    """Refuses layers that are frozen with new weights."""
+    taken = set() if transfer is None else set(transfer.taken)
+    frozen = {name for name, weight in module.discriminator.named_parameters() if not weight.requires_grad}
+    if module.discriminator_frozen_layers and frozen - taken:
+        raise UsageError(
+            f"--model.discriminator_frozen_layers: expected weights for each frozen layer, got none for "
+            f"{sorted(frozen - taken)[0]} in {source}; freeze fewer layers, or begin with a checkpoint"
+        )
+
+
 def _read(source: str) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
     """Returns the weights of a source, the names of its classes, and the distribution of its latents."""
+    if not source.strip():
+        expected = "expected a file, a folder or the name of a shipped generator"
+        raise UsageError(f"{_OPTION}: {expected}, got an empty text; name one, or omit it")
     path = find_generator(source, _OPTION)
     if path.suffix.lower() in (".onnx", ".pt2"):
         expected = "expected a checkpoint, a folder that export wrote or a shipped generator"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from lightning_cgan.core.compat import is_batch_norm, is_compiled_alone
 from lightning_cgan.core.errors import UsageError
@@ -140,28 +140,47 @@ def to_channels_last(network: nn.Module) -> None:
             parameter.data = parameter.data.as_strided(parameter.shape, (height * width, 1, width, 1))
 
 
-def freeze_layers(name: str, network: nn.Module, count: int) -> None:
-    """Lets the first layers of a network, in the order in which it defines them, keep their weights in a training.
+def freeze_layers(name: str, discriminator: Discriminator, count: int) -> None:
+    """Lets the first layers of a discriminator, in the order in which images pass them, keep their weights.
 
-    A layer is a module with weights of its own. Raises `UsageError` unless a layer is left to train.
+    Layers are modules with weights of their own, except embeddings of labels.
+
+    Raises:
+        UsageError: There are fewer layers, or none would be left to train.
     """
-    layers = list(_layers(network))
-    if not 0 <= count < len(layers):
+    if count == 0:
+        return
+    layers = _layers_in_order(discriminator)
+    if not isinstance(count, int) or not 0 < count < len(layers):
         raise UsageError(
-            f"{name}: expected 0 to {len(layers) - 1}, of the {len(layers)} layers of {type(network).__name__}, got "
-            f"{count}; give a smaller number"
+            f"{name}: expected a whole number from 0 to {len(layers) - 1}, since {type(discriminator).__name__} has "
+            f"{len(layers)} layers, got {count}; give one"
         )
     for layer in layers[:count]:
         layer.requires_grad_(False)
 
 
-def _layers(network: nn.Module) -> Iterator[nn.Module]:
-    has_own = any(True for _ in network.parameters(recurse=False))
-    if has_own or is_parametrized(network):
-        yield network
-    else:
-        for module in network.children():
-            yield from _layers(module)
+@torch.no_grad()
+def _layers_in_order(discriminator: Discriminator) -> list[nn.Module]:
+    """The layers with weights, in the order in which a forward pass calls them."""
+    called: dict[nn.Module, None] = {}
+    watched = [
+        module.register_forward_pre_hook(lambda layer, _: called.setdefault(layer))
+        for module in discriminator.modules()
+        if not isinstance(module, (nn.Embedding, ParametrizationList))
+        and (is_parametrized(module) or any(True for _ in module.parameters(recurse=False)))
+    ]
+    modes = [(module, module.training) for module in discriminator.modules()]
+    try:
+        discriminator.eval()
+        size = discriminator.image_size
+        discriminator(torch.zeros(1, discriminator.image_channels, size, size), torch.zeros(1, dtype=torch.int64))
+    finally:
+        for module, is_training in modes:
+            module.training = is_training
+        for hook in watched:
+            hook.remove()
+    return [layer for layer in called if layer is not discriminator]
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:

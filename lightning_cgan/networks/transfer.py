@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+from torch.nn.parameter import is_lazy
 
 from lightning_cgan.core.building import build
-from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.compat import VECTORS_OF_SPECTRAL_NORM, original_of
 from lightning_cgan.core.serialization import class_path
 from lightning_cgan.networks.base import Network
 
@@ -20,10 +22,12 @@ class Transfer(NamedTuple):
     Attributes:
         taken: The names of the tensors that were set.
         left: Of the others, the reason why they keep their values, by name.
+        are_entries_known: Whether it is known which entries belong to classes; if not, all keep their order.
     """
 
     taken: list[str]
     left: dict[str, str]
+    are_entries_known: bool
 
 
 class ClassEntries(NamedTuple):
@@ -38,28 +42,32 @@ class ClassEntries(NamedTuple):
     width: int
 
 
-def find_class_entries(network: Network) -> dict[str, ClassEntries]:
+def find_class_entries(network: Network) -> dict[str, ClassEntries] | None:
     """Finds out which tensors of a network have entries for each class, by building it with one class more.
 
     These are rows of embeddings and of classifiers, and the columns of one-hot labels, which must come last in what
-    they are appended to, as `LabelInput` does it. Nothing is found in a network that does not know how it was built.
+    they are appended to, as `LabelInput` does it.
+
+    Returns:
+        The entries by the name of the tensor; None for a network that cannot be built again, such as one whose class is
+        defined within a function.
     """
-    arguments = getattr(network, "init_args", {})
-    if network.unserializable or "num_classes" not in arguments:
-        return {}
-    larger = {**arguments, "num_classes": network.num_classes + 1}
+    if getattr(network, "unserializable", True):
+        return None
+    larger = {**network.init_args, "num_classes": network.num_classes + 1}
     description = {"class_path": class_path(type(network)), "init_args": larger}
     with torch.random.fork_rng([]):  # initial weights are sampled
         try:
             other = build(description, Network, "the network").state_dict()
-        except UsageError:  # such as a class that is defined within a function
-            return {}
+        except Exception:  # its class cannot be found, or refuses that number of classes
+            return None
     found = {}
     for name, tensor in network.state_dict().items():
-        sizes = zip(tensor.shape, other[name].shape, strict=True) if name in other else ()
-        differing = [(dim, more - size) for dim, (size, more) in enumerate(sizes) if more != size]
-        if len(differing) == 1:
-            found[name] = ClassEntries(*differing[0])
+        if name in other and not is_lazy(tensor):
+            sizes = zip(tensor.shape, other[name].shape, strict=True)
+            differing = [(dim, more - size) for dim, (size, more) in enumerate(sizes) if more != size]
+            if len(differing) == 1:
+                found[name] = ClassEntries(*differing[0])
     return found
 
 
@@ -77,20 +85,28 @@ def transfer_weights(
         their_classes: The names of the classes that the weights are for.
         classes: The names of the classes of the network.
     """
+    network = original_of(network) or network  # type: ignore[assignment] # of `torch.compile(network)`
+    weights = {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
     entries = find_class_entries(network)
     places = [their_classes.index(name) if name in their_classes else None for name in classes]
     taken, left = [], {}
     for name, tensor in network.state_dict().items():
+        found, is_vector = (entries or {}).get(name), name.endswith(VECTORS_OF_SPECTRAL_NORM)
         if name not in weights:
             left[name] = "not there"
-            continue
-        fitted = _fitted(weights[name], entries.get(name), places, len(their_classes))
-        if fitted is None or fitted.shape != tensor.shape:
-            left[name] = f"{_shape(weights[name])} there, {_shape(tensor)} here"
+        elif is_lazy(tensor):
+            left[name] = "without a shape before the first step"
+        elif found is not None and found.dim == 0 and not is_vector and len(tensor) != found.width * len(classes):
+            left[name] = "with rows of something else than classes"
         else:
-            tensor.copy_(fitted)
+            fitted = _fitted(weights[name], found, places, len(their_classes))
+            if fitted is None or fitted.shape != tensor.shape:
+                left[name] = f"{_shape(weights[name])} there, {_shape(tensor)} here"
+                continue
+            # Vectors of length 1, of which entries may have been left out.
+            tensor.copy_(normalize(fitted, dim=0) if is_vector and found is not None else fitted)
             taken.append(name)
-    return Transfer(taken, left)
+    return Transfer(taken, left, entries is not None)
 
 
 def _fitted(weights: Tensor, entries: ClassEntries | None, places: list[int | None], count: int) -> Tensor | None:

@@ -100,7 +100,8 @@ class FusedStep:
         Raises:
             FusionError: There is no graph for this step yet, and none can be recorded.
         """
-        graphs = self.cached[0] if continues and self.cached else self._valid_graphs(parts)
+        continues = continues and bool(self.cached) and self.cached[0].fixed_numbers_hold()
+        graphs = self.cached[0] if continues else self._valid_graphs(parts)
         graphs.sync_numbers()
         if not continues:
             graphs.sync_locations()
@@ -185,6 +186,10 @@ class _GuardedGraphs:
     def hold(self) -> bool:
         """Whether its graphs are valid for the present objects."""
         return self.dependencies.hold() and all(adam.has_its_structure() for adam in self.adams)
+
+    def fixed_numbers_hold(self) -> bool:
+        """Whether the numbers that a CUDA graph contains are still those of the optimizers."""
+        return all(not adam.fixes_numbers or adam.has_its_structure() for adam in self.adams)
 
     def difference(self) -> str:
         """Names what has changed."""

@@ -90,7 +90,7 @@ def _resumed(
     `saved` are the options in the checkpoint, `was` those with which its run began, and `fresh` those with which this
     run would begin; `at_step` are the fresh ones after as many steps as the checkpoint has.
     """
-    has_function = any(map(_has_function, schedulers))  # which is not part of any state
+    has_function = any(map(calls_function, schedulers))  # which is not part of any state
     is_same = _same(was.groups, fresh.groups) and _same(was.schedules, fresh.schedules)
     steps = [_position(state) for state in saved.schedules]
     if is_same and (not has_function or None in steps):
@@ -186,10 +186,11 @@ def _rates(options: _Options) -> list[Any]:
     return [group.get("lr") for group in options.groups]
 
 
-def _has_function(scheduler: Any) -> bool:
+def calls_function(scheduler: Any) -> bool:
+    """Whether a schedule, or a part of it, calls a function of the user's."""
     parts = getattr(scheduler, PARTS_OF_SCHEDULE, ())
     own = isinstance(scheduler, (LambdaLR, MultiplicativeLR)) or getattr(scheduler, FUNCTION_OF_SCHEDULE, None)
-    return bool(own) or any(map(_has_function, parts))
+    return bool(own) or any(map(calls_function, parts))
 
 
 def _position(state: Any) -> int | None:

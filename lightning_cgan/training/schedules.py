@@ -139,9 +139,13 @@ def _steps_to_go(trainer: Trainer, interval: str) -> float:
 
 def _decays(scheduler: Any) -> list[LinearDecay]:
     """Returns each `LinearDecay` that follows the run, among a scheduler and its parts."""
-    if isinstance(scheduler, LinearDecay):
-        return [scheduler] if scheduler.follows_run else []
-    return [decay for part in getattr(scheduler, PARTS_OF_SCHEDULE, ()) for decay in _decays(part)]
+    return [part for part in parts_of_schedule(scheduler) if isinstance(part, LinearDecay) and part.follows_run]
+
+
+def parts_of_schedule(scheduler: Any) -> list[Any]:
+    """Returns a scheduler and those of which it consists."""
+    parts = getattr(scheduler, PARTS_OF_SCHEDULE, ())
+    return [scheduler, *(inner for part in parts for inner in parts_of_schedule(part))]
 
 
 def _give_length(scheduler: Any, length: int) -> None:

@@ -18,6 +18,8 @@ from lightning_cgan.core.compat import has_next_batch, next_batch, saves_by_time
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.training.compile_choice import is_known
 from lightning_cgan.training.contract import TrainedModule
+from lightning_cgan.training.option_changes import calls_function
+from lightning_cgan.training.schedules import parts_of_schedule
 
 StepsPerCall = int | Literal["auto"]
 
@@ -72,8 +74,7 @@ class Calls:
         """Finds out who has to be asked."""
         self._callbacks = None if self._alone() else self._find_callbacks()
         self._moves_batches = not self._has_ready_batches()
-        code = self._code_between_steps()
-        self._is_known = not self._moves_batches and is_known(cast(TrainedModule, self.module), code)
+        self._is_known = not self._moves_batches and self._knows_code_between_steps()
         self.continues = False
 
     def _alone(self) -> bool:
@@ -112,11 +113,12 @@ class Calls:
             and (data is None or not _overrides(data, LightningDataModule, _HOOKS_OF_MOVES))
         )
 
-    def _code_between_steps(self) -> list[object]:
-        """The objects, apart from the module's parts, whose code runs between two steps of a call."""
+    def _knows_code_between_steps(self) -> bool:
+        """Whether all code that runs between two steps of a call is of libraries: of the loader, and of schedules."""
         trainer = self.module.trainer
-        schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
-        return [trainer.train_dataloader, *schedulers]
+        schedulers = [part for config in trainer.lr_scheduler_configs for part in parts_of_schedule(config.scheduler)]
+        code = [trainer.train_dataloader, *schedulers]
+        return is_known(cast(TrainedModule, self.module), code) and not any(map(calls_function, schedulers))
 
     def next_batch(self) -> tuple[Any, int]:
         """Takes the batch of a further step of the call, and its number."""

@@ -13,8 +13,23 @@ import torch
 from torch import Tensor
 
 from helpers.paths import DIGITS
+from helpers.small_gan import fit, gan
+from lightning_cgan import (
+    ConditionalGAN,
+    DCGANDiscriminator,
+    DCGANGenerator,
+    Discriminator,
+    MLPDiscriminator,
+    NonSaturating,
+    R3GANDiscriminator,
+    ResNetDiscriminator,
+    UsageError,
+    initialize_from,
+)
 from lightning_cgan.cli.main import main
 from lightning_cgan.export.pretrained import PretrainedGenerator
+from lightning_cgan.networks.base import _layers_in_order, freeze_layers
+from lightning_cgan.training.compilation import Compilation
 
 SMALL = ("--data.image_size", "8", "--scores.images", "0", "--page.every_n_seconds", "0")
 # Weights stay as they are, but for batch statistics.
@@ -103,27 +118,49 @@ NOTHING = (
     "error: --init_from: expected weights that fit these networks, got none in digits (generator: 0 of 5 tensors; not "
     "label_input.embedding.weight (not there), layers.0.weight (not there), layers.0.bias (not there)"
 )
+OTHER_WIDTHS = ("--model.generator.channels", "[48, 24]", "--model.generator.latent_dim", "8")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (("--init_from", "digit"), "error: --init_from: expected a file, a folder or a shipped generator (digits,"),
+        (
+            ("--init_from", ""),
+            "error: --init_from: expected a file, a folder or the name of a shipped generator, got an",
+        ),
         (("--init_from", "runs/a.ckpt"), "error: --init_from: no such file: runs/a.ckpt"),
         (("--init_from", "own.onnx"), "error: --init_from: expected a checkpoint, a folder that export wrote or a"),
-        (("--init_from", "broken.ckpt"), "error: --init_from: "),
+        (("--init_from", "broken.ckpt"), "error: --init_from: expected a complete checkpoint, got broken.ckpt"),
         (
             ("--init_from", "empty"),
             "error: --init_from: expected a folder that export wrote, got empty (FileNotFoundError: no config.json)",
         ),
         (
             ("--model.discriminator_frozen_layers", "4"),
-            "error: discriminator_frozen_layers: expected 0 to 3, of the 4 layers of DCGANDiscriminator, got 4; give a",
+            "error: discriminator_frozen_layers: expected a whole number from 0 to 2, since DCGANDiscriminator has 3 "
+            "layers, got 4; give one",
+        ),
+        (
+            ("--model.discriminator_frozen_layers", "-1"),
+            "error: discriminator_frozen_layers: expected a whole number from 0 to 2, since DCGANDiscriminator has 3",
+        ),
+        (
+            ("--model.discriminator_frozen_layers", "1"),
+            "error: --model.discriminator_frozen_layers: expected 0 for a run that begins with random weights, got 1; "
+            "name a trained model with --init_from",
+        ),
+        (
+            ("--init_from", "digits", "--model.discriminator_frozen_layers", "1"),
+            "error: --model.discriminator_frozen_layers: expected weights for each frozen layer, got none for "
+            "convolutions.0.bias in digits; freeze fewer layers, or begin with a checkpoint",
         ),
         (
             ("--init_from", "digits", "--model.generator", "MLPGenerator", "--model.generator.label_embedding", "3"),
             NOTHING,
         ),
+        # One bias of one value would fit.
+        (("--init_from", "digits", *OTHER_WIDTHS), "error: --init_from: expected weights that fit these networks, got"),
     ],
 )
 def test_what_cannot_be_begun_with(fails: Callable[..., str], options: tuple[str, ...], message: str) -> None:
@@ -134,8 +171,108 @@ def test_what_cannot_be_begun_with(fails: Callable[..., str], options: tuple[str
     assert not list(Path().glob("runs/*/*"))
 
 
-def test_other_commands_do_not_begin(fails: Callable[..., str], short_run: Path) -> None:
-    checkpoint = str(short_run / "checkpoints" / "last.ckpt")
-    assert fails("test", "--config", DIGITS, "--ckpt_path", checkpoint, "--init_from", "digits") == (
-        "error: --init_from: expected none to test, got digits; name a trained model with --ckpt_path"
+def test_other_commands_take_the_config_of_such_a_run(run: Run, low: Path) -> None:
+    source = shutil.copy(low / "checkpoints" / "last.ckpt", "source.ckpt")
+    high = run(*SMALL, *HIGH, "--init_from", source, "--trainer.max_steps", "2", "--name", "high")
+    Path(source).unlink()
+    checkpoint = ("--ckpt_path", str(high / "checkpoints" / "last.ckpt"))
+    main(["predict", "--config", str(high / "config.yaml"), *checkpoint, "--data.predictions_per_class", "1"])
+    assert len(list(Path("predictions").glob("*/*.png"))) == 3
+
+
+# ---- in Python -------------------------------------------------------------------------------------------------------
+
+
+def of_digits(**options: Any) -> ConditionalGAN:
+    generator = DCGANGenerator(2, 1, 16, latent_dim=32, channels=(64, 32), conditional_batch_norm=True)
+    return ConditionalGAN(generator, DCGANDiscriminator(2, 1, 16), NonSaturating(), **options)
+
+
+@pytest.mark.parametrize("names", [["7"], ["7", "8", "9"], "79", [7, 9], []])
+def test_each_class_needs_a_name(names: Any) -> None:
+    with pytest.raises(UsageError, match="class_names: expected 2 names, one for each class, got .*; name each class"):
+        initialize_from(of_digits(), "digits", names)
+
+
+def test_other_latents_are_told() -> None:
+    assert initialize_from(of_digits(latents="uniform"), "digits")[-1] == "latents: normal there, uniform here"
+
+
+@pytest.mark.parametrize("kind", ["digits", "checkpoint"])
+def test_random_numbers_stay_the_same(kind: str, short_run: Path) -> None:
+    module, source = of_digits(), "digits"
+    if kind == "checkpoint":
+        source = str(short_run / "checkpoints" / "last.ckpt")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    initialize_from(module, source)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_generator_whose_classes_are_not_known(tmp_path: Path, low: Path) -> None:
+    """A class within a function cannot be built again, so its rows keep their order, and a line says so."""
+
+    class Own(DCGANGenerator):
+        pass
+
+    module = ConditionalGAN(
+        Own(5, 1, 8, latent_dim=32, channels=(64, 32), conditional_batch_norm=True),
+        DCGANDiscriminator(5, 1, 8, channels=(32, 64)),
+        NonSaturating(),
     )
+    source = str(low / "checkpoints" / "last.ckpt")
+    line = "generator: not known which weights belong to classes; these keep their order"
+    assert line in initialize_from(module, source, ["4", "3", "2", "1", "0"])
+    assert line not in initialize_from(module, source, ["0", "1", "2", "3", "4"])
+
+
+# ---- frozen layers -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("discriminator", "first"),
+    [
+        (MLPDiscriminator(3, 1, 8, (16, 8)), ["layers.0", "layers.2"]),
+        (DCGANDiscriminator(3, 1, 8, channels=(4, 8), spectral_norm=True), ["convolutions.0", "convolutions.2"]),
+        (ResNetDiscriminator(3, 1, 8, channels=(4, 8)), ["blocks.0.shortcut", "blocks.0.conv1", "blocks.0.conv2"]),
+        (R3GANDiscriminator(3, 1, 8, channels=(4, 8)), ["from_image"]),
+        (
+            DCGANDiscriminator(3, 1, 8, channels=(4, 8), conditioning="concatenation", label_embedding=2),
+            ["convolutions.0", "convolutions.2"],
+        ),
+    ],
+)
+def test_first_layers_are_those_that_images_pass_first(discriminator: Discriminator, first: list[str]) -> None:
+    freeze_layers("x", discriminator, len(first))
+    frozen = {name for name, weight in discriminator.named_parameters() if not weight.requires_grad}
+    assert {name.partition(".parametrizations")[0] for name in frozen} <= {
+        f"{layer}{part}" for layer in first for part in ("", ".weight", ".bias")
+    }
+    for layer in first:
+        assert any(name.startswith(layer) for name in frozen), layer
+
+
+def test_stages_and_transitions_alternate() -> None:
+    """In an R3GAN they are defined one kind after the other."""
+    discriminator = R3GANDiscriminator(3, 1, 8, channels=(4, 8))
+    whole = len(_layers_in_order(discriminator))
+    for count in range(1, whole):
+        freeze_layers("x", discriminator, count)
+        is_frozen = [not next(iter(layer.parameters())).requires_grad for layer in _layers_in_order(discriminator)]
+        assert is_frozen == [True] * count + [False] * (whole - count)
+    assert any(not weight.requires_grad for weight in discriminator.transitions.parameters())
+
+
+def test_graphs_keep_frozen_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Compilation, "has_compiler", lambda self: False)
+    trained = []
+    for compile in ("none", "step"):
+        torch.manual_seed(0)
+        module = gan(compile=compile, discriminator_frozen_layers=1)
+        before = {name: weight.clone() for name, weight in module.named_parameters()}
+        trained.append(fit(module, 4).state_dict())
+        changed = {name for name, weight in before.items() if not torch.equal(trained[-1][name], weight)}
+        assert changed == before.keys() - {"discriminator.layers.0.weight", "discriminator.layers.0.bias"}
+    for name, weight in trained[0].items():
+        assert torch.allclose(trained[1][name], weight, atol=1e-6), name

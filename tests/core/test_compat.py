@@ -73,6 +73,10 @@ def schedule(kind: str) -> Any:
     return lr_scheduler.SequentialLR(made, parts, [1]) if kind == "sequential" else lr_scheduler.ChainedScheduler(parts)  # type: ignore[arg-type]
 
 
+def apply_spectral_norm_to(layer: nn.Module) -> Any:
+    return nn.utils.parametrizations.spectral_norm(layer).parametrizations.weight[0]  # type: ignore[index, union-attr]
+
+
 class Linked:
     def __init__(self, source: int = 1, target: int = 1) -> None:
         pass
@@ -117,6 +121,10 @@ PRIVATE = [
     ),
     Private(
         "_apply", lambda: nn.Module, "the moving average would be kept in half precision, in which it does not change"
+    ),
+    *(
+        Private(name.lstrip("."), lambda: apply_spectral_norm_to(nn.Linear(2, 2)), "--init_from would shrink layers")
+        for name in compat.VECTORS_OF_SPECTRAL_NORM
     ),
     # operations
     *(Private(f"_foreach_{name}_", lambda: torch, "every update would fail") for name in ("add", "copy", "lerp")),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ from torch.utils.data import DataLoader
 
 import lightning_cgan as cgan
 from helpers.quiet import quiet_trainer
+from lightning_cgan.training.compilation import has_compiler_for_cpu
 
 LOSSES = ("NonSaturating", "Saturating", "LeastSquares", "Hinge", "Wasserstein", "RelativisticPairing")
 
@@ -66,7 +66,7 @@ def _runs() -> dict[str, Callable[[], dict[str, Any]]]:
     }
     runs["spectral_norm"] = lambda: {**plain(), **networks(spectral_norm=True)}
     runs["sync_batchnorm"] = lambda: {**plain(), **normalized(), "ema_half_life": 100.0}
-    if shutil.which("g++"):
+    if has_compiler_for_cpu():
         runs["compiled"] = lambda: {**plain(), "compile": "networks"}
     runs["float16"] = lambda: {"loss": cgan.NonSaturating(), "penalties": [OverflowInLastProcess()]}
     return runs

@@ -45,9 +45,11 @@ def shuffled(network: nn.Module) -> None:
     """Gives all tensors values that differ from class to class."""
     torch.manual_seed(1)
     with torch.no_grad():
-        for tensor in network.state_dict().values():
+        for name, tensor in network.state_dict().items():
             if tensor.is_floating_point():
                 tensor.copy_(torch.rand_like(tensor) + 0.1)
+                if name.endswith(("._u", "._v")):  # estimates of singular vectors
+                    tensor /= tensor.norm()
 
 
 @pytest.mark.parametrize("name", GENERATORS)
@@ -148,3 +150,61 @@ def test_the_random_numbers_of_a_run_stay_the_same() -> None:
     torch.manual_seed(5)
     transfer_weights(ours, theirs.state_dict(), THEIRS, OURS)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_rows_of_something_else_are_left() -> None:
+    """An embedding with one row more than classes: which rows belong to classes is not known."""
+    theirs, ours = WithNull(3), WithNull(5)
+    transfer = transfer_weights(ours, theirs.state_dict(), THEIRS, OURS)
+    assert transfer.left == {"rows.weight": "with rows of something else than classes"}
+
+
+def test_a_network_whose_number_of_classes_is_a_default() -> None:
+    theirs, ours = Counted(), Counted()
+    assert not transfer_weights(ours, theirs.state_dict(), THEIRS, ("c", "b", "a")).left
+    assert torch.equal(ours.rows.weight, theirs.rows.weight.flip(0))
+
+
+def test_layers_without_a_shape_are_left() -> None:
+    class Lazy(WithNull):
+        def __init__(self, num_classes: int) -> None:
+            super().__init__(num_classes)
+            self.pixels = nn.LazyLinear(64)
+
+    assert "pixels.weight" in transfer_weights(Lazy(3), Lazy(3).state_dict(), THEIRS, THEIRS).left
+
+
+def test_wrappers_of_the_compiler_are_looked_into() -> None:
+    theirs, ours = Counted(), Counted()
+    wrapped: Any = torch.compile(ours, backend="eager")
+    transfer_weights(wrapped, torch.compile(theirs, backend="eager").state_dict(), THEIRS, THEIRS)  # type: ignore[attr-defined]
+    assert torch.equal(ours.rows.weight, theirs.rows.weight)
+
+
+def test_vectors_of_spectral_norm_keep_their_length() -> None:
+    theirs, ours = (
+        ResNetDiscriminator(count, 1, 8, channels=(4, 8), conditioning="projection", spectral_norm=True)
+        for count in (10, 2)
+    )
+    transfer_weights(ours, theirs.state_dict(), tuple("abcdefghij"), ("b", "x"))
+    for name, vector in ours.state_dict().items():
+        if name.endswith(("._u", "._v")):
+            assert torch.allclose(vector.norm(), torch.tensor(1.0), atol=1e-4), name
+
+
+class WithNull(Generator):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, 1, 8, 4)
+        self.rows, self.pixels = nn.Embedding(num_classes + 1, 4), nn.Linear(4, 64)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        return self.pixels(latents * self.rows(labels)).tanh().view(-1, 1, 8, 8)
+
+
+class Counted(Generator):
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes, 1, 8, 4)
+        self.rows, self.pixels = nn.Embedding(num_classes, 4), nn.Linear(4, 64)
+
+    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+        return self.pixels(latents * self.rows(labels)).tanh().view(-1, 1, 8, 8)

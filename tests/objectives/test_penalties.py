@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from copy import deepcopy
 from typing import Any
 
@@ -22,6 +21,7 @@ from lightning_cgan import (
     WassersteinGradientPenalty,
 )
 from lightning_cgan.networks.base import DiscriminatorOutput
+from lightning_cgan.training.compilation import has_compiler_for_cpu
 
 
 def penalized(
@@ -143,7 +143,7 @@ def test_class_logits_are_not_penalised(batch: tuple[Tensor, ...]) -> None:
 
 
 @pytest.mark.ci
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.skipif(not has_compiler_for_cpu(), reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_discriminator_is_penalised_alike(batch: tuple[Tensor, ...]) -> None:
     eager = Smooth()
     compiled = deepcopy(eager)

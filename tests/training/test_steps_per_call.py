@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from helpers.small_gan import fit, gan
 from lightning_cgan import Augmentation, ConditionalGAN, DigitsData, UsageError
 from lightning_cgan.data import ShufflingLoader
 from lightning_cgan.training.compilation import Compilation
+from lightning_cgan.training.fused_adam import GraphAdam
 from lightning_cgan.training.fused_step import FusedStep
 
 Run = Callable[..., Path]
@@ -265,7 +267,7 @@ class FadingLoader(ShufflingLoader):
 
 
 def graph_run(
-    monkeypatch: pytest.MonkeyPatch, most: int, is_foreign: bool = False
+    monkeypatch: pytest.MonkeyPatch, most: int, is_foreign: bool = False, **options: Any
 ) -> tuple[dict[str, Tensor], list[bool]]:
     """Trains ten steps with uncompiled graphs: the weights, and for which steps nothing was checked again."""
     continued: list[bool] = []
@@ -283,7 +285,7 @@ def graph_run(
         data.setup("fit")
         data = FadingLoader(*data.splits["train"], batch_size=16, seed=3)
         augmentations = [data.fading]
-    module = gan(compile="step", steps_per_call=most, augmentations=augmentations)
+    module = gan(compile="step", steps_per_call=most, augmentations=augmentations, **options)
     with monkeypatch.context() as patched:
         patched.setattr(Compilation, "has_compiler", lambda self: False)
         patched.setattr(FusedStep, "run", noted)
@@ -303,6 +305,47 @@ def test_code_of_others_may_change_what_graphs_hold_within_a_call(monkeypatch: p
     weights, continued = graph_run(monkeypatch, most=5, is_foreign=True)
     assert continued == [False] * 10
     expected, _ = graph_run(monkeypatch, most=1, is_foreign=True)
+    assert_same_tree(weights, expected)
+
+
+class Own(torch.optim.lr_scheduler.LRScheduler):
+    def get_lr(self) -> list[float]:
+        return [0.001 for _ in self.optimizer.param_groups]
+
+
+def chained(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.SequentialLR:
+    parts = [Own(optimizer), torch.optim.lr_scheduler.ConstantLR(optimizer)]
+    return torch.optim.lr_scheduler.SequentialLR(optimizer, parts, [3])
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        partial(torch.optim.lr_scheduler.LambdaLR, lr_lambda=lambda step: 1.0),
+        partial(
+            torch.optim.lr_scheduler.CyclicLR, base_lr=0.1, max_lr=1.0, scale_fn=lambda x: 1.0, cycle_momentum=False
+        ),
+        Own,
+        chained,
+    ],
+)
+def test_schedules_may_call_code_of_others(schedule: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, continued = graph_run(monkeypatch, most=5, discriminator_scheduler=schedule)
+    assert continued == [False] * 10
+
+
+def test_numbers_within_a_cuda_graph_are_checked_in_each_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where betas are part of a graph: OneCycleLR changes them, and soon there are no more graphs."""
+    adam = GraphAdam.__init__
+
+    def fixing(self: GraphAdam, optimizer: Any, names: Any, skipped: Any, fixes_numbers: bool = False) -> None:
+        adam(self, optimizer, names, skipped, fixes_numbers=True)
+
+    monkeypatch.setattr(GraphAdam, "__init__", fixing)
+    schedule = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=0.01, total_steps=20)
+    expected, of_one = graph_run(monkeypatch, most=1, generator_scheduler=schedule)
+    weights, of_five = graph_run(monkeypatch, most=5, generator_scheduler=schedule)
+    assert len(of_five) == len(of_one) < 10
     assert_same_tree(weights, expected)
 
 
