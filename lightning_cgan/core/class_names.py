@@ -17,6 +17,13 @@ def check_names(where: str, names: Iterable[str]) -> None:
             raise UsageError(f"{where}: {expected}, got {printable(name, 60)}; rename that class")
 
 
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns different names in numerical order if all are whole numbers, else in alphabetical order."""
+    names = sorted(set(names))
+    are_numbers = all(re.fullmatch("-?[0-9]{1,18}", name) for name in names)
+    return tuple(sorted(names, key=int) if are_numbers else names)
+
+
 def usable_names(where: str, names: Any, count: int) -> tuple[str, ...] | None:
     """Returns `names` if they name that many classes, else None; see `check_names`."""
     if not isinstance(names, (list, tuple)) or len(names) != count:

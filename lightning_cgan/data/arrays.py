@@ -16,6 +16,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
+from lightning_cgan.core.class_names import in_order
 from lightning_cgan.core.classes import Classes
 from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
@@ -129,12 +130,10 @@ class _Contents:
         if "class_names" in arrays:
             names = _class_names("class_names", _as_array("class_names", arrays["class_names"]))
         else:
-            values = _distinct(_as_array("labels", arrays["labels"]))
-            are_values = values.tolist() != list(range(len(values)))
-            names = tuple(map(str, values.tolist()))
+            arrays = {**arrays, **{key: _label_array(key, arrays[key]) for key in _LABELS if key in arrays}}
+            names, are_values = _named(arrays["labels"])
             if are_values:
-                names = _class_names("labels", values.astype(str))
-                arrays = {**arrays, **{key: _numbers(key, arrays[key], values) for key in _LABELS if key in arrays}}
+                arrays |= {key: _numbers(key, arrays[key], names) for key in _LABELS if key in arrays}
         images, labels = _pair(arrays, *_REQUIRED)
         _check_range("labels", labels, names)
         if "test_images" not in arrays:
@@ -254,26 +253,37 @@ def _labels(name: str, array: np.ndarray) -> Tensor:
     return torch.from_numpy(array.astype(np.int64))
 
 
-def _distinct(labels: np.ndarray) -> np.ndarray:
-    """The distinct labels in order, if they are texts, or whole numbers of 0 or more; else as many numbers from 0."""
-    found = np.unique(labels.astype(str) if _are_texts(labels) else labels)
-    are_numbers = np.issubdtype(found.dtype, np.integer) and found.size > 0 and found[0] >= 0
-    is_usable = labels.ndim == 1 and (are_numbers or found.dtype.kind == "U")
-    return found if is_usable else np.arange(len(found))
+def _label_array(name: str, value: Any) -> np.ndarray:
+    """Labels as texts or numbers; those of Python, as in a table of pandas, must be all texts or all whole numbers."""
+    is_mixed = isinstance(value, (list, tuple)) and any(isinstance(label, str) for label in value)
+    array = np.array(value, dtype=object) if is_mixed else _as_array(name, value)
+    if array.dtype.kind not in "OS" or array.ndim != 1:
+        return np.char.strip(array) if array.dtype.kind == "U" else array
+    labels = [label.decode(errors="replace") if isinstance(label, bytes) else label for label in array.tolist()]
+    kind = str if any(isinstance(label, str) for label in labels) else int
+    for place, label in enumerate(labels):
+        if not isinstance(label, kind) or isinstance(label, bool):
+            got = f"{label!r:.40} for image {place}"
+            raise _wrong(f"{name} that are all texts, or all whole numbers", got, "remove such images, or label them")
+    return np.array([label.strip() for label in labels] if kind is str else labels)
 
 
-def _are_texts(labels: np.ndarray) -> bool:
-    """Whether labels are texts, in NumPy's type for them or as Python objects, as in a table of pandas."""
-    is_object = labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.ravel().tolist())
-    return labels.dtype.kind == "U" or is_object
+def _named(labels: np.ndarray) -> tuple[tuple[str, ...], bool]:
+    """The names of the classes in order, and whether the labels are these names, and not just numbers from 0."""
+    found = np.unique(labels)
+    are_numbers = np.issubdtype(found.dtype, np.integer)
+    if are_numbers and found.size and found[0] < 0:
+        raise _wrong("labels of 0 or more", str(found[0]), "remove images without a label, or give texts")
+    if labels.ndim != 1 or not (are_numbers or found.dtype.kind == "U") or found.tolist() == list(range(len(found))):
+        return tuple(map(str, range(len(found)))), False
+    return _class_names("labels", np.array(in_order(map(str, found.tolist())))), True
 
 
-def _numbers(name: str, given: Any, values: np.ndarray) -> Any:
-    """The places of labels among the distinct ones; labels of other types stay, and are refused later."""
-    labels = _as_array(name, given)
-    if labels.ndim != 1 or not (_are_texts(labels) or np.issubdtype(labels.dtype, np.integer)):
-        return given
-    places = {str(value): place for place, value in enumerate(values.tolist())}
+def _numbers(name: str, labels: np.ndarray, class_names: Sequence[str]) -> np.ndarray:
+    """The places of labels among the names of the classes; labels of other types stay, and are refused later."""
+    if labels.ndim != 1 or not (labels.dtype.kind == "U" or np.issubdtype(labels.dtype, np.integer)):
+        return labels
+    places = {class_name: place for place, class_name in enumerate(class_names)}
     texts = list(map(str, labels.tolist()))
     unknown = sorted(set(texts) - places.keys())
     if unknown:

@@ -21,7 +21,7 @@ from lightning_cgan.core.errors import UsageError, no_such_file, printable
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for, brightest
 from lightning_cgan.data.image_files import ImageFiles, common_format
-from lightning_cgan.data.label_table import LabelTable, find_table
+from lightning_cgan.data.label_table import TABLE, LabelTable, find_table
 from lightning_cgan.data.listing import ENDINGS, counted, files_in, folders_in, images_in
 from lightning_cgan.data.splits import check_fraction, hold_out
 
@@ -188,7 +188,8 @@ class ImageFolderData(LabelledImages):
             named = printable(", ".join(broken[:_NAMED]))
             rank_zero_warn(f"--data.corrupt: skipped files that cannot be read: {named}{more}")
         labels = labels[torch.from_numpy(is_readable)]
-        self._check_classes(folder, labels, "fix its files, which cannot be read, remove the folder")
+        remedy = "fix its files, which cannot be read" + ("" if self._table else ", remove the folder")
+        self._check_classes(folder, labels, remedy)
         return paths[is_readable], labels
 
     def _check_classes(self, folder: Path, labels: Tensor, remedy: str) -> None:
@@ -263,7 +264,10 @@ def _class_names(folder: Path) -> dict[str, str]:
     """Maps class names in Unicode normal form C (macOS uses another) to the names of their folders in a split."""
     found = folders_in(folder)
     if not found:
-        raise UsageError(f"--data.data_dir: expected a folder of images for each class in {folder}, got none; add them")
+        raise UsageError(
+            f"--data.data_dir: expected a folder of images for each class in {folder}, got none; add them, or write "
+            f"the labels into {TABLE} there"
+        )
     check_names("--data.data_dir", found)
     names: dict[str, str] = {}
     for name in found:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.class_names import usable_names
+from lightning_cgan.core.compat import original_of
 from lightning_cgan.core.errors import UsageError, printable, reason_of
 from lightning_cgan.export.shipped_generators import find_generator
 from lightning_cgan.export.source import load_checkpoint
@@ -32,7 +33,7 @@ def initialize_from(module: ConditionalGAN, source: str, class_names: Sequence[s
         ...     print(line)
         generator: 16 of 16 tensors
         discriminator: there is none; it begins with new weights
-        classes begin: 7 as they are there, ten as the mean of 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
+        classes begin: '7' as there; 'ten' as the mean of '0', '1', '2', '3', '4', '5', '6', '7', '8', '9'
 
     Args:
         module: The module, before its training.
@@ -70,12 +71,14 @@ def initialize_from(module: ConditionalGAN, source: str, class_names: Sequence[s
             f"{_OPTION}: expected weights that fit these networks, got none in {source} ({why}); build the networks of "
             "its config"
         )
-    _check_frozen(module, found.get("discriminator"), source)
+    has_new_classes = not set(classes) <= set(their_classes)
+    _check_frozen(module, found.get("discriminator"), source, has_new_classes)
     lines = [_sentence(part, transfer) for part, transfer in found.items()]
     if "discriminator" not in found:
         lines.append("discriminator: there is none; it begins with new weights")
-    lines.append(f"classes begin: {_about_classes(their_classes, classes)}")
-    unknown = [part for part, transfer in found.items() if not transfer.are_entries_known]
+    if any(set(transfer.taken) & (transfer.of_classes or set()) for transfer in found.values()):
+        lines.append(f"classes begin: {_about_classes(their_classes, classes)}")
+    unknown = [part for part, transfer in found.items() if transfer.of_classes is None]
     if unknown and tuple(their_classes) != tuple(classes):
         lines.append(f"{' and '.join(unknown)}: not known which weights belong to classes; these keep their order")
     if latents != module.latents:
@@ -83,14 +86,25 @@ def initialize_from(module: ConditionalGAN, source: str, class_names: Sequence[s
     return lines
 
 
-def _check_frozen(module: ConditionalGAN, transfer: Transfer | None, source: str) -> None:
-    """Refuses layers that are frozen with new weights."""
-    taken = set() if transfer is None else set(transfer.taken)
-    frozen = {name for name, weight in module.discriminator.named_parameters() if not weight.requires_grad}
-    if module.discriminator_frozen_layers and frozen - taken:
+def _check_frozen(module: ConditionalGAN, transfer: Transfer | None, source: str, has_new_classes: bool) -> None:
+    """Refuses frozen layers that would keep new weights, or the same weights for all new classes."""
+    option, discriminator = "--model.discriminator_frozen_layers", module.discriminator
+    if not module.discriminator_frozen_layers:
+        return
+    weights = (original_of(discriminator) or discriminator).named_parameters()
+    frozen = {name for name, weight in weights if not weight.requires_grad}
+    lacking = sorted(frozen - set(transfer.taken if transfer else ()))
+    if lacking:
         raise UsageError(
-            f"--model.discriminator_frozen_layers: expected weights for each frozen layer, got none for "
-            f"{sorted(frozen - taken)[0]} in {source}; freeze fewer layers, or begin with a checkpoint"
+            f"{option}: expected weights for each frozen layer, got none for {lacking[0]} in {source}; freeze fewer "
+            "layers, or begin with a checkpoint"
+        )
+    of_classes = sorted(frozen & (transfer.of_classes or set() if transfer else set()))
+    if has_new_classes and of_classes:
+        raise UsageError(
+            f"{option}: expected layers that the labels do not enter, since there are new classes, got "
+            f"{module.discriminator_frozen_layers} with {of_classes[0]}; give 0, or another --model.discriminator."
+            "conditioning, such as projection"
         )
 
 
@@ -136,10 +150,10 @@ def _about_classes(theirs: Sequence[str], ours: Sequence[str]) -> str:
     """Says with which weights each class begins."""
     known = _listed([name for name in ours if name in theirs])
     new = _listed([name for name in ours if name not in theirs])
-    parts = [f"{known} as they are there"] if known else []
+    parts = [f"{known} as there"] if known else []
     parts += [f"{new} as the mean of {_listed(theirs)}"] if new else []
-    return ", ".join(parts)
+    return "; ".join(parts)
 
 
 def _listed(names: Sequence[str]) -> str:
-    return shorten(", ".join(names), 80, placeholder=" …")
+    return shorten(", ".join(map(repr, names)), 100, placeholder=" …")

@@ -22,12 +22,13 @@ class Transfer(NamedTuple):
     Attributes:
         taken: The names of the tensors that were set.
         left: Of the others, the reason why they keep their values, by name.
-        are_entries_known: Whether it is known which entries belong to classes; if not, all keep their order.
+        of_classes: The names of the tensors that have entries for each class; none if that is not known: entries then
+            keep their order.
     """
 
     taken: list[str]
     left: dict[str, str]
-    are_entries_known: bool
+    of_classes: set[str] | None
 
 
 class ClassEntries(NamedTuple):
@@ -106,7 +107,7 @@ def transfer_weights(
             # Vectors of length 1, of which entries may have been left out.
             tensor.copy_(normalize(fitted, dim=0) if is_vector and found is not None else fitted)
             taken.append(name)
-    return Transfer(taken, left, entries is not None)
+    return Transfer(taken, left, None if entries is None else set(entries))
 
 
 def _fitted(weights: Tensor, entries: ClassEntries | None, places: list[int | None], count: int) -> Tensor | None:

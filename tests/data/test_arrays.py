@@ -203,8 +203,7 @@ def test_reads_what_generate_writes_and_trains_on_it(run: Run, tmp_path: Path) -
         ({"labels": LABELS[:29]}, "as many labels as images (30), got 29; give a label for each image"),
         (
             {"labels": LABELS - 1},
-            "labels from 0 to 2, got -1; number the classes from 0 without gaps, or give class_names with a name for "
-            "each number",
+            "labels of 0 or more, got -1; remove images without a label, or give texts",
         ),
         (
             {"labels": LABELS * 2, "class_names": np.array(["a", "b", "c"])},
@@ -332,6 +331,39 @@ def test_labels_may_be_the_names_of_classes(
         for image, label in zip((*COLOUR, *COLOUR[:3]), (*LABELS, *LABELS[:3]), strict=True)
     ]
     assert sorted_pixels(data) == sorted(wanted)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (float("nan"), "nan for image 4"),
+        (None, "None for image 4"),
+        (7, "7 for image 4"),
+    ],
+)
+@pytest.mark.parametrize("kind", [list, lambda labels: np.array(labels, dtype=object)])
+def test_images_without_a_label_are_refused(kind: Any, missing: Any, message: str) -> None:
+    labels = ["ant", "bee", "cow"] * 10
+    labels[4] = missing
+    with pytest.raises(
+        UsageError, match=f"labels that are all texts, or all whole numbers, got {message}; remove such"
+    ):
+        ArrayData({"images": COLOUR, "labels": kind(labels)})
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        (np.array(["10", "2 ", " 1"]), ("1", "2", "10")),
+        (np.array([b"b", b"a", b"c"]), ("a", "b", "c")),
+        (np.array([30, 10, 20], dtype=object), ("10", "20", "30")),
+        (["b", "a", "c"], ("a", "b", "c")),
+    ],
+)
+def test_labels_of_other_types(labels: Any, names: tuple[str, ...]) -> None:
+    given = [labels[number] for number in LABELS]
+    data = ArrayData({"images": COLOUR, "labels": given if isinstance(labels, list) else np.array(given, labels.dtype)})
+    assert data.class_names == names
 
 
 def test_half_a_range_is_not_taken_for_a_whole_one() -> None:

@@ -60,14 +60,16 @@ def test_each_image_has_the_label_of_its_row(pictures: Path) -> None:
 
 
 def test_the_same_images_as_in_folders(pictures: Path, tmp_path: Path) -> None:
-    """The table in the order of the folders gives the splits of the folders."""
+    """And the same splits, whatever the order of the table."""
     numbers = sorted(range(COUNT), key=lambda number: (name_of(number), number))
     for number in numbers:
         place = tmp_path / "folders" / name_of(number)
         place.mkdir(parents=True, exist_ok=True)
         (place / f"{number:02d}.png").write_bytes((pictures / f"{number:02d}.png").read_bytes())
-    write(pictures, *(f"{number:02d}.png,{name_of(number)}" for number in numbers))
-    assert labelled(pictures) == labelled(tmp_path / "folders")
+    expected = labelled(tmp_path / "folders")
+    for order in (numbers, range(COUNT), [*reversed(range(COUNT))]):
+        write(pictures, *(f"{number:02d}.png,{name_of(number)}" for number in order))
+        assert labelled(pictures) == expected
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,8 @@ def test_the_same_images_as_in_folders(pictures: Path, tmp_path: Path) -> None:
         ("File;Label", "{:02d}.png;{}", "utf-8-sig"),  # as a spreadsheet writes it
         ("label\tid\tfile", "{1}\tx\t{0:02d}", "utf-8"),  # without the extension
         ("file,label", '"{:02d}.png"," {} "', "utf-8"),
+        ('"file";"label, in English";"label"', '"{:02d}.PNG";"a;b,c";"{}"', "utf-8"),
+        ("sep=;\nlabel;file", "{1};..\\pictures\\{0:02d}.png", "utf-8"),  # as Windows writes paths
     ],
 )
 def test_tables_as_programs_write_them(pictures: Path, header: str, row: str, encoding: str) -> None:
@@ -105,9 +109,32 @@ def test_files_in_folders(pictures: Path, tmp_path: Path) -> None:
     assert sum(map(len, labelled(tmp_path).values())) == COUNT
 
 
-def test_a_table_of_something_else_next_to_folders_is_not_read(pictures: Path, tmp_path: Path) -> None:
-    write(tmp_path, "1,2", header="a,b")
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_of_something_else_next_to_folders_is_not_read(
+    pictures: Path, tmp_path: Path, encoding: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    write(tmp_path, "1,2", header="a,b", encoding=encoding)
     assert ImageFolderData(str(tmp_path), classes=["pictures"]).class_names == ("pictures",)
+    told = f"--data.data_dir: {tmp_path}/labels.csv is not used, since it is no table with the columns file and label"
+    assert [str(warning.message) for warning in recwarn].count(told) == 1
+
+
+def test_folders_of_the_splits_are_those_of_a_table_without_splits(pictures: Path, tmp_path: Path) -> None:
+    rows = []
+    for number in range(COUNT):
+        split = "test" if number < 9 else "train"
+        (tmp_path / "all" / split).mkdir(parents=True, exist_ok=True)
+        (pictures / f"{number:02d}.png").rename(tmp_path / "all" / split / f"{number:02d}.png")
+        rows.append(f"{split}/{number:02d}.png,{name_of(number)}")
+    found = labelled(write(tmp_path / "all", *rows))
+    assert sorted(found["test"]) == list(range(9))
+
+
+def test_an_image_with_two_paths_counts_once(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "link.png").symlink_to(pictures / "00.png")
+    rows = [f"{number:02d}.png,{name_of(number)}" for number in range(COUNT)]
+    write(pictures, *rows, f"../pictures/01.png,{name_of(1)}", f"link.png,{name_of(0)}")
+    assert sum(map(len, labelled(pictures).values())) == COUNT
 
 
 def test_what_is_told(pictures: Path, caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder) -> None:
@@ -119,7 +146,7 @@ def test_what_is_told(pictures: Path, caplog: pytest.LogCaptureFixture, recwarn:
     assert told == [
         "--data.data_dir: labels.csv has fewer than 20 images of 1 classes: few (3); --data.balance true repeats them, "
         "and --data.classes selects others",
-        f"--data.data_dir: skipped 2 images in {pictures} that labels.csv does not name, such as '38.png'",
+        f"--data.data_dir: skipped 2 images in {pictures} that labels.csv does not name, such as '{pictures}/38.png'",
     ]
 
 
@@ -143,7 +170,7 @@ def test_a_run_trains_on_it(pictures: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "rows", "message"),
     [
-        ("name,kind", ["00.png,a"], "expected the columns file and label in the first line, got name, kind; name the"),
+        ("name,kind", ["00.png,a"], "expected the columns file and label in the first line, got name,kind; name the"),
         ("", [], "expected the columns file and label in the first line, got an empty table; name the columns so"),
         ("file,label", [], "expected a row for each image, got none; add them"),
         ("file,label", ["00.png,a", "01.png"], "expected 2 cells in each line, as in the first, got 1 in line 3; put"),
@@ -155,16 +182,23 @@ def test_a_run_trains_on_it(pictures: Path, tmp_path: Path) -> None:
         (
             "file,label",
             ["00.png,a", "00.png,b"],
-            "expected one label of {}/00.png, got a and b; remove one of the rows",
+            "expected one label of {}/00.png, got a in line 2 and b in line 3; remove",
         ),
         (
             "file,label",
             [f"x{number}.png,a" for number in range(7)],
-            "expected files in {}, got x0.png, x1.png, x2.png, x3.png, x4.png, … (7 files), which are not there; give",
+            "expected files in {}, got x0.png (line 2), x1.png (line 3), x2.png (line 4), x3.png (line 5), x4.png (line "
+            "6), … (7 files), which are not there; give their paths in this folder",
         ),
         ("file,label,split", ["00.png,a,val"], "expected train or test in the column split, got val in line 2; write"),
         ("file,label,split", ["00.png,a,"], "expected train or test in the column split, got nothing in line 2; write"),
-        ("file,label", ['00.png,"a'], "expected a table in UTF-8, got Error: unexpected end of data; save it as CSV"),
+        (
+            "file,label",
+            ['00.png,"a'],
+            "expected a table, got unexpected end of data in line 2; put texts with quotes in",
+        ),
+        ("file,label", ["labels.csv,a"], "expected images (.jpg, "),
+        ("file,label", [f"{'x' * 5000},a"], "expected files in {}, got xxx"),
     ],
 )
 def test_bad_tables(pictures: Path, fails: Fails, header: str, rows: list[str], message: str) -> None:
