@@ -93,10 +93,15 @@ class ImageFiles(Dataset[Tensor]):
             collate_fn=self._stack,
             generator=torch.Generator(),  # not the global one, which dropout samples from
         )
+        fault = ""
         try:
             yield from loader
         except UsageError as error:  # a worker's message contains its whole traceback
-            raise UsageError(str(error).rpartition("UsageError: ")[2]) from None
+            fault = str(error).rpartition("UsageError: ")[2]
+            # Its frames refer to it and to the loader: the workers would go on until this cycle is collected.
+            error.__traceback__ = None
+        if fault:
+            raise UsageError(fault)
 
     def _stack(self, images: list[Tensor]) -> Tensor:
         """Stacks a batch; it is empty if the last batch of a run is too small to give this process an image."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +128,20 @@ def test_corrupt_files_are_left_out_where_that_is_wanted(tmp_path: Path, workers
         files = other_process.splits[split][0]
         assert isinstance(files, ImageFiles)
         assert [int(Path(path).stem) for path in files.paths] == reds(data, split)
+
+
+def test_a_corrupt_file_ends_the_processes_that_decode(tmp_path: Path) -> None:
+    """At once, not when garbage is collected: that may happen in a thread of theirs, which closes others' files."""
+    folder = write_numbered(tmp_path / "flat", {"a": 10, "b": 10})
+    spoil(folder)
+    before = set(multiprocessing.active_children())
+    gc.disable()
+    try:
+        with pytest.raises(UsageError, match="which cannot be read"):
+            opened_flat(folder, workers=2, image_size=8, image_channels=3)
+        assert set(multiprocessing.active_children()) == before
+    finally:
+        gc.enable()
 
 
 def test_many_corrupt_files_are_counted_and_an_empty_class_is_refused(tmp_path: Path) -> None:

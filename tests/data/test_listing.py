@@ -155,8 +155,9 @@ def test_images_beside_the_folders_of_classes_are_told(tmp_path: Path) -> None:
     for name in ("y.png", "x.jpg", "labels.csv"):
         (folder / name).write_bytes(b"")
     assert warnings_of(folder) == [
+        f"--data.data_dir: {folder}/labels.csv is not used, since it is no table with the columns file and label",
         f"--data.data_dir: skipped 2 images in {folder} outside the folders of classes, such as 'x.jpg'; move each "
-        "into the folder of its class"
+        "into the folder of its class",
     ]
 
 
