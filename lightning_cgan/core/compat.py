@@ -28,6 +28,8 @@ exit_at_once = os._exit
 PARTS_OF_MODULE = ("_parameters", "_buffers", "_modules")
 # What `module.compile()` sets; there is no public check whether a module is compiled.
 COMPILED_CALL = "_compiled_call_impl"
+# Where the wrapper that `torch.compile(module)` returns stores the module, and what names of its weights begin with.
+WRAPPED = "_orig_mod"
 # Where modules store their hooks: there is a public way to register them, but not to list them.
 HOOKS_OF_MODULES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
@@ -65,8 +67,8 @@ def is_compiled_in_place(module: nn.Module) -> bool:
 def original_of(module: nn.Module) -> nn.Module | None:
     """The module inside a wrapper that `torch.compile(module)` returned, whose class is private; None for others."""
     # https://github.com/pytorch/pytorch/blob/v2.7.0/torch/_dynamo/eval_frame.py
-    is_wrapper = "_orig_mod" in module._modules  # it has no `get` in TorchScript modules
-    return module._modules["_orig_mod"] if is_wrapper else None
+    is_wrapper = WRAPPED in module._modules  # it has no `get` in TorchScript modules
+    return module._modules[WRAPPED] if is_wrapper else None
 
 
 def is_compiled_alone(module: nn.Module) -> bool:

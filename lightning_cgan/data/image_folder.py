@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from functools import cached_property
 from os.path import expanduser
 from pathlib import Path
@@ -151,26 +150,30 @@ class ImageFolderData(LabelledImages):
 
         Files of classes that are not kept are included: the choice of validation images depends on all files.
         """
-        if folder not in self._listings and self._table is not None:
-            of_class = [self._table.images_of(name, folder.name) for name in self.all_class_names]
-            labels = _labels_of(of_class)
-            self._check_classes(folder, labels, "add rows with images of them")
-            self._listings[folder] = np.array([path for paths in of_class for path in paths]), labels
         if folder not in self._listings:
-            found, skipped = [], Counter[str]()
-            for label, name in enumerate(self.all_class_names):
-                path, is_kept = folder / self._names[folder].get(name, name), label in self.kept
-                try:
-                    found.append(images_in(path, skipped if is_kept else Counter()))
-                except UsageError:
-                    if is_kept:
-                        raise
-                    found.append([])
-            _warn_of_skipped(folder, skipped)
-            labels = _labels_of(found)
-            self._check_classes(folder, labels, f"add some ({', '.join(ENDINGS)}), remove the folder")
+            if self._table is None:
+                found, remedy = self._in_folders(folder), f"add some ({', '.join(ENDINGS)}), remove the folder"
+            else:
+                found = [self._table.images_of(name, folder.name) for name in self.all_class_names]
+                remedy = "add rows with images of them"
+            labels = torch.arange(len(found)).repeat_interleave(torch.tensor([len(paths) for paths in found]))
+            self._check_classes(folder, labels, remedy)
             self._listings[folder] = np.array([path for paths in found for path in paths]), labels
         return self._listings[folder]
+
+    def _in_folders(self, folder: Path) -> list[list[str]]:
+        """The files of each class in its folder."""
+        found, skipped = [], Counter[str]()
+        for label, name in enumerate(self.all_class_names):
+            path, is_kept = folder / self._names[folder].get(name, name), label in self.kept
+            try:
+                found.append(images_in(path, skipped if is_kept else Counter()))
+            except UsageError:
+                if is_kept:
+                    raise
+                found.append([])
+        _warn_of_skipped(folder, skipped)
+        return found
 
     def _is_kept(self, labels: Tensor) -> np.ndarray:
         return torch.isin(labels, torch.tensor(self.kept)).numpy()
@@ -211,11 +214,6 @@ class ImageFolderData(LabelledImages):
                 f"{', '.join(lacking)} in one of them only; fix the folders in {self.folders['train'].parent}, or "
                 "list only the other classes in --data.classes"
             )
-
-
-def _labels_of(paths: Sequence[Sequence[str]]) -> Tensor:
-    """The labels of the files of each class, one class after the other."""
-    return torch.arange(len(paths)).repeat_interleave(torch.tensor([len(of_class) for of_class in paths]))
 
 
 def _splits_of_table(table: LabelTable) -> dict[Split, Path]:

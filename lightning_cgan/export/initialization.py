@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from textwrap import shorten
 
 import torch
@@ -10,9 +11,8 @@ from torch import Tensor
 
 from lightning_cgan.core.class_names import usable_names
 from lightning_cgan.core.compat import original_of
-from lightning_cgan.core.errors import UsageError, printable, reason_of
-from lightning_cgan.export.shipped_generators import find_generator
-from lightning_cgan.export.source import load_checkpoint
+from lightning_cgan.core.errors import UsageError, printable
+from lightning_cgan.export.source import load_source
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.transfer import Transfer, transfer_weights
 
@@ -113,23 +113,15 @@ def _read(source: str) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
     if not source.strip():
         expected = "expected a file, a folder or the name of a shipped generator"
         raise UsageError(f"{_OPTION}: {expected}, got an empty text; name one, or omit it")
-    path = find_generator(source, _OPTION)
-    if path.suffix.lower() in (".onnx", ".pt2"):
+    if Path(source).suffix.lower() in (".onnx", ".pt2") and Path(source).is_file():
         expected = "expected a checkpoint, a folder that export wrote or a shipped generator"
         raise UsageError(f"{_OPTION}: {expected}, got {source}, whose weights have no names; give one of those")
     try:
-        if path.is_dir():
-            from lightning_cgan.export.pretrained import read_folder  # imports the client of the Hugging Face Hub
-
-            trained = read_folder(path)
-            weights = {f"generator.{name}": value for name, value in trained.generator.state_dict().items()}
-            return weights, trained.class_names, trained.latents
-        module = load_checkpoint(str(path))
+        sampler = load_source(source).sampler
     except UsageError as error:
         raise UsageError(f"{_OPTION}: {str(error).removeprefix('source: ')}") from error
-    except Exception as error:
-        raise UsageError(f"{_OPTION}: cannot read {source} ({reason_of(error)}); name another") from error
-    return module.state_dict(), module.class_names, module.latents
+    assert sampler is not None, "only ONNX files have none"
+    return sampler.state_dict(), sampler.class_names, sampler.latents
 
 
 def _of_part(weights: dict[str, Tensor], part: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from lightning_cgan.core.compat import is_batch_norm, is_compiled_alone
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.serialization import ConfigMixin
+from lightning_cgan.networks.modes import in_evaluation_mode
 
 
 class Network(ConfigMixin, nn.Module):
@@ -162,25 +163,22 @@ def freeze_layers(name: str, discriminator: Discriminator, count: int) -> None:
 
 @torch.no_grad()
 def _layers_in_order(discriminator: Discriminator) -> list[nn.Module]:
-    """The layers with weights, in the order in which a forward pass calls them."""
-    called: dict[nn.Module, None] = {}
+    """The layers with weights, as copies that share them, in the order in which a forward pass calls them."""
+    network, called = in_evaluation_mode(discriminator), dict[nn.Module, None]()
     watched = [
         module.register_forward_pre_hook(lambda layer, _: called.setdefault(layer))
-        for module in discriminator.modules()
+        for module in network.modules()
         if not isinstance(module, (nn.Embedding, ParametrizationList))
         and (is_parametrized(module) or any(True for _ in module.parameters(recurse=False)))
     ]
-    modes = [(module, module.training) for module in discriminator.modules()]
+    weight, size = next(network.parameters()), network.image_size
     try:
-        discriminator.eval()
-        size = discriminator.image_size
-        discriminator(torch.zeros(1, discriminator.image_channels, size, size), torch.zeros(1, dtype=torch.int64))
+        labels = torch.zeros(1, dtype=torch.int64, device=weight.device)
+        network(weight.new_zeros(1, network.image_channels, size, size), labels)
     finally:
-        for module, is_training in modes:
-            module.training = is_training
         for hook in watched:
             hook.remove()
-    return [layer for layer in called if layer is not discriminator]
+    return [layer for layer in called if layer is not network]
 
 
 def uses_batch_statistics(network: nn.Module) -> bool:

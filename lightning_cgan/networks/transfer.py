@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from torch.nn.parameter import is_lazy
 
 from lightning_cgan.core.building import build
-from lightning_cgan.core.compat import VECTORS_OF_SPECTRAL_NORM, original_of
+from lightning_cgan.core.compat import VECTORS_OF_SPECTRAL_NORM, WRAPPED, original_of
 from lightning_cgan.core.serialization import class_path
 from lightning_cgan.networks.base import Network
 
@@ -87,7 +87,7 @@ def transfer_weights(
         classes: The names of the classes of the network.
     """
     network = original_of(network) or network  # type: ignore[assignment] # of `torch.compile(network)`
-    weights = {name.removeprefix("_orig_mod."): value for name, value in weights.items()}
+    weights = {name.removeprefix(f"{WRAPPED}."): value for name, value in weights.items()}
     entries = find_class_entries(network)
     places = [their_classes.index(name) if name in their_classes else None for name in classes]
     taken, left = [], {}

@@ -57,8 +57,8 @@ def count_graphs(module: TrainedModule) -> int:
     return len({tuple(step % interval == 0 for interval in intervals) for step in steps})
 
 
-def is_known(module: TrainedModule, callbacks: Iterable[object]) -> bool:
-    """Whether all code that takes part in a step is this package's, PyTorch's or Lightning's.
+def is_known(module: TrainedModule, others: Iterable[object]) -> bool:
+    """Whether all code that takes part in a step, also that of `others`, is this package's, PyTorch's or Lightning's.
 
     A graph does not see what other code reads from files or the clock, and it leaves no gradients to be read after a
     step. Those who know their code can ask for graphs.
@@ -67,7 +67,7 @@ def is_known(module: TrainedModule, callbacks: Iterable[object]) -> bool:
     parts = [module, objectives, objectives.loss, *objectives.penalties, *module.input_sampler.augmentations]
     parts += [] if objectives.auxiliary_classifier is None else [objectives.auxiliary_classifier]
     layers = [*module.generator.modules(), *module.discriminator.modules()]
-    return all(is_of_libraries(type(part)) for part in (*parts, *layers, *callbacks))
+    return all(is_of_libraries(type(part)) for part in (*parts, *layers, *others))
 
 
 def is_of_libraries(code: Any) -> bool:

@@ -100,7 +100,7 @@ class FusedStep:
         Raises:
             FusionError: There is no graph for this step yet, and none can be recorded.
         """
-        continues = continues and bool(self.cached) and self.cached[0].fixed_numbers_hold()
+        continues = continues and self.cached[0].fixed_numbers_hold()
         graphs = self.cached[0] if continues else self._valid_graphs(parts)
         graphs.sync_numbers()
         if not continues:
