@@ -16,7 +16,14 @@ from torch import Tensor
 from lightning_cgan.callbacks.shared import shared_judge, splits_of
 from lightning_cgan.core.errors import UsageError, check_seed, check_truncation, writing
 from lightning_cgan.core.files import remove_unfinished, write_atomic
-from lightning_cgan.core.images import bytes_from_signed, is_whole_png, save_png
+from lightning_cgan.core.images import (
+    BitDepth,
+    check_bit_depth,
+    image_suffix,
+    is_whole_image,
+    pixels_from_signed,
+    save_image,
+)
 from lightning_cgan.core.output_paths import check_writable, folders_of_classes
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import ATTEMPTS, check_selection, replace_doubtful
@@ -28,7 +35,9 @@ _FINGERPRINT_FILE = "predictions.json"
 
 
 class PredictionWriter(Callback):
-    """Writes the images of `predict` as PNG files, one folder per class, as torchvision's `ImageFolder` reads them.
+    """Writes the images of `predict` as files, one folder per class, as torchvision's `ImageFolder` reads them.
+
+    They are PNG files, or TIFF files with a page per channel for images that are neither gray nor coloured.
 
     The images are those of `generate` with the same seed, for any number of processes. An interrupted `predict` resumes
     in its folder: `predictions.json` there records how the images are made, and a run that makes others is refused.
@@ -55,6 +64,7 @@ class PredictionWriter(Callback):
             replaced; after eight attempts the image is omitted.
         top_up: Whether to make only the images that each class lacks: `--data.predictions_per_class` less its number of
             real images, not counting the test split. Real and generated images together are then a balanced set.
+        bit_depth: How many bits each pixel has. Files of 16 bits hold no colours.
 
     Raises:
         UsageError: A number is out of range, the folder is not writable or contains other images, the data module lacks
@@ -69,6 +79,7 @@ class PredictionWriter(Callback):
         latent_scale: float = 1.0,
         min_confidence: float = 0.0,
         top_up: bool = False,
+        bit_depth: BitDepth = 8,
     ) -> None:
         super().__init__()
         check_seed("--predictions.seed", seed)
@@ -78,6 +89,7 @@ class PredictionWriter(Callback):
         self.latent_sampler = LatentSampler(seed, truncation, latent_scale)
         self.min_confidence = min_confidence
         self.top_up = top_up
+        self.bit_depth: BitDepth = bit_depth
         self._judge: Judge | None = None
         self._class_names: list[str] = []
         self._folders: list[Path] = []
@@ -89,6 +101,9 @@ class PredictionWriter(Callback):
         if stage != "predict":
             return
         check_writable(self.folder, "--predictions.folder")
+        channels = pl_module.generator.image_channels  # type: ignore[union-attr]
+        check_bit_depth("--predictions.bit_depth", self.bit_depth, channels)  # type: ignore[arg-type]
+        self._suffix = image_suffix(channels)  # type: ignore[arg-type]
         data, labels = splits_of(trainer), range(pl_module.num_classes)  # type: ignore[arg-type]
         self._class_names = list(getattr(data, "class_names", None) or map(str, labels))
         self._folders = folders_of_classes(self.folder, self._class_names)
@@ -120,8 +135,9 @@ class PredictionWriter(Callback):
 
     def _already_made(self) -> set[tuple[int, int]]:
         """The labels and numbers of the complete images in the folder."""
-        files = [(label, file) for label, path in enumerate(self._folders) for file in path.glob("*.png")]
-        return {(label, int(file.stem)) for label, file in files if file.stem.isdecimal() and is_whole_png(file)}
+        names = f"*{self._suffix}"
+        files = [(label, file) for label, path in enumerate(self._folders) for file in path.glob(names)]
+        return {(label, int(file.stem)) for label, file in files if file.stem.isdecimal() and is_whole_image(file)}
 
     @torch.inference_mode(False)  # the judge may need training
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -158,6 +174,7 @@ class PredictionWriter(Callback):
             "latents": module.latents,
             "min_confidence": self.min_confidence,
             "top_up": self.top_up,
+            **({"bit_depth": self.bit_depth} if self.bit_depth != 8 else {}),
             "data": real,
             "classes": self._class_names,
             "weights": digest.hexdigest(),
@@ -217,14 +234,14 @@ class PredictionWriter(Callback):
                 f"provides, got shape {tuple(given.shape)}; number the images of each class from 0"
             )
         (images, labels), numbers = outputs, given[:, 1].to(torch.int64)
-        pixels = bytes_from_signed(images)
+        pixels = pixels_from_signed(images, self.bit_depth)
         kept = self._replace_doubtful(pl_module, pixels, labels, numbers)
         rows = zip(pixels.cpu(), labels.tolist(), numbers.tolist(), kept.tolist(), strict=True)
         with writing("--predictions.folder", self.folder):
             for image, label, number, is_kept in rows:
                 if is_kept:
-                    path = self._folders[label] / f"{number:05d}.png"
-                    write_atomic(path, lambda file, image=image: save_png(image, file), sync=False)  # type: ignore[misc]
+                    path = self._folders[label] / f"{number:05d}{self._suffix}"
+                    write_atomic(path, lambda file, image=image: save_image(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:
         """Replaces images that the judge is unsure of, in place; returns which images to keep, shape (N,)."""
@@ -235,7 +252,7 @@ class PredictionWriter(Callback):
             chosen = indices.to(labels.device)
             sizes = module.generator.latent_dim, module.latents
             latents = self.latent_sampler.latents(labels[chosen], numbers[chosen], *sizes, variant=attempt)
-            return bytes_from_signed(module.generate(labels[chosen], latents))
+            return pixels_from_signed(module.generate(labels[chosen], latents), self.bit_depth)
 
         kept = replace_doubtful(self._judge, pixels, labels, self.min_confidence, make) >= 0
         self._num_omitted += int((~kept).sum())

@@ -108,9 +108,9 @@ class SampleGrid(Callback):
 
     def _most_rows(self, module: ImageMaker) -> int:
         """The largest number of rows that fits in a grid."""
-        cell = cell_size(getattr(getattr(module, "generator", None), "image_size", 1))
-        width = self.columns * cell
-        return min(LARGEST_SIDE, _MOST_PIXELS // width) // cell if width <= LARGEST_SIDE else 0
+        height, width = cell_size(getattr(getattr(module, "generator", None), "image_shape", (1, 1, 1)))
+        width *= self.columns
+        return min(LARGEST_SIDE, _MOST_PIXELS // width) // height if width <= LARGEST_SIDE else 0
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Records that the run resumes."""

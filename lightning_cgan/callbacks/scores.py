@@ -66,7 +66,7 @@ class Scores(Callback):
         assert self._references is not None
         labels = at_most(validation, self.images).labels
         labels = labels.repeat(-(-self.images // len(labels)))[: self.images]
-        fakes = make_fakes(cast(ImageMaker, pl_module), labels, self.seed)
+        fakes = make_fakes(cast(ImageMaker, pl_module), labels, self.seed, bit_depth=validation.bit_depth)
         scores = quick_scores(extract_features(self._judge, fakes), self._references)
         return {f"val_{name}": value for name, value in scores.items()}
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, extra, printable
-from lightning_cgan.core.images import bytes_from_signed, grid, pil_image, save_png
+from lightning_cgan.core.images import grid, pil_image, save_png
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
@@ -131,7 +131,7 @@ class DemoBackend:
         name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
         sheet = self.folder / f"{name}.png"
         save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
-        return [pil_image(image) for image in bytes_from_signed(made)], str(sheet)
+        return [pil_image(grid(image[None], columns=1, smallest_cell=1)) for image in made], str(sheet)
 
     def walk(
         self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None
@@ -161,9 +161,10 @@ def build_page(backend: DemoBackend, name: str) -> Any:
 
     metadata = backend.metadata
     with gradio.Blocks(title="Choose a class", analytics_enabled=False) as page:
-        size, kind = metadata.image_size, "gray" if metadata.image_channels == 1 else "colour"
+        channels, height, width = metadata.image_shape
+        kind = {1: "gray", 3: "colour"}.get(channels, f"{channels} channels, one below the other")
         gradio.Markdown("# Choose a class, get an image of it")
-        gradio.Markdown(f"{in_markdown(name)}: {len(metadata.class_names)} classes, {size} × {size} pixels, {kind}")
+        gradio.Markdown(f"{in_markdown(name)}: {len(metadata.class_names)} classes, {height} × {width} pixels, {kind}")
         with gradio.Tab("Images"):
             _add_images(gradio, page, backend)
         with gradio.Tab("Walk"):

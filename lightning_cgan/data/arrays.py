@@ -19,9 +19,9 @@ from torch import Tensor
 from lightning_cgan.core.class_names import in_order
 from lightning_cgan.core.classes import Classes
 from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
+from lightning_cgan.core.images import MOST_CHANNELS, ImageSize, image_size_of, pixels_from_array
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
-from lightning_cgan.data.bit_depth import bits_for
-from lightning_cgan.data.image_files import check_square
+from lightning_cgan.data.bit_depth import all_bits, bits_for
 from lightning_cgan.data.splits import check_fraction, hold_out
 
 _REQUIRED = ("images", "labels")
@@ -47,12 +47,13 @@ class ArrayData(LabelledImages):
 
     Args:
         arrays: The path of an `.npz` file, such as `generate --out digits.npz` writes; in Python also a dictionary of
-            NumPy arrays or tensors, or the result of `numpy.load`. It holds `images`, uint8, shape (N, H, W), (N, H, W,
-            C) or (N, C, H, W) with 1 or 3 channels; `labels`, shape (N,): texts or whole numbers, which are the names
-            of the classes, or, with `class_names`, the places of their names, from 0; and optionally `test_images` and
-            `test_labels`. Without test images, a test split is held out.
-        image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
-            centre-cropped. If not given, the size of the images, which must be square.
+            NumPy arrays or tensors, or the result of `numpy.load`. It holds `images`, uint8 or uint16, shape (N, H, W),
+            (N, H, W, C) or (N, C, H, W) with 1 to 16 channels, where the smaller of the two possible numbers is that of
+            the channels; `labels`, shape (N,): texts or whole numbers, which are the names of the classes, or, with
+            `class_names`, the places of their names, from 0; and optionally `test_images` and `test_labels`. Without
+            test images, a test split is held out.
+        image_size: The size to resize to, in pixels: the side of squares, or height and width, `[H, W]`. What is left
+            over in one direction is cut off at both ends. If not given, the size of the images.
         test_fraction: The share of each class held out for testing if there are no test images: at least one image, the
             same ones in every run.
         classes: The classes to keep, by name, number or range; if not given, all that have images.
@@ -64,7 +65,7 @@ class ArrayData(LabelledImages):
     def __init__(
         self,
         arrays: str | Mapping[str, Any],
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
         test_fraction: float = 1 / 7,
         batch_size: int = 64,
         classes: Classes | None = None,
@@ -77,10 +78,8 @@ class ArrayData(LabelledImages):
         self.arrays = _load(arrays) if isinstance(arrays, Mapping) else arrays  # a file may be closed later
         self.test_fraction = test_fraction
         found = _Contents.of(self.arrays)
-        height, width = found.images.shape[-2:]
-        if image_size is None:
-            check_square("images", width, height)
-        self.native_image_size, self.image_channels = height, found.images.shape[1]
+        self.image_channels, height, width = found.images.shape[1:]
+        self.native_image_size = image_size_of(height, width)
         self.all_class_names = found.class_names
         if found.are_values:
             shown = shorten(", ".join(found.class_names), 100, placeholder=" …")
@@ -109,7 +108,7 @@ class ArrayData(LabelledImages):
 
 @dataclass(frozen=True)
 class _Contents:
-    """Validated arrays: pixels (N, C, H, W), uint8; labels (N,), int64; one name per label.
+    """Validated arrays: pixels (N, C, H, W), uint8 or int16; labels (N,), int64; one name per label.
 
     `are_values` tells that the labels were given as the names of the classes, or as numbers with gaps.
     """
@@ -135,15 +134,18 @@ class _Contents:
             if are_values:
                 arrays |= {key: _numbers(key, arrays[key], names) for key in _LABELS if key in arrays}
         images, labels = _pair(arrays, *_REQUIRED)
+        bits = bits_for(int(images.max()))
         _check_range("labels", labels, names)
         if "test_images" not in arrays:
-            return cls(images, labels, names, are_values, None, None)
+            return cls(_pixels(images, bits), labels, names, are_values, None, None)
         test_images, test_labels = _pair(arrays, *_OF_TEST)
         _check_range("test_labels", test_labels, names)
         if test_images.shape[1:] != images.shape[1:]:
             expected, got = (tuple(pixels.shape[1:]) for pixels in (images, test_images))
             raise _wrong(f"test_images of the shape of images, {expected}", str(got), "resize or convert them")
-        return cls(images, labels, names, are_values, test_images, test_labels)
+        if test_images.dtype != images.dtype:
+            raise _wrong(f"test_images of the type of images, {images.dtype}", str(test_images.dtype), "convert them")
+        return cls(_pixels(images, bits), labels, names, are_values, _pixels(test_images, bits), test_labels)
 
 
 def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -182,9 +184,9 @@ def _meant(name: str, missing: Sequence[str]) -> str | None:
     return next(iter(get_close_matches(name.lower(), missing, n=1, cutoff=0.8)), None)
 
 
-def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
-    """Validates images and their labels."""
-    images = _pixels(name, _as_array(name, arrays[name]))
+def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[np.ndarray, Tensor]:
+    """Validates images, which become (N, C, H, W), and their labels."""
+    images = _channels_first(name, _as_array(name, arrays[name]))
     labels = _labels(name_of_labels, _as_array(name_of_labels, arrays[name_of_labels]))
     if len(images) != len(labels):
         expected = f"as many {name_of_labels} as {name} ({len(images):,})"
@@ -203,21 +205,29 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise _wrong(expected, got, "convert it") from error
 
 
-def _pixels(name: str, array: np.ndarray) -> Tensor:
-    if array.dtype != np.uint8:
-        raise _wrong(f"{name} of uint8, from 0 to 255", str(array.dtype), _to_bytes(name, array))
+def _channels_first(name: str, array: np.ndarray) -> np.ndarray:
+    if array.dtype not in (np.uint8, np.uint16):
+        expected = f"{name} of uint8, from 0 to 255, or of uint16"
+        raise _wrong(expected, str(array.dtype), _to_bytes(name, array))
     if array.ndim == 3:
         array = array[:, None]
-    elif array.ndim == 4 and array.shape[-1] in (1, 3):
+    elif array.ndim == 4 and array.shape[-1] < array.shape[1]:
         array = array.transpose(0, 3, 1, 2)
-    if array.ndim != 4 or array.shape[1] not in (1, 3) or not array.size:
-        shapes = "(N, H, W), (N, H, W, C) or (N, C, H, W), with 1 or 3 channels and no axis of length 0"
+    if array.ndim != 4 or array.shape[1] > MOST_CHANNELS or not array.size:
+        shapes = f"(N, H, W), (N, H, W, C) or (N, C, H, W), with 1 to {MOST_CHANNELS} channels and no axis of length 0"
         raise _wrong(f"{name} of shape {shapes}", str(array.shape), "reshape them")
-    return torch.from_numpy(np.require(array, requirements=["C", "W"]))
+    return array
+
+
+def _pixels(images: np.ndarray, bits: int) -> Tensor:
+    """Pixels of 8 bits, or of 16 for arrays of uint16 that use more; `bits` are in use."""
+    if images.dtype == np.uint16:
+        images = images.astype(np.uint8) if bits == 8 else all_bits(images, bits)
+    return pixels_from_array(images)
 
 
 def _to_bytes(name: str, array: np.ndarray) -> str:
-    """A hint with an expression that converts pixels of another type to uint8, chosen by their value range."""
+    """A hint with an expression that converts pixels of another type, chosen by their value range."""
     lowest, highest = (array.min(), array.max()) if array.size and array.dtype.kind in "biuf" else (0, -1)
     given = f"numpy.asarray({name})"
     if array.dtype.kind == "b":
@@ -225,7 +235,7 @@ def _to_bytes(name: str, array: np.ndarray) -> str:
     elif array.dtype.kind in "iu" and 0 <= lowest <= highest <= 255:
         converted = given
     elif array.dtype.kind in "iu" and 0 <= lowest <= highest < 2**16:
-        converted = f"({given} >> {bits_for(int(highest)) - 8})"
+        return f"convert them: {given}.astype('uint16')"
     elif 0 <= lowest <= highest <= 1:
         converted = f"({given} * 255).round()"
     elif -1 <= lowest <= highest <= 1:

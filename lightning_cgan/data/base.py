@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Container
-from math import lcm
+from math import lcm, prod
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -19,8 +19,9 @@ from typing_extensions import Self
 from lightning_cgan.core.classes import Classes, class_numbers
 from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
+from lightning_cgan.core.images import ImageSize, height_and_width, image_size_of
 from lightning_cgan.core.rng import seed_of_process
-from lightning_cgan.data.image_files import ImageFiles, to_square
+from lightning_cgan.data.image_files import ImageFiles, to_size
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
 from lightning_cgan.data.splits import check_fraction, hold_out_for_validation
 
@@ -51,7 +52,8 @@ class LabelledImages(LightningDataModule, ABC):
         data_dir: The folder with the files. If not given, the environment variable LIGHTNING_CGAN_DATA, else `data`.
         classes: The classes to keep, by name, number or range; all if not given. Names are kept; labels are renumbered
             from 0 in the order given.
-        image_size: Height and width to resize to, in pixels.
+        image_size: The size to resize to, in pixels: the side of squares, or height and width, `[H, W]`. What is left
+            over in one direction is cut off at both ends.
         validation_fraction: The share of the training split held out for validation.
         predictions_per_class: The number of images of each class that `predict` generates.
         memory_budget: The memory that the images of one split may take, in GiB, in RAM and on a GPU. In RAM, only data
@@ -60,7 +62,7 @@ class LabelledImages(LightningDataModule, ABC):
             largest. Scores, Judges (reference classifiers) and the validation split still use every image once.
 
     Attributes:
-        image_channels: 1 for gray, 3 for colour.
+        image_channels: 1 for gray, 3 for colour, or any other number.
         class_names: The name of each label.
         tops_up: Whether real images, except those of the test split, count towards `predictions_per_class`.
         already_made: Pairs of label and index within the class that `predict` skips.
@@ -71,14 +73,14 @@ class LabelledImages(LightningDataModule, ABC):
 
     all_class_names: tuple[str, ...]
     image_channels: int
-    native_image_size: int
+    native_image_size: ImageSize
 
     def __init__(
         self,
         batch_size: int = 64,
         data_dir: str | None = None,
         classes: Classes | None = None,
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
         validation_fraction: float = 1 / 12,
         predictions_per_class: int = 100,
         memory_budget: float = 4.0,
@@ -86,7 +88,7 @@ class LabelledImages(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         check_positive("--data.batch_size", batch_size)
-        check_positive("--data.image_size", image_size)
+        _check_image_size(image_size)
         check_positive("--data.predictions_per_class", predictions_per_class)
         check_fraction("--data.validation_fraction", validation_fraction)
         if memory_budget < 0:
@@ -96,7 +98,8 @@ class LabelledImages(LightningDataModule, ABC):
         self.splits: dict[str, tuple[Tensor | ImageFiles, Tensor]] = {}
         self.batch_size = batch_size
         self.data_dir = Path(os.path.expanduser(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data"))
-        self.image_size = image_size or self.native_image_size
+        size = self.native_image_size if image_size is None else image_size
+        self.image_size: ImageSize = image_size_of(*height_and_width(size))
         self.validation_fraction = validation_fraction
         self.predictions_per_class = predictions_per_class
         self.tops_up = False
@@ -147,8 +150,8 @@ class LabelledImages(LightningDataModule, ABC):
         """Reads one split, or lists its files.
 
         Returns:
-            Images, shape (N, C, H, W), uint8, or the files that decode to their final size; and labels, shape (N,),
-            int64, which are indices into `all_class_names`.
+            Images, shape (N, C, H, W), uint8, or int16 for 16 bits (a value less 32,768), or the files that decode to
+            their final size; and labels, shape (N,), int64, which are indices into `all_class_names`.
 
         Raises:
             UsageError: Files are missing or damaged.
@@ -203,8 +206,8 @@ class LabelledImages(LightningDataModule, ABC):
         images, labels = images.index_select(0, chosen), renumbered[labels[chosen]]
         if isinstance(images, ImageFiles):
             return (images.load() if self._fits(images) else images), labels
-        if tuple(images.shape[-2:]) != (self.image_size, self.image_size):
-            images = torch.cat([to_square(part, self.image_size) for part in images.split(4096)])
+        if tuple(images.shape[-2:]) != height_and_width(self.image_size):
+            images = torch.cat([to_size(part, self.image_size) for part in images.split(4096)])
         return images, labels
 
     def _none_in(self, split: str, labels: Tensor) -> UsageError:
@@ -275,7 +278,7 @@ class LabelledImages(LightningDataModule, ABC):
 
     def _large_batch_size(self) -> int:
         """The batch size without gradients, where a large batch of small images costs little more than a small one."""
-        many = 2**20 // (self.image_channels * self.image_size**2)
+        many = 2**20 // (self.image_channels * prod(height_and_width(self.image_size)))
         return self.batch_size * max(1, many // self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
@@ -294,3 +297,11 @@ class LabelledImages(LightningDataModule, ABC):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+
+def _check_image_size(size: ImageSize | None) -> None:
+    sides = [size] if size is None or isinstance(size, int) else list(size)
+    for side in sides:
+        check_positive("--data.image_size", side)
+    if len(sides) > 2:
+        raise UsageError(f"--data.image_size: expected one number, or height and width, got {sides}; give [H, W]")

@@ -1,9 +1,11 @@
-"""16-bit images: find how many of their bits are in use, and reduce them to 8."""
+"""16-bit images: find how many of their bits are in use, and scale these to 8 or to 16."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
@@ -13,10 +15,18 @@ _BITS = (8, 10, 12, 14, 16)  # that cameras and microscopes store in 16
 _HIGHEST = 2**16 - 1
 
 
-def upper_bits(image: Image.Image, bits: int) -> np.ndarray:
-    """The upper 8 of the bits in use, uint8, of an image of mode `I`, `I;16` or `I;16B`; checks its values."""
-    pixels = _checked(np.asarray(image))
-    return (pixels >> (bits - 8)).clip(0, 255).astype(np.uint8)
+def upper_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """The upper 8 of the bits in use, uint8; refuses values that 16 bits cannot hold."""
+    return (_checked(values) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+
+
+def all_bits(values: np.ndarray, bits: int) -> np.ndarray:
+    """All bits in use, scaled to 16, uint16, so that the highest value becomes white.
+
+    The highest bits are repeated below the lowest, which keeps values apart; `>> (16 - bits)` gets them back.
+    """
+    values = _checked(values).astype(np.int32).clip(0, 2**bits - 1)
+    return ((values << (16 - bits)) | (values >> (2 * bits - 16))).astype(np.uint16)
 
 
 def bits_for(highest: int) -> int:
@@ -24,8 +34,11 @@ def bits_for(highest: int) -> int:
     return next(bits for bits in _BITS if highest < 2**bits)
 
 
-def brightest(paths: list[str], workers: int) -> int:
-    """The highest value in the 16-bit images, -1 if there are none; refuses colours that use fewer bits."""
+def brightest(paths: list[str], workers: int) -> tuple[int, bool]:
+    """The highest value in the 16-bit images, -1 if there are none, and whether all images are gray and of 16 bits.
+
+    Refuses colours of 16 bits that use fewer.
+    """
     loader = DataLoader(_Highest(paths), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list)
     found = [result for batch in loader for result in batch]
     highest = max((value for value, _ in found), default=-1)
@@ -35,7 +48,7 @@ def brightest(paths: list[str], workers: int) -> int:
             f"--data.data_dir: expected colours of 8 bits, or of 16 that are all in use, got {coloured[0]!r} with "
             f"values up to {highest:,} in 16 bits, of which Pillow reads the upper 8; save such files with 8 bits"
         )
-    return highest
+    return highest, all(value >= 0 and not is_colour for value, is_colour in found)
 
 
 class _Highest(Dataset["tuple[int, bool]"]):
@@ -53,11 +66,16 @@ class _Highest(Dataset["tuple[int, bool]"]):
                 return -1, False
             with Image.open(self.paths[index]) as image:
                 if image.mode.startswith("I"):
-                    return int(_checked(np.asarray(image)).max()), False
+                    return max(int(_checked(np.asarray(page)).max()) for page in pages_of(image)), False
                 # Pillow has already dropped the lower 8 bits; assume that they were all set.
                 return (int(np.asarray(image).max()) * 256 + 255, True) if _is_reduced(image) else (-1, False)
         except Exception:  # reported when the file is decoded
             return -1, False
+
+
+def pages_of(image: Image.Image) -> Iterator[Image.Image]:
+    """The pages of a TIFF file, or the first picture of another file; each is valid until the next."""
+    return ImageSequence.Iterator(image) if image.format == "TIFF" else iter([image])
 
 
 def _has_8_bits(path: str) -> bool:

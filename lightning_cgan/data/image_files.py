@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,55 +17,77 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
 
 from lightning_cgan.core.errors import UsageError, printable
-from lightning_cgan.data.bit_depth import upper_bits
+from lightning_cgan.core.images import (
+    MOST_CHANNELS,
+    BitDepth,
+    ImageSize,
+    height_and_width,
+    image_size_of,
+    pixels_from_array,
+)
+from lightning_cgan.data.bit_depth import all_bits, pages_of, upper_bits
 
-_MODES = {1: "L", 3: "RGB"}
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+_WITH_TRANSPARENCY = (2, 4)
 _GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Image files as square pixels of one size: the shorter side is resized, the longer side centre-cropped.
+    """Image files as pixels of one size, to which they are resized and centre-cropped.
 
-    Photos are rotated according to their EXIF data. Transparency is ignored: transparent pixels show the colour stored
-    for them.
+    Photos are rotated according to their EXIF data. Without a channel for it, transparency is ignored: transparent
+    pixels show the colour stored for them.
 
     Args:
         paths: The files, in any format that Pillow decodes.
-        channels: 1 for gray, 3 for colour; files are converted.
-        size: Height and width, in pixels.
+        channels: 1 for gray, 2 for gray and transparency, 3 for colour, 4 for colour and transparency; files are
+            converted. A TIFF file with as many gray pages, more than one, has a channel on each instead.
+        size: The size of all images, in pixels.
         workers: The number of processes that decode ahead of time; with 0, this process decodes.
-        bits: The number of bits in use in 16-bit images; the upper 8 of these are kept.
+        bits: The number of bits in use in 16-bit images.
+        bit_depth: How many bits are kept: the upper 8 of those in use, or all.
     """
 
     def __init__(
-        self, paths: Sequence[str | Path] | np.ndarray, channels: int, size: int, workers: int, bits: int = 16
+        self,
+        paths: Sequence[str | Path] | np.ndarray,
+        channels: int,
+        size: ImageSize,
+        workers: int,
+        bits: int = 16,
+        bit_depth: BitDepth = 8,
     ) -> None:
         self.paths = np.asarray(paths, dtype=str)  # one array, which forked workers share
         self.channels = channels
         self.size = size
         self.workers = workers
         self.bits = bits
+        self.bit_depth: BitDepth = bit_depth
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Decodes one image, shape (C, H, W), uint8; raises `UsageError` if the file is missing or damaged."""
+        """Decodes one image, shape (C, H, W); raises `UsageError` if the file is missing or damaged."""
         path = str(self.paths[index])
         try:
-            pixels = _decode(path, self.channels, self.size, self.bits)
+            pixels = _decode(path, self.channels, self.size, self.bits, self.bit_depth)
         except Exception as error:  # a damaged file can raise any exception
             raise unreadable(path, error) from error
-        return to_square(pixels, self.size)
+        return to_size(pixels, self.size)
 
     @property
     def nbytes(self) -> int:
         """The memory that all decoded images would take, in bytes."""
-        return len(self) * self.channels * self.size**2
+        return len(self) * math.prod(self._shape) * self.bit_depth // 8
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return (self.channels, *height_and_width(self.size))
 
     @cached_property
     def sha256(self) -> str:
-        """The hash of the contents of all files, in order, and of the bits in use; computed once."""
+        """The hash of the contents of all files, in order, and of the bits in use and kept; computed once."""
         contents = hashlib.sha256()
         for path in self.paths.tolist():
             try:
@@ -73,11 +96,14 @@ class ImageFiles(Dataset[Tensor]):
                 raise unreadable(path, error) from error
         if self.bits != 16:
             contents.update(f"{self.bits} bits".encode())
+        if self.bit_depth != 8:
+            contents.update(f"{self.bit_depth} kept".encode())
         return contents.hexdigest()
 
     def index_select(self, _: int, chosen: Tensor) -> ImageFiles:
         """A selection of the files, with the signature of `Tensor.index_select`."""
-        return ImageFiles(self.paths[chosen.numpy()], self.channels, self.size, self.workers, self.bits)
+        paths = self.paths[chosen.numpy()]
+        return ImageFiles(paths, self.channels, self.size, self.workers, self.bits, self.bit_depth)
 
     def are_readable(self) -> Tensor:
         """Decodes all images, and returns whether each can be decoded, shape (N,)."""
@@ -105,11 +131,14 @@ class ImageFiles(Dataset[Tensor]):
 
     def _stack(self, images: list[Tensor]) -> Tensor:
         """Stacks a batch; it is empty if the last batch of a run is too small to give this process an image."""
-        return torch.stack(images) if images else torch.empty(0, self.channels, self.size, self.size).byte()
+        return torch.stack(images) if images else self._empty(0)
+
+    def _empty(self, count: int) -> Tensor:
+        return torch.empty(count, *self._shape, dtype=torch.uint8 if self.bit_depth == 8 else torch.int16)
 
     def load(self) -> Tensor:
         """Decodes all images, shape (N, C, H, W)."""
-        pixels = torch.empty(len(self), self.channels, self.size, self.size, dtype=torch.uint8)
+        pixels = self._empty(len(self))
         indices = torch.arange(len(self)).split(256)
         for chosen, batch in zip(indices, self.batches(indices), strict=True):
             pixels[chosen] = batch
@@ -133,24 +162,47 @@ class _Readable(Dataset[bool]):
         return True
 
 
-def _decode(path: str, channels: int, size: int, bits: int) -> Tensor:
-    """The pixels of a file, shape (C, H, W), uint8; a large JPEG is reduced while decoding, to 2 * `size` or more."""
+def _decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
+    """The pixels of a file, shape (C, H, W); a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
-        opened.draft(_MODES[channels], (2 * size, 2 * size))  # JPEG decodes faster at a reduced size
-        opened.info.pop("transparency", None)
-        ImageOps.exif_transpose(opened, in_place=True)
-        image: Image.Image = opened
-        if image.mode == "F":
-            raise ValueError("floating-point pixels, whose range is unknown: save whole numbers")
-        if image.mode.startswith("I"):  # Pillow would clip values above 255
-            image = Image.fromarray(upper_bits(image, bits))
-        image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
-        return cast(Tensor, pil_to_tensor(image))
+        pages = _channels_of(opened)
+        if channels > 1 and pages == channels and opened.format == "TIFF":
+            return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened)])
+        if channels not in _MODES:
+            raise ValueError(f"{pages} channels, where {channels} are expected: save a TIFF page for each")
+        longer = 2 * max(height_and_width(size))  # before a photo is turned
+        opened.draft(_MODES[channels], (longer, longer))  # JPEG decodes faster at a reduced size
+        return _converted(opened, channels, bits, bit_depth)
 
 
-def to_square(pixels: Tensor, size: int) -> Tensor:
-    """Resizes the shorter side of images, shape (…, H, W), and centre-crops the longer side."""
-    return cast(Tensor, center_crop(resize(pixels, [size], antialias=True), [size, size]))
+def _converted(image: Image.Image, channels: int, bits: int, bit_depth: BitDepth) -> Tensor:
+    """The pixels of an opened picture, shape (C, H, W)."""
+    if channels not in _WITH_TRANSPARENCY:
+        image.info.pop("transparency", None)
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels, whose range is unknown: save whole numbers")
+    if image.mode.startswith("I"):  # Pillow would clip values above 255
+        if bit_depth == 16 and channels == 1:
+            return pixels_from_array(all_bits(np.asarray(image), bits))[None]
+        image = Image.fromarray(upper_bits(np.asarray(image), bits))
+    image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
+    pixels = cast(Tensor, pil_to_tensor(image))
+    return pixels if bit_depth == 8 else pixels_from_array(all_bits(pixels.numpy(), 8))
+
+
+def to_size(pixels: Tensor, size: ImageSize) -> Tensor:
+    """Resizes images, shape (…, H, W), so that they cover a size, and cuts off what is left over, at both ends."""
+    height, width = height_and_width(size)
+    high, wide = pixels.shape[-2:]
+    if (high, wide) == (height, width):
+        return pixels
+    covering = (height, height * wide // high) if height * wide >= width * high else (width * high // wide, width)
+    if pixels.dtype == torch.uint8:
+        resized = resize(pixels, list(covering), antialias=True)
+    else:
+        resized = resize(pixels.float(), list(covering), antialias=True).round_().to(pixels.dtype)
+    return cast(Tensor, center_crop(resized, [height, width]))
 
 
 def unreadable(path: str, error: Exception) -> UsageError:
@@ -170,50 +222,66 @@ def _reason(error: Exception) -> str:
     return " ".join(said.split())[:120] or type(error).__name__
 
 
-def common_format(paths: Iterable[str], size: int | None, channels: int | None, skip_broken: bool) -> tuple[int, int]:
+def common_format(
+    paths: Iterable[str], size: ImageSize | None, channels: int | None, skip_broken: bool
+) -> tuple[ImageSize, int]:
     """The size and the channels of images, from the headers of their files, unless given.
 
-    Raises `UsageError` if a file has no readable header, or the images are not square or differ in size.
+    Raises `UsageError` if a file has no readable header, or the images differ in size or have no common channels.
     """
     first: tuple[str, tuple[int, int]] | None = None
-    are_gray = True
-    for path, found, is_gray in _headers(paths, skip_broken):
-        are_gray = are_gray and is_gray
+    files_with: dict[int, str] = {}  # one for each number of channels
+    for path, found, own_channels in _headers(paths, skip_broken):
+        files_with.setdefault(own_channels, path)
         first = first or (path, found)
-        if size is None:
-            check_square(printable(path), *found)
-            if found != first[1]:
-                smallest = min(*first[1], *found)
-                one, other = map(printable, (first[0], path))
-                raise UsageError(
-                    f"--data.image_size: expected images of one size, got {one} of {_by(*first[1])} and {other} of "
-                    f"{_by(*found)} pixels; give a size to resize them to, such as --data.image_size {smallest}"
-                )
+        if size is None and found != first[1]:
+            smallest = min(*first[1], *found)
+            one, other = map(printable, (first[0], path))
+            raise UsageError(
+                f"--data.image_size: expected images of one size, got {one} of {_by(*first[1])} and {other} of "
+                f"{_by(*found)} pixels; give a size to resize them to, such as --data.image_size {smallest}"
+            )
     if first is None:
         raise UsageError("--data.data_dir: expected images, got no file that can be read; fix the files")
-    return size or first[1][0], channels or (1 if are_gray else 3)
+    width, height = first[1]
+    return size or image_size_of(height, width), channels or _common_channels(files_with)
 
 
-def check_square(what: str, width: int, height: int) -> None:
-    """Raises `UsageError` if images are not square, for data without a size to resize to."""
-    if width != height:
+def _common_channels(files_with: dict[int, str]) -> int:
+    """The channels of files with these numbers of them; gray ones among coloured ones are converted."""
+    most = max(files_with)
+    if most > MOST_CHANNELS:
         raise UsageError(
-            f"--data.image_size: expected square images, got {what} of {_by(width, height)} pixels; give a size to "
-            f"resize and crop them to, such as --data.image_size {min(width, height)}"
+            f"--data.image_channels: expected at most {MOST_CHANNELS}, got {printable(files_with[most])} with {most} "
+            "gray pages; to read the first page of each file, give --data.image_channels 1"
         )
+    if len(files_with) > 1 and not files_with.keys() <= {1, 3}:
+        (some, one), (others, other) = sorted(files_with.items())[:2]
+        raise UsageError(
+            f"--data.image_channels: expected images with the same channels, got {printable(one)} with {some} and "
+            f"{printable(other)} with {others}; convert one of them, or give --data.image_channels 1 for all"
+        )
+    return most
 
 
-def _headers(paths: Iterable[str], skip_broken: bool) -> Iterator[tuple[str, tuple[int, int], bool]]:
-    """The path and the (width, height) of each image, and whether it is gray; nothing is decoded."""
+def _headers(paths: Iterable[str], skip_broken: bool) -> Iterator[tuple[str, tuple[int, int], int]]:
+    """The path, the (width, height) and the channels of each image; nothing is decoded."""
     for path in paths:
         try:
             with Image.open(path) as image:
-                found = path, image.size, image.mode in _GRAY
+                found = path, image.size, _channels_of(image)
         except Exception as error:  # a damaged file can raise any exception
             if skip_broken:
                 continue
             raise unreadable(path, error) from error
         yield found
+
+
+def _channels_of(image: Image.Image) -> int:
+    """The number of gray pages of a TIFF file, else 1 for gray and 3 for colour."""
+    if image.mode not in _GRAY:
+        return 3
+    return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
 
 
 def _by(width: int, height: int) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_cgan.core.class_names import check_names
 from lightning_cgan.core.classes import Classes, class_numbers
 from lightning_cgan.core.errors import UsageError, no_such_file, printable
+from lightning_cgan.core.images import MOST_CHANNELS, BitDepth, ImageSize
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import bits_for, brightest
 from lightning_cgan.data.image_files import ImageFiles, common_format
@@ -47,12 +48,16 @@ class ImageFolderData(LabelledImages):
 
     Args:
         data_dir: The folder with `train` and `test`, with one folder per class, or with `labels.csv`.
-        image_size: Height and width to resize to, in pixels: the shorter side is resized, the longer side
-            centre-cropped. If not given, the size of the images, which must be square and of one size.
-        image_channels: 1 for gray, 3 for colour; transparent pixels show the colour stored for them. If not given, gray
-            if all files are gray by their headers.
+        image_size: The size to resize to, in pixels: the side of squares, or height and width, `[H, W]`. What is left
+            over in one direction is cut off at both ends. If not given, the size of the images, which must be the same
+            for all.
+        image_channels: 1 for gray, 3 for colour, where transparent pixels show the colour stored for them; 2 and 4 keep
+            transparency. TIFF files with that many gray pages, up to 16, have a channel on each. If not given, what the
+            headers of the files say: 1 if all are gray, the number of gray pages, else 3.
         test_fraction: The share of each class held out for testing if there is no test split: at least one image, the
             same ones in every run.
+        bit_depth: How many bits of a pixel are kept. If not given, 16 where all training images are gray and use more
+            than 8, else 8.
         corrupt: Whether to refuse files that cannot be read, or to skip them with a warning; to skip them, all files
             are decoded once.
         workers: The number of processes that decode ahead of time.
@@ -64,7 +69,7 @@ class ImageFolderData(LabelledImages):
     def __init__(
         self,
         data_dir: str,
-        image_size: int | None = None,
+        image_size: ImageSize | None = None,
         image_channels: int | None = None,
         test_fraction: float = 1 / 7,
         corrupt: Literal["refuse", "skip"] = "refuse",
@@ -75,15 +80,20 @@ class ImageFolderData(LabelledImages):
         memory_budget: float = 4.0,
         balance: bool = False,
         workers: int = 2,
+        bit_depth: BitDepth | None = None,
     ) -> None:
-        if image_channels not in (None, 1, 3):
-            raise UsageError(f"--data.image_channels: expected 1 (gray) or 3 (colour), got {image_channels}; give one")
+        if image_channels is not None and not 1 <= image_channels <= MOST_CHANNELS:
+            raise UsageError(
+                f"--data.image_channels: expected 1 (gray), 3 (colour) or up to {MOST_CHANNELS}, got {image_channels}; "
+                "give one of these"
+            )
         if workers < 0:
             raise UsageError(f"--data.workers: expected 0 or more, got {workers}; give a number of processes")
         check_fraction("--data.test_fraction", test_fraction)
         self.test_fraction = test_fraction
         self.corrupt = corrupt
         self.workers = workers
+        self.bit_depth = bit_depth
         root = Path(expanduser(data_dir))
         self._table = find_table(root)
         self.folders = _folders_of_splits(root) if self._table is None else _splits_of_table(self._table)
@@ -104,7 +114,7 @@ class ImageFolderData(LabelledImages):
         others = (validation_fraction, predictions_per_class, memory_budget, balance)
         super().__init__(batch_size, data_dir, classes, image_size, *others)
 
-    def _format(self, size: int | None, channels: int | None) -> tuple[int, int]:
+    def _format(self, size: ImageSize | None, channels: int | None) -> tuple[ImageSize, int]:
         """The size and the channels, from the headers of all files of kept classes unless both are given."""
         if size is not None and channels is not None:
             return size, channels
@@ -122,7 +132,7 @@ class ImageFolderData(LabelledImages):
     def read(self, split: Split) -> tuple[ImageFiles, Tensor]:
         """Lists the files of a split."""
         paths, labels = self._files_of(split)
-        return ImageFiles(paths, self.image_channels, self.image_size, self.workers, self._bits), labels
+        return ImageFiles(paths, self.image_channels, self.image_size, self.workers, *self._bits), labels
 
     def _files_of(self, split: Split) -> tuple[np.ndarray, Tensor]:
         folder = self.folders[split]
@@ -136,14 +146,14 @@ class ImageFolderData(LabelledImages):
         return paths[chosen.numpy()], labels[chosen]
 
     @cached_property
-    def _bits(self) -> int:
-        """The bits, of 16, that the brightest training image needs; the test split is read with the same."""
+    def _bits(self) -> tuple[int, BitDepth]:
+        """The bits, of 16, that the brightest training image needs, and how many are kept; the same in all splits."""
         paths, labels = self._files_of("train")
-        highest = brightest(paths[self._is_kept(labels)].tolist(), self.workers)
+        highest, are_all_deep = brightest(paths[self._is_kept(labels)].tolist(), self.workers)
         bits = bits_for(highest) if highest >= 0 else 16
         if bits < 16:
             rank_zero_info(f"--data.data_dir: images of 16 bits have values up to {highest:,}: {bits} bits are in use")
-        return bits
+        return bits, self.bit_depth or (16 if are_all_deep and bits > 8 else 8)
 
     def _listed(self, folder: Path) -> tuple[np.ndarray, Tensor]:
         """The files in a folder of classes, with their labels.

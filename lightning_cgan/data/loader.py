@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.images import signed_from_bytes
+from lightning_cgan.core.images import BitDepth, bit_depth_of, signed_from_pixels
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.core.schema import check_schema
 from lightning_cgan.data.image_files import ImageFiles
@@ -26,7 +26,7 @@ class OrderedLoader:
     they are, without worker processes or work per image in Python; files are decoded ahead of time.
 
     Args:
-        images: All images: pixels, shape (N, C, H, W), uint8, or files.
+        images: All images: pixels, shape (N, C, H, W), uint8 or int16 (see `core.images`), or files.
         labels: Their labels, shape (N,), int64.
         batch_size: The number of images per batch, over all processes.
         rank: The rank of this process.
@@ -48,6 +48,11 @@ class OrderedLoader:
         self.rank = rank
         self.world_size = world_size
 
+    @property
+    def bit_depth(self) -> BitDepth:
+        """How many bits the pixels have."""
+        return bit_depth_of(self.images) if isinstance(self.images, Tensor) else self.images.bit_depth
+
     def __len__(self) -> int:
         return -(-len(self.labels) // self.batch_size)
 
@@ -62,7 +67,7 @@ class OrderedLoader:
         else:
             ahead, now = tee(shares)  # workers decode ahead of time
             for pixels, chosen in zip(self.images.batches(ahead), now, strict=True):
-                yield signed_from_bytes(pixels), self.labels[chosen]
+                yield signed_from_pixels(pixels), self.labels[chosen]
 
 
 class ShufflingLoader(OrderedLoader):
@@ -196,7 +201,7 @@ def _slices(images: Tensor, labels: Tensor, batches: Iterator[Tensor]) -> Iterat
     while chosen := list(islice(batches, 1)):
         chosen += islice(batches, max(0, largest // max(1, len(chosen[0])) - 1))
         sizes, indices = list(map(len, chosen)), torch.cat(chosen)
-        pixels = signed_from_bytes(images.index_select(0, indices))
+        pixels = signed_from_pixels(images.index_select(0, indices))
         yield from zip(pixels.split(sizes), labels[indices].split(sizes), strict=True)
 
 

@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.hardware import fastest_precision
+from lightning_cgan.core.images import ImageSize, height_and_width, size_text
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 
@@ -21,15 +22,16 @@ class Judge(nn.Module):
     """The reference classifier: a convolutional network whose features measure how much images differ.
 
     Six 3 x 3 convolutions with batch normalisation and ReLU, average pooling over the image, then one dense layer.
-    Images of more than 32 and of more than 64 pixels a side are downsampled once more each.
+    Images whose longer side has more than 32 and more than 64 pixels are downsampled once more each.
     """
 
     num_features = 128
 
-    def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, image_channels: int, image_size: ImageSize) -> None:
         super().__init__()
         widths = (image_channels, 32, 32, 64, 64, 96, self.num_features)
-        strides = (1, 2, 1, 2, 2 if image_size > 32 else 1, 2 if image_size > 64 else 1)
+        longer = max(height_and_width(image_size))
+        strides = (1, 2, 1, 2, 2 if longer > 32 else 1, 2 if longer > 64 else 1)
         layers: list[nn.Module] = []
         for entering, leaving, stride in zip(widths, widths[1:], strides, strict=False):
             layers.append(nn.Conv2d(entering, leaving, 3, stride, padding=1, bias=False))
@@ -56,16 +58,18 @@ class Student(nn.Sequential):
     images.
     """
 
-    def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
-        if image_size < 6:
+    def __init__(self, num_classes: int, image_channels: int, image_size: ImageSize) -> None:
+        height, width = height_and_width(image_size)
+        if min(height, width) < 6:
+            got = size_text(image_size)
             raise UsageError(
-                f"--data.image_size: expected 6 or more for the students of a report, got {image_size}; resize the "
+                f"--data.image_size: expected 6 or more for the students of a report, got {got}; resize the "
                 "images, or disable the report with --report.protocol none"
             )
-        side = (image_size - 4) // 2
+        positions = (height - 4) // 2 * ((width - 4) // 2)
         # The second ReLU follows the pooling: the same function, with a quarter of the work.
         convolutions = [nn.Conv2d(image_channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.MaxPool2d(2), nn.ReLU()]
-        dense = [nn.Linear(64 * side**2, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
+        dense = [nn.Linear(64 * positions, 128), nn.ReLU(), nn.Dropout(0.5), nn.Linear(128, num_classes)]
         super().__init__(*convolutions, nn.Dropout(0.25), nn.Flatten(), *dense)
         self.to(memory_format=torch.channels_last)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.images import bytes_from_signed
+from lightning_cgan.core.images import BitDepth, pixels_from_signed
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.classifiers import Judge
@@ -59,20 +59,25 @@ class ImageMaker(Protocol):
         """Generates images, shape (N, C, H, W), in [-1, 1]."""
 
 
-def make_fakes(maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0) -> OrderedLoader:
-    """Generates an image of each label (N,), rounded to 256 shades as in image files; `seed` determines the latents."""
+def make_fakes(
+    maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0, bit_depth: BitDepth = 8
+) -> OrderedLoader:
+    """Generates an image of each label (N,), rounded as in image files; `seed` determines the latents."""
     labels = labels.cpu()
     latents = maker.sample_latents(len(labels), seed) * latent_scale
     parts = zip(labels.split(_BATCH_SIZE), latents.split(_BATCH_SIZE), strict=True)
-    pixels = torch.cat([bytes_from_signed(maker.generate(*part)).cpu() for part in parts])
+    pixels = torch.cat([pixels_from_signed(maker.generate(*part), bit_depth).cpu() for part in parts])
     return OrderedLoader(pixels, labels, _BATCH_SIZE)
 
 
-def make_confident_fakes(maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi) -> OrderedLoader:
+def make_confident_fakes(
+    maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi, bit_depth: BitDepth = 8
+) -> OrderedLoader:
     """Generates images of labels (N,) that a Judge confirms; labels without such an image are omitted."""
 
     def make(indices: Tensor, attempt: int) -> Tensor:
-        return cast(Tensor, make_fakes(maker, labels[indices], seed * ATTEMPTS + attempt, gafi.latent_scale).images)
+        made = make_fakes(maker, labels[indices], seed * ATTEMPTS + attempt, gafi.latent_scale, bit_depth)
+        return cast(Tensor, made.images)
 
     labels = labels.cpu()
     pixels = make(torch.arange(len(labels)), 0)
@@ -92,8 +97,8 @@ def replace_doubtful(
 ) -> Tensor:
     """Replaces, in place, images of whose label the Judge is less than `min_confidence` sure; in `ATTEMPTS` attempts.
 
-    The `pixels` of the first attempt are uint8, (N, C, H, W), with labels (N,); `make` generates others, given indices
-    into them (n,) and the number of the attempt.
+    The `pixels` of the first attempt have the shape (N, C, H, W), and labels (N,); `make` generates others, given
+    indices into them (n,) and the number of the attempt.
 
     Returns:
         The attempt that produced each image, from 0, shape (N,), on the CPU; -1 where all attempts failed.

@@ -39,7 +39,7 @@ def train_student(
             images = training_images(epoch)
             if epoch == 0:
                 sample = next(iter(images))[0]
-                student = Student(num_classes, sample.shape[1], sample.shape[2]).to(device)
+                student = Student(num_classes, sample.shape[1], (sample.shape[2], sample.shape[3])).to(device)
                 optimizer = Adam(student.parameters(), lr=1e-3, fused=True)
             batch_size = min(_BATCH_SIZE, len(images.labels))
             batches = ShufflingLoader(images.images, images.labels, batch_size, seed=seed * 1000 + epoch)

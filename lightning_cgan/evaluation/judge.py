@@ -22,6 +22,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
 from lightning_cgan.core.files import cache_folder, write_atomic, write_to_cache
+from lightning_cgan.core.images import ImageSize, image_size_of
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.data.loader import OrderedLoader, ShufflingLoader
 from lightning_cgan.evaluation.classifiers import Judge, accuracy, forked_rng, learn
@@ -123,10 +124,11 @@ def fingerprint_of(images: OrderedLoader) -> str:
     return content.hexdigest()
 
 
-def _sizes(images: OrderedLoader) -> tuple[int, int]:
+def _sizes(images: OrderedLoader) -> tuple[int, ImageSize]:
     """The number of channels and the image size."""
     if isinstance(images.images, Tensor):
-        return images.images.shape[1], images.images.shape[2]
+        channels, height, width = images.images.shape[1:]
+        return channels, image_size_of(height, width)
     return images.images.channels, images.images.size
 
 

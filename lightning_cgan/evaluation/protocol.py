@@ -87,7 +87,7 @@ class ReportImages:
     """The images in the figure of a report."""
 
     fakes: OrderedLoader
-    nearest: dict[int, Tensor]  # from indices of some of them to the nearest training image, (C, H, W), uint8
+    nearest: dict[int, Tensor]  # from indices of some of them to the nearest training image, (C, H, W)
 
 
 class Evaluation:
@@ -105,7 +105,7 @@ class Evaluation:
         self.judge_record = get_judge(self.train, self.validation, data.num_classes, device)
         self.references = extract_features(self.judge_record.judge, self.test)
         self.held_out = at_most(self.validation, protocol.images)
-        self.fakes = make_fakes(maker, self.held_out.labels, self._seed(_SCORED))
+        self.fakes = self._make_fakes(self.held_out.labels, self._seed(_SCORED))
 
     @cached_property
     def about_data(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class Evaluation:
     def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], ReportImages]:
         """Measures everything; returns the report, in plain values, and the images for its figure."""
         memorisation, report_images = self.memorisation()
-        fakes = make_fakes(self.maker, self._training_labels(), self._seed(_TRAINING))
+        fakes = self._make_fakes(self._training_labels(), self._seed(_TRAINING))
         report: dict[str, Any] = {
             "format": FORMAT,
             "protocol": dataclasses.asdict(self.protocol),
@@ -138,7 +138,7 @@ class Evaluation:
         if gafi is not None:
             report["gan_train_gafi"] = {**dataclasses.asdict(gafi), **self.gan_train(self._gafi_images(gafi))}
         if parzen:
-            report["parzen_window"] = self.parzen(make_fakes(self.maker, self.test.labels, self._seed(_PARZEN)))
+            report["parzen_window"] = self.parzen(self._make_fakes(self.test.labels, self._seed(_PARZEN)))
             report["parzen_window_of_real_images"] = self.parzen(at_most(self.train, len(self.test.labels)))
         return report, report_images
 
@@ -154,7 +154,7 @@ class Evaluation:
         """
         labels, judge = self.held_out.labels, self.judge_record.judge
         seeds = (self._seed(_SCORED) + draw for draw in range(1, self.protocol.draws))
-        others = (extract_features(judge, make_fakes(self.maker, labels, seed)) for seed in seeds)
+        others = (extract_features(judge, self._make_fakes(labels, seed)) for seed in seeds)
         first = self.scores(self.fakes)
         found = [first, *(quick_scores(features, self.references) for features in others)]
         of_each = {name: [scores[name] for scores in found] for name in QUICK_SCORES}
@@ -177,7 +177,7 @@ class Evaluation:
 
     def gan_train(self, training_images: Callable[[int], OrderedLoader]) -> dict[str, Any]:
         """The accuracy of Students that learn from generated images; see `gan_train.gan_train`."""
-        selection_set = make_fakes(self.maker, self.validation.labels, self._seed(_SELECTION))
+        selection_set = self._make_fakes(self.validation.labels, self._seed(_SELECTION))
         return self._train_students(training_images, selection_set, self.protocol.seeds)
 
     def real_data_bound(self) -> dict[str, Any]:
@@ -209,8 +209,11 @@ class Evaluation:
         return at_most(self.train, self.protocol.training_images or len(self.train.labels)).labels.cpu()
 
     def _gafi_images(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
-        labels, judge = self._training_labels(), self.judge_record.judge
-        return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, judge, gafi)
+        labels, how = self._training_labels(), (self.judge_record.judge, gafi, self.train.bit_depth)
+        return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, *how)
+
+    def _make_fakes(self, labels: Tensor, seed: int) -> OrderedLoader:
+        return make_fakes(self.maker, labels, seed, bit_depth=self.train.bit_depth)
 
     def _signed(self, images: OrderedLoader) -> Tensor:
         """All images as one tensor, in [-1, 1]."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import printable
-from lightning_cgan.core.images import grid, signed_from_bytes
+from lightning_cgan.core.images import grid, signed_from_pixels
 from lightning_cgan.evaluation.protocol import ReportImages
 
 _COLUMNS = 10
@@ -54,14 +54,14 @@ def _samples(report_images: ReportImages) -> Any:
     columns = min(_COLUMNS, *map(len, of_class))  # the same number for each class, so that all rows are full
     indices = torch.cat([indices[:columns] for indices in of_class])
     images = cast(Tensor, report_images.fakes.images.index_select(0, indices))
-    return grid(signed_from_bytes(images), columns).permute(1, 2, 0).numpy()
+    return grid(signed_from_pixels(images), columns).permute(1, 2, 0).numpy()
 
 
 def _neighbours(report_images: ReportImages) -> Any:
     indices = list(report_images.nearest)[: 2 * _COLUMNS]
     pairs = [image for index in indices for image in (report_images.fakes.images[index], report_images.nearest[index])]
     stacked = torch.stack([image.cpu() for image in pairs])
-    return grid(signed_from_bytes(stacked), 4).permute(1, 2, 0).numpy()
+    return grid(signed_from_pixels(stacked), 4).permute(1, 2, 0).numpy()
 
 
 def _plot_confusion(axes: Any, confusion: list[list[int]], class_names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lightning_cgan.core.class_names import check_names
+from lightning_cgan.core.images import ImageSize, height_and_width, image_size_of
 from lightning_cgan.networks.latents import Distribution, LatentSampler
 from lightning_cgan.networks.sampler import Sampler
 
@@ -23,7 +24,7 @@ class ExportMetadata:
     class_names: tuple[str, ...]
     latent_dim: int
     image_channels: int
-    image_size: int
+    image_size: ImageSize
     latents: Distribution
     lightning_cgan: str
 
@@ -33,6 +34,11 @@ class ExportMetadata:
         network = sampler.generator
         sizes = (network.latent_dim, network.image_channels, network.image_size)
         return cls(sampler.class_names, *sizes, sampler.latents, version("lightning_cgan"))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (self.image_channels, *height_and_width(self.image_size))
 
     def sample_latents(self, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
         """The latents of the first images of a class, shape (count, latent_dim), the same that `generate` uses."""
@@ -49,10 +55,17 @@ class ExportMetadata:
         names = {field.name for field in dataclasses.fields(cls)}
         if not names <= texts.keys():
             raise ValueError(f"its metadata lack {', '.join(sorted(names - texts.keys()))}")
-        numbers: dict[str, Any] = {name: int(texts[name]) for name in ("latent_dim", "image_channels", "image_size")}
+        size = json.loads(texts["image_size"])
+        height, width = size if isinstance(size, list) else (size, size)
+        numbers: dict[str, Any] = {name: int(texts[name]) for name in ("latent_dim", "image_channels")}
+        numbers["image_size"] = image_size_of(int(height), int(width))
         class_names = json.loads(texts["class_names"])
         are_names = isinstance(class_names, list) and len(class_names) > 0
-        if texts["latents"] not in get_args(Distribution) or not are_names or min(numbers.values()) < 1:
+        if (
+            texts["latents"] not in get_args(Distribution)
+            or not are_names
+            or min(numbers["latent_dim"], numbers["image_channels"], height, width) < 1
+        ):
             raise ValueError("its metadata are invalid")
         check_names("its metadata", map(str, class_names))
         latents = cast(Distribution, texts["latents"])

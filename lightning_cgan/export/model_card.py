@@ -46,7 +46,7 @@ _SNIPPET = """\
 {own_import}from lightning_cgan import PretrainedGenerator
 
 generator = PretrainedGenerator.from_pretrained(".")  # this folder, or its name on the Hugging Face Hub
-images = generator.generate([0, 0, {last}], seed=0)  # (3, {channels}, {size}, {size}), in [-1, 1]
+images = generator.generate([0, 0, {last}], seed=0)  # {shape}, in [-1, 1]
 print(images.shape, [generator.class_names[label] for label in (0, {last})])
 """
 _NO_REPORT = """\
@@ -73,13 +73,13 @@ def card_text(
     """The model card of a generator in Markdown, with scores if there are any; `front` is the YAML at the top."""
     module = class_path(type(generator)).rpartition(".")[0]
     own_import = "" if module.partition(".")[0] == "lightning_cgan" else f"import {module}\n\n"
-    last, channels, size = len(metadata.class_names) - 1, metadata.image_channels, metadata.image_size
+    last = len(metadata.class_names) - 1
     picture = "\n\n![The report as a picture](report.png)" if report and report.picture else ""
     return _CARD.format(
         front_matter=yaml.safe_dump(dict(front), sort_keys=False, allow_unicode=True),
         name=in_markdown(name),
         metadata=_table(generator, metadata, training),
-        snippet=_SNIPPET.format(own_import=own_import, last=last, channels=channels, size=size),
+        snippet=_SNIPPET.format(own_import=own_import, last=last, shape=(3, *metadata.image_shape)),
         scores=f"{report.table}{picture}" if report else _NO_REPORT,
     )
 
@@ -92,12 +92,12 @@ def _table(generator: Generator, metadata: ExportMetadata, training: Training) -
     )
     weights = sum(parameter.numel() for parameter in generator.parameters())
     averaged = "a moving average of the run" if training.averaged else "those of the last step"
-    size, channels = metadata.image_size, metadata.image_channels
+    channels, height, width = metadata.image_shape
     colour = {1: "gray", 3: "colour"}.get(channels, f"{channels} channels")
     distribution = "standard normal" if metadata.latents == "normal" else "uniform in [-1, 1]"
     rows = [
         ("network", f"`{type(generator).__name__}`, {weights:,} weights, {averaged}"),
-        ("images", f"{size} × {size} pixels, {colour}"),
+        ("images", f"{height} × {width} pixels, {colour}"),
         ("latents", f"{metadata.latent_dim}, {distribution}"),
         (f"{len(names)} classes", listed + (", …" if len(names) > _MOST_NAMES else "")),
         ("training", f"{training.steps:,} steps" + _number(data, "batch size", " of {:,} images each")),

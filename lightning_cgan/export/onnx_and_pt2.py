@@ -77,7 +77,7 @@ def read_onnx(file: Path) -> tuple[ExportMetadata, Make]:
 
     with _reading(file):
         found = make(torch.tensor([0, len(metadata.class_names) - 1]), torch.zeros(2, metadata.latent_dim)).shape
-        if found != (2, metadata.image_channels, metadata.image_size, metadata.image_size):
+        if found != (2, *metadata.image_shape):
             raise ValueError(f"its images, {tuple(found)}, do not match its metadata")
     return metadata, make
 

@@ -13,6 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from lightning_cgan.core.compat import is_batch_norm, is_compiled_alone
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import ImageSize, height_and_width, image_size_of, size_text
 from lightning_cgan.core.serialization import ConfigMixin
 from lightning_cgan.networks.modes import in_evaluation_mode
 
@@ -22,15 +23,23 @@ class Network(ConfigMixin, nn.Module):
 
     Args:
         num_classes: The number of classes; labels run from 0 to `num_classes` - 1.
-        image_channels: 1 for gray, 3 for colour.
-        image_size: Height and width of the square images, in pixels.
+        image_channels: 1 for gray, 3 for colour, or any other number.
+        image_size: The side of square images, in pixels, or height and width.
+
+    Attributes:
+        image_size: One number for square images, else height and width.
     """
 
-    def __init__(self, num_classes: int, image_channels: int, image_size: int) -> None:
+    def __init__(self, num_classes: int, image_channels: int, image_size: ImageSize) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.image_channels = image_channels
-        self.image_size = image_size
+        self.image_size: ImageSize = image_size_of(*height_and_width(image_size))
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        return (self.image_channels, *height_and_width(self.image_size))
 
 
 class Generator(Network):
@@ -40,11 +49,11 @@ class Generator(Network):
         >>> class Linear(Generator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size, latent_dim=16)
-        ...         self.pixels = torch.nn.Linear(16 + num_classes, image_channels * image_size**2)
+        ...         self.pixels = torch.nn.Linear(16 + num_classes, math.prod(self.image_shape))
         ...     def forward(self, latents, labels):
         ...         one_hot = torch.nn.functional.one_hot(labels, self.num_classes)
         ...         pixels = self.pixels(torch.cat([latents, one_hot], dim=1)).tanh()
-        ...         return pixels.unflatten(1, (self.image_channels, self.image_size, self.image_size))
+        ...         return pixels.unflatten(1, self.image_shape)
         >>> Linear(10, 1, 8)(torch.randn(4, 16), torch.arange(4)).shape
         torch.Size([4, 1, 8, 8])
 
@@ -52,7 +61,7 @@ class Generator(Network):
         latent_dim: The number of latents per image.
     """
 
-    def __init__(self, num_classes: int, image_channels: int, image_size: int, latent_dim: int) -> None:
+    def __init__(self, num_classes: int, image_channels: int, image_size: ImageSize, latent_dim: int) -> None:
         super().__init__(num_classes, image_channels, image_size)
         self.latent_dim = latent_dim
 
@@ -89,7 +98,7 @@ class Discriminator(Network):
         >>> class Linear(Discriminator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size)
-        ...         self.logits = torch.nn.Linear(image_channels * image_size**2, num_classes)
+        ...         self.logits = torch.nn.Linear(math.prod(self.image_shape), num_classes)
         ...     def forward(self, images, labels):
         ...         return self.logits(images.flatten(1))[torch.arange(len(labels)), labels]
         >>> Linear(10, 1, 8)(torch.zeros(4, 1, 8, 8), torch.arange(4)).shape
@@ -171,10 +180,10 @@ def _layers_in_order(discriminator: Discriminator) -> list[nn.Module]:
         if not isinstance(module, (nn.Embedding, ParametrizationList))
         and (is_parametrized(module) or any(True for _ in module.parameters(recurse=False)))
     ]
-    weight, size = next(network.parameters()), network.image_size
+    weight = next(network.parameters())
     try:
         labels = torch.zeros(1, dtype=torch.int64, device=weight.device)
-        network(weight.new_zeros(1, network.image_channels, size, size), labels)
+        network(weight.new_zeros(1, *network.image_shape), labels)
     finally:
         for hook in watched:
             hook.remove()
@@ -191,17 +200,22 @@ def is_compiled(network: nn.Module) -> bool:
     return any(is_compiled_alone(module) or "forward" in vars(module) for module in network.modules())
 
 
-def base_resolution(image_size: int, factor: int, network: Network) -> int:
-    """The size of a network's smallest feature map; raises `UsageError` if the image's is not a multiple of it."""
-    size, rest = divmod(image_size, factor)
-    if rest or size == 0:
-        lower, higher = size * factor, (size + 1) * factor
-        remedy = f"{lower} or {higher}" if lower else f"{higher}"
+def base_resolution(network: Network, factor: int) -> tuple[int, int]:
+    """Height and width of a network's smallest map; raises `UsageError` if the image's are not multiples of a factor.
+
+    The `factor` is that by which the image is higher and wider than the map.
+    """
+    sides = height_and_width(network.image_size)
+    if any(side % factor for side in sides):
+        lower, higher = ([side // factor * factor + more for side in sides] for more in (0, factor))
+        nearest = [size_text(image_size_of(*size)) for size in (lower, higher) if min(size) > 0]
         raise UsageError(
             f"image_size: {type(network).__name__} with these settings makes images whose size is a multiple of "
-            f"{factor}, got {image_size}; resize the data with --data.image_size {remedy}, or choose another network"
+            f"{factor}, got {size_text(network.image_size)}; resize the data with --data.image_size "
+            f"{' or '.join(nearest)}, or choose another network"
         )
-    return size
+    height, width = sides
+    return height // factor, width // factor
 
 
 @contextmanager
@@ -231,6 +245,8 @@ def check_agreement(name: str, network: Any, other_name: str, other: Any) -> Non
     for attribute in ("num_classes", "image_channels", "image_size"):
         expected, got = getattr(other, attribute, None), getattr(network, attribute)
         if expected is not None and expected != got:
+            if attribute == "image_size":
+                expected, got = size_text(expected), size_text(got)
             raise UsageError(
                 f"{name}.{attribute}: expected {expected}, as the {other_name} has, got {got}; "
                 f"build both with the same {attribute}"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.core.errors import UsageError, check_positive
+from lightning_cgan.core.images import ImageSize
 from lightning_cgan.networks.base import Discriminator, DiscriminatorOutput
 
 Conditioning = Literal["concatenation", "projection", "classifier", "projection_classifier"]
@@ -151,7 +152,7 @@ class ConditionalDiscriminator(Discriminator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         conditioning: Conditioning,
         label_embedding: int | None,
     ) -> None:

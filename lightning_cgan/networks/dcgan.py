@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import ImageSize, height_and_width
 from lightning_cgan.networks.base import Generator, apply_spectral_norm, base_resolution, to_channels_last
 from lightning_cgan.networks.conditioning import (
     ConditionalDiscriminator,
@@ -23,7 +24,7 @@ from lightning_cgan.networks.conditioning import (
 class DCGANGenerator(Generator):
     """Latents and label through a dense layer to a small map, then transposed convolutions to the image, tanh.
 
-    The image size must be a multiple of the product of the strides.
+    Height and width of the image must be multiples of the product of the strides.
 
     Examples:
         >>> generator = DCGANGenerator(num_classes=10, image_channels=1, image_size=28)
@@ -44,7 +45,7 @@ class DCGANGenerator(Generator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         latent_dim: int = 100,
         channels: Sequence[int] = (128, 64),
         strides: Sequence[int] = (2, 2),
@@ -59,11 +60,11 @@ class DCGANGenerator(Generator):
             raise UsageError(
                 f"strides: expected as many as channels ({len(channels)}), got {len(strides)}; give one stride for each"
             )
-        self.first_size = base_resolution(image_size, math.prod(strides), self)
+        self.first_size = base_resolution(self, math.prod(strides))
         self.first_channels = channels[0]
         self.activate_first = activate_first
         self.label_input = LabelInput(num_classes, label_embedding)
-        self.project = nn.Linear(latent_dim + self.label_input.width, channels[0] * self.first_size**2)
+        self.project = nn.Linear(latent_dim + self.label_input.width, channels[0] * math.prod(self.first_size))
         self.norms = nn.ModuleList(batch_norm(width, num_classes, conditional_batch_norm) for width in channels)
         self.convolutions = nn.ModuleList(
             _transposed_convolution(fan_in, fan_out, kernel_size, stride)
@@ -75,7 +76,7 @@ class DCGANGenerator(Generator):
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Generates images, shape (N, C, H, W), in [-1, 1]."""
         x = self.project(self.label_input(latents, labels))  # (N, h · w · width)
-        x = x.unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)  # (N, width, h, w)
+        x = x.unflatten(1, (*self.first_size, self.first_channels)).movedim(-1, 1)  # (N, width, h, w)
         x = normalize(self.norms[0], x, labels)
         if self.activate_first:
             x = self.activation(x)
@@ -105,7 +106,7 @@ class DCGANDiscriminator(ConditionalDiscriminator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         channels: Sequence[int] = (64, 128),
         kernel_size: int = 4,
         negative_slope: float = 0.2,
@@ -117,16 +118,16 @@ class DCGANDiscriminator(ConditionalDiscriminator):
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
         layers: list[nn.Module] = []
-        size = image_size
+        sides = list(height_and_width(image_size))
         for fan_in, fan_out in pairwise([image_channels + self.label_channels, *channels]):
             layers += [
                 nn.Conv2d(fan_in, fan_out, kernel_size, stride=2, padding=(kernel_size - 1) // 2),
                 nn.LeakyReLU(negative_slope),
                 *([nn.Dropout(dropout)] if dropout else []),
             ]
-            size = (size + 2 * ((kernel_size - 1) // 2) - kernel_size) // 2 + 1
+            sides = [(side + 2 * ((kernel_size - 1) // 2) - kernel_size) // 2 + 1 for side in sides]
         self.convolutions = nn.Sequential(*layers)
-        features = channels[-1] * size**2
+        features = channels[-1] * math.prod(sides)
         self.dense = nn.Sequential()
         if hidden is not None:
             self.dense = nn.Sequential(nn.Linear(features, hidden), nn.LeakyReLU(negative_slope))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import Tensor, nn
 
-from lightning_cgan.core.images import signed_from_unit, unit_from_signed
+from lightning_cgan.core.images import ImageSize, signed_from_unit, unit_from_signed
 from lightning_cgan.networks.base import Generator, apply_spectral_norm
 from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Conditioning, LabelInput
 
@@ -15,7 +16,7 @@ from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Condi
 class MLPGenerator(Generator):
     """Latents and label through hidden layers to pixels, with a sigmoid at the end (after Mirza & Osindero 2014).
 
-    Generates square images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
+    Generates images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
     variance 2 / fan-in; biases start at 0.
 
     Examples:
@@ -33,7 +34,7 @@ class MLPGenerator(Generator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         latent_dim: int = 100,
         hidden: Sequence[int] = (128,),
         batch_norm: bool = False,
@@ -42,20 +43,20 @@ class MLPGenerator(Generator):
         super().__init__(num_classes, image_channels, image_size, latent_dim)
         self.label_input = LabelInput(num_classes, label_embedding)
         widths = [latent_dim + self.label_input.width, *hidden]
-        last = _initialized(nn.Linear(widths[-1], image_channels * image_size**2))
+        last = _initialized(nn.Linear(widths[-1], math.prod(self.image_shape)))
         self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm), last, nn.Sigmoid())
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Generates images, shape (N, C, H, W), in [-1, 1]."""
         pixels: Tensor = self.layers(self.label_input(latents, labels))  # (N, C · H · W)
         images = signed_from_unit(pixels)  # from the sigmoid's [0, 1]
-        return images.view(-1, self.image_channels, self.image_size, self.image_size)  # (N, C, H, W)
+        return images.view(-1, *self.image_shape)  # (N, C, H, W)
 
 
 class MLPDiscriminator(ConditionalDiscriminator):
     """Pixels and label through hidden layers with ReLU to one logit (after Mirza & Osindero 2014).
 
-    Accepts square images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
+    Accepts images of any size. Weights are initialised after He et al. 2015 (arXiv:1502.01852), normal with
     variance 2 / fan-in; biases start at 0.
 
     Examples:
@@ -72,14 +73,14 @@ class MLPDiscriminator(ConditionalDiscriminator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         hidden: Sequence[int] = (128,),
         conditioning: Conditioning = "concatenation",
         label_embedding: int | None = None,
         spectral_norm: bool = False,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
-        widths = [image_channels * image_size**2 + self.label_channels, *hidden]
+        widths = [math.prod(self.image_shape) + self.label_channels, *hidden]
         self.layers = nn.Sequential(*_hidden_layers(widths, batch_norm=False))
         self.add_head(widths[-1])
         _initialized(self.head.linear)

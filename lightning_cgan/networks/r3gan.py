@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, leaky_relu
 
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import ImageSize
 from lightning_cgan.networks.base import Generator, at_least_float32, base_resolution, to_channels_last
 from lightning_cgan.networks.conditioning import ConditionalDiscriminator, Conditioning, LabelInput
 
@@ -23,10 +24,10 @@ _SLOPE = 0.2
 class R3GANGenerator(Generator):
     """A learned map, scaled by latents and label, through stages of residual blocks that double its size.
 
-    The image size must be a multiple of 2 to the power of one less than the number of `channels`. The original's pixels
-    are unbounded; here x / sqrt(1 + x²) keeps them in the range of the data. Tanh would too, but without normalisation
-    before it, the first discriminator, which scores darker images higher, drives it into saturation, where it has no
-    gradient.
+    Height and width of the image must be multiples of 2 to the power of one less than the number of `channels`. The
+    original's pixels are unbounded; here x / sqrt(1 + x²) keeps them in the range of the data. Tanh would too, but
+    without normalisation before it, the first discriminator, which scores darker images higher, drives it into
+    saturation, where it has no gradient.
 
     Examples:
         >>> generator = R3GANGenerator(num_classes=10, image_channels=1, image_size=28)
@@ -45,7 +46,7 @@ class R3GANGenerator(Generator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         latent_dim: int = 64,
         channels: Sequence[int] = (96, 48, 16),
         blocks: int = 1,
@@ -54,9 +55,9 @@ class R3GANGenerator(Generator):
         label_embedding: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, latent_dim)
-        size = base_resolution(image_size, 2 ** (len(channels) - 1), self)
+        size = base_resolution(self, 2 ** (len(channels) - 1))
         self.label_input = LabelInput(num_classes, label_embedding)
-        self.basis = nn.Parameter(torch.randn(size, size, channels[0]))
+        self.basis = nn.Parameter(torch.randn(*size, channels[0]))
         self.modulate = nn.Linear(latent_dim + self.label_input.width, channels[0])
         self.stages = _stages(channels, blocks, expansion, group_width)
         self.transitions = _transitions(channels)
@@ -77,8 +78,8 @@ class R3GANGenerator(Generator):
 class R3GANDiscriminator(ConditionalDiscriminator):
     """Mirrors the generator: stages of residual blocks that halve the image, a depthwise convolution, one logit.
 
-    The image size must be a multiple of 2 to the power of one less than the number of `channels`. There is no spectral
-    normalisation: convolutions that start at zero have no norm to divide by.
+    Height and width of the image must be multiples of 2 to the power of one less than the number of `channels`. There
+    is no spectral normalisation: convolutions that start at zero have no norm to divide by.
 
     Examples:
         >>> discriminator = R3GANDiscriminator(num_classes=10, image_channels=1, image_size=28)
@@ -96,7 +97,7 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         channels: Sequence[int] = (16, 48, 96),
         blocks: int = 1,
         expansion: int = 2,
@@ -105,7 +106,7 @@ class R3GANDiscriminator(ConditionalDiscriminator):
         label_embedding: int | None = None,
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
-        size = base_resolution(image_size, 2 ** (len(channels) - 1), self)
+        size = base_resolution(self, 2 ** (len(channels) - 1))
         self.from_image = nn.Conv2d(image_channels + self.label_channels, channels[0], 1)
         self.stages = _stages(channels, blocks, expansion, group_width)
         self.transitions = _transitions(channels)

@@ -6,6 +6,7 @@ and blocks, and optional spectral normalisation.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, interpolate, relu
 
 from lightning_cgan.core.errors import UsageError
+from lightning_cgan.core.images import ImageSize, size_text
 from lightning_cgan.networks.base import Generator, apply_spectral_norm, base_resolution, to_channels_last
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, ConditionalDiscriminator, Conditioning
 
@@ -21,8 +23,8 @@ from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d, Conditi
 class ResNetGenerator(Generator):
     """Latents to a small map, residual blocks with conditional batch normalisation that double its size, tanh.
 
-    The image size must be a multiple of 2 to the power of the number of blocks, which is one less than the number of
-    `channels`. The label enters only through the normalisation.
+    Height and width of the image must be multiples of 2 to the power of the number of blocks, which is one less than
+    the number of `channels`. The label enters only through the normalisation.
 
     Examples:
         >>> generator = ResNetGenerator(num_classes=10, image_channels=1, image_size=28)
@@ -37,14 +39,14 @@ class ResNetGenerator(Generator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         latent_dim: int = 128,
         channels: Sequence[int] = (128, 64, 32),
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, latent_dim)
-        self.first_size = base_resolution(image_size, 2 ** (len(channels) - 1), self)
+        self.first_size = base_resolution(self, 2 ** (len(channels) - 1))
         self.first_channels = channels[0]
-        self.project = nn.Linear(latent_dim, channels[0] * self.first_size**2)
+        self.project = nn.Linear(latent_dim, channels[0] * math.prod(self.first_size))
         self.blocks = nn.ModuleList(_UpBlock(*widths, num_classes) for widths in pairwise(channels))
         self.norm = nn.BatchNorm2d(channels[-1])
         self.to_image = nn.Conv2d(channels[-1], image_channels, 3, padding=1)
@@ -52,7 +54,7 @@ class ResNetGenerator(Generator):
 
     def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
         """Generates images, shape (N, C, H, W), in [-1, 1]."""
-        x = self.project(latents).unflatten(1, (self.first_size, self.first_size, self.first_channels)).movedim(-1, 1)
+        x = self.project(latents).unflatten(1, (*self.first_size, self.first_channels)).movedim(-1, 1)
         for block in self.blocks:
             x = block(x, labels)  # (N, channels, 2h, 2w)
         return torch.tanh(self.to_image(relu(self.norm(x))))  # (N, C, H, W)
@@ -61,7 +63,8 @@ class ResNetGenerator(Generator):
 class ResNetDiscriminator(ConditionalDiscriminator):
     """Residual blocks that halve the image, a sum over positions, one logit; no normalisation.
 
-    The image size must be at least 2 to the power of one less than the number of `channels`, so that it can be halved.
+    Height and width of the image must be at least 2 to the power of one less than the number of `channels`, so that it
+    can be halved.
 
     Examples:
         >>> discriminator = ResNetDiscriminator(num_classes=10, image_channels=1, image_size=28)
@@ -77,7 +80,7 @@ class ResNetDiscriminator(ConditionalDiscriminator):
         self,
         num_classes: int,
         image_channels: int,
-        image_size: int,
+        image_size: ImageSize,
         channels: Sequence[int] = (32, 64, 128),
         conditioning: Conditioning = "projection",
         label_embedding: int | None = None,
@@ -85,10 +88,11 @@ class ResNetDiscriminator(ConditionalDiscriminator):
     ) -> None:
         super().__init__(num_classes, image_channels, image_size, conditioning, label_embedding)
         smallest = 2 ** (len(channels) - 1)
-        if image_size < smallest:
+        if min(self.image_shape[1:]) < smallest:
             raise UsageError(
                 f"image_size: ResNetDiscriminator with {len(channels)} channels takes images of at least {smallest} "
-                f"pixels, got {image_size}; resize the data with --data.image_size {smallest}, or give fewer channels"
+                f"pixels, got {size_text(self.image_size)}; resize the data with --data.image_size {smallest}, or give "
+                "fewer channels"
             )
         last = len(channels) - 1
         self.blocks = nn.Sequential(

@@ -28,7 +28,7 @@ class BatchChecker:
 
     def __init__(self, generator: Generator, discriminator: Discriminator) -> None:
         self.num_classes = generator.num_classes
-        self.image_shape = (generator.image_channels, generator.image_size, generator.image_size)
+        self.image_shape = generator.image_shape
         self.discriminator = discriminator
         self._warned_of: set[str] = set()
         self._deferred: list[tuple[str, list[Tensor]]] = []
@@ -98,13 +98,13 @@ class BatchChecker:
             remedy = "images / 127.5 - 1" if images.dtype == torch.uint8 else "floats"
             raise UsageError(f"images: expected floats in [-1, 1], got {images.dtype}; give {remedy}")
         if tuple(images.shape[1:]) != self.image_shape:
-            got, (channels, size, _) = tuple(images.shape[1:]), self.image_shape
-            remedy = f"resize them to {size} x {size} pixels, or build both networks with another image_size"
-            if got == (size, size, channels):
+            got, (channels, *size) = tuple(images.shape[1:]), self.image_shape
+            remedy = f"resize them to {size[0]} x {size[1]} pixels, or build both networks with another image_size"
+            if got == (*size, channels):
                 remedy = "put the channels first: images.permute(0, 3, 1, 2)"
-            elif got == (size, size) and channels == 1:
+            elif got == tuple(size) and channels == 1:
                 remedy = "give images.unsqueeze(1)"
-            elif len(got) == 3 and got[1:] == (size, size):
+            elif len(got) == 3 and got[1:] == tuple(size):
                 remedy = f"convert them to {channels} channels, or build both networks with image_channels={got[0]}"
             expected = f"expected shape {_batched(self.image_shape)}, as the networks expect"
             raise UsageError(f"images: {expected}, got {_batched(got)}; {remedy}")

@@ -28,7 +28,7 @@ def flops_of_step(generator: Generator, discriminator: Discriminator, batch_size
     weights = next(generator.parameters())
     labels = torch.zeros(1, dtype=torch.int64, device=weights.device)
     latents = weights.new_zeros(1, generator.latent_dim)
-    images = weights.new_zeros(1, generator.image_channels, generator.image_size, generator.image_size)
+    images = weights.new_zeros(1, *generator.image_shape)
     for network, inputs in ((generator, latents), (discriminator, images)):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             in_evaluation_mode(network)(inputs, labels)

@@ -12,7 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.data import DataLoader
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from lightning_cgan.core.images import signed_from_bytes
+from lightning_cgan.core.images import signed_from_pixels
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.networks.base import discriminate, frozen
@@ -135,7 +135,7 @@ def from_memory(pixels: Tensor, labels: Tensor, batch_size: int) -> Iterator[tup
     """Batches cut out of memory at random."""
     while True:
         chosen = torch.randint(len(labels), (batch_size,), device=labels.device)
-        yield signed_from_bytes(pixels.index_select(0, chosen)), labels[chosen]
+        yield signed_from_pixels(pixels.index_select(0, chosen)), labels[chosen]
 
 
 def from_files(data: Any, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,7 +16,7 @@ from helpers.marks import ci_but_for
 from helpers.pictures import opened_flat, reds, write_numbered
 from lightning_cgan import ConditionalGAN, ImageFolderData, UsageError
 from lightning_cgan.cli.main import main
-from lightning_cgan.core.images import signed_from_bytes
+from lightning_cgan.core.images import signed_from_pixels
 from lightning_cgan.data import OrderedLoader, ShufflingLoader
 from lightning_cgan.data.image_files import ImageFiles
 
@@ -124,7 +124,7 @@ def test_files_of_any_shape_become_squares(tmp_path: Path) -> None:
             assert pixels.shape == (channels, 5, 5)
             middle = torch.from_numpy(gray[:, 10:20]).float().mean(0).reshape(5, 2).mean(1)
             assert (pixels.float().mean(1) - middle).abs().max() < 3
-    assert signed_from_bytes(pixels).abs().max() <= 1
+    assert signed_from_pixels(pixels).abs().max() <= 1
 
 
 def test_a_broken_file_is_named_in_one_line(folder: Path) -> None:

@@ -15,7 +15,7 @@ from scipy.stats import multivariate_normal
 from torch import Tensor
 
 from lightning_cgan import DigitsData
-from lightning_cgan.core.images import signed_from_bytes
+from lightning_cgan.core.images import signed_from_pixels
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.fakes import choose
 from lightning_cgan.evaluation.judge import SHIPPED, get_judge
@@ -152,7 +152,7 @@ def judge(digits: DigitsData) -> Judge:
 
 
 def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    yield signed_from_bytes(images), labels
+    yield signed_from_pixels(images), labels
 
 
 def test_scores_move_as_they_must(digits: DigitsData, judge: Judge) -> None:
