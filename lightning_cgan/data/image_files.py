@@ -165,11 +165,12 @@ class _Readable(Dataset[bool]):
 def _decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
     """The pixels of a file, shape (C, H, W); a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
-        pages = _channels_of(opened)
-        if channels > 1 and pages == channels and opened.format == "TIFF":
+        if channels > 1 and opened.mode in _GRAY and _channels_of(opened) == channels:
             return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened)])
         if channels not in _MODES:
-            raise ValueError(f"{pages} channels, where {channels} are expected: save a TIFF page for each")
+            raise ValueError(
+                f"{_channels_of(opened)} channels, where {channels} are expected: save a TIFF page for each"
+            )
         longer = 2 * max(height_and_width(size))  # before a photo is turned
         opened.draft(_MODES[channels], (longer, longer))  # JPEG decodes faster at a reduced size
         return _converted(opened, channels, bits, bit_depth)

@@ -207,12 +207,12 @@ def base_resolution(network: Network, factor: int) -> tuple[int, int]:
     """
     sides = height_and_width(network.image_size)
     if any(side % factor for side in sides):
-        lower, higher = ([side // factor * factor + more for side in sides] for more in (0, factor))
-        nearest = [size_text(image_size_of(*size)) for size in (lower, higher) if min(size) > 0]
+        nearest = [[(side + more) // factor * factor for side in sides] for more in (0, factor - 1)]
+        remedies = " or ".join(size_text(image_size_of(*size)) for size in nearest if min(size) > 0)
         raise UsageError(
             f"image_size: {type(network).__name__} with these settings makes images whose size is a multiple of "
             f"{factor}, got {size_text(network.image_size)}; resize the data with --data.image_size "
-            f"{' or '.join(nearest)}, or choose another network"
+            f"{remedies}, or choose another network"
         )
     height, width = sides
     return height // factor, width // factor

@@ -15,7 +15,7 @@ from lightning_cgan.core.images import (
     grid,
     pil_image,
     save_png,
-    signed_from_bytes,
+    signed_from_pixels,
     signed_from_unit,
     unit_from_signed,
 )
@@ -23,7 +23,7 @@ from lightning_cgan.core.images import (
 
 def test_ranges() -> None:
     pixels = torch.arange(256).to(torch.uint8)
-    signed = signed_from_bytes(pixels)
+    signed = signed_from_pixels(pixels)
     assert (signed[0], signed[-1], signed.dtype) == (-1, 1, torch.float32)
     assert torch.equal(bytes_from_signed(signed), pixels)
     assert bytes_from_signed(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]

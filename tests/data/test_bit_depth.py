@@ -63,14 +63,14 @@ def test_the_brightest_value_is_white_and_the_others_in_proportion(
     tmp_path: Path, kind: str, top: int, bits: int
 ) -> None:
     folder = folder_of(tmp_path / "deep", top, kind)
-    data = opened_flat(folder, test_fraction=0.2)
-    assert data._bits == bits
+    data = opened_flat(folder, test_fraction=0.2, bit_depth=8)
+    assert data._bits == (bits, 8)
     expected = sorted(
         (np.linspace(0, top * (number + 1) // 12, 16).astype(np.int64) * 256 // 2**bits).tolist()
         for number in range(12)
     )
     assert sorted(pixels_of(data).flatten(1).tolist()) == expected
-    lazily = opened_flat(folder, test_fraction=0.2, memory_budget=0)
+    lazily = opened_flat(folder, test_fraction=0.2, bit_depth=8, memory_budget=0)
     assert torch.equal(pixels_of(lazily), pixels_of(data))
 
 
@@ -78,10 +78,10 @@ def test_the_training_split_decides_for_all_splits(tmp_path: Path) -> None:
     for split, top in (("train", 4095), ("test", 255)):
         folder_of(tmp_path / split, top, "png")
     for options in ({}, {"image_size": 4, "image_channels": 1}, {"corrupt": "skip"}):
-        data = opened_flat(tmp_path, **options)
-        assert data._bits == 12
+        data = opened_flat(tmp_path, bit_depth=8, **options)
+        assert data._bits == (12, 8)
         assert int(data.splits["test"][0].max()) == 255 * 256 // 4096  # type: ignore[union-attr]
-    first_of_all = opened_flat(tmp_path)
+    first_of_all = opened_flat(tmp_path, bit_depth=8)
     assert int(first_of_all.read("test")[0].load().max()) == 15
 
 
@@ -116,7 +116,7 @@ def test_colours_of_16_bits_must_use_them(tmp_path: Path) -> None:
         for number in range(6):
             (tmp_path / name / f"{number}.png").write_bytes(_png_of_colours(values * (1 if number > 2 else 16)))
     data = opened_flat(tmp_path)
-    assert (data._bits, data.image_channels) == (16, 3)
+    assert (data._bits, data.image_channels) == ((16, 8), 3)
     for name in "ab":
         for number in range(3):
             (tmp_path / name / f"{number}.png").unlink()

@@ -160,8 +160,13 @@ def test_what_is_missing_is_told(folder: Path, fails: Fails, tmp_path: Path) -> 
     fit = ("fit", "--data", "ImageFolderData", "--data.data_dir")
     message = fails(*fit, "nowhere", *common, *networks)
     assert message.startswith("error: --data.data_dir: no such folder: nowhere; check the path")
-    message = fails(*fit, str(folder), *common, *networks, "--data.image_channels", "4")
-    assert message.startswith("error: --data.image_channels: expected 1 (gray) or 3 (colour), got 4")
+    message = fails(*fit, str(folder), *common, *networks, "--data.image_channels", "17")
+    assert message == (
+        "error: --data.image_channels: expected 1 (gray), 3 (colour) or up to 16, got 17; give one of these"
+    )
+    for size, got in (("0", "0"), ("[24, 0]", "0")):
+        message = fails(*fit, str(folder), *common, *networks, "--data.image_size", size)
+        assert message == f"error: --data.image_size: expected 1 or more, got {got}; give a positive number"
     message = fails(*fit, str(folder), *common, *networks, "--data.memory_budget", "-1")
     assert message.startswith("error: --data.memory_budget: expected 0 or more GiB, got -1.0")
     message = fails(*fit, str(folder), *common, *networks, "--data.test_fraction", "1")

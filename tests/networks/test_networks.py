@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -23,6 +24,7 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
+from lightning_cgan.core.images import ImageSize, height_and_width, size_text
 from lightning_cgan.networks.base import discriminate, frozen, uses_batch_statistics
 from lightning_cgan.networks.conditioning import ConditionalBatchNorm2d
 from lightning_cgan.networks.r3gan import _Block
@@ -51,18 +53,18 @@ DISCRIMINATORS: list[tuple[type[Discriminator], dict[str, Any]]] = [
     (DCGANDiscriminator, {"channels": (4, 8), "conditioning": "concatenation", "label_embedding": 5}),
     (ResNetDiscriminator, {"channels": (4, 8), "spectral_norm": True}),
 ]
-SHAPES = [(10, 1, 28), (3, 3, 32), (1, 1, 8), (1000, 3, 64)]  # classes, channels, size
+SHAPES: list[tuple[int, int, ImageSize]] = [(10, 1, 28), (3, 3, 32), (1, 1, 8), (1000, 3, 64), (4, 5, (8, 20))]
 
 
 @pytest.mark.parametrize(("cls", "options"), GENERATORS)
 @pytest.mark.parametrize(("num_classes", "channels", "size"), SHAPES)
 def test_generator_keeps_its_contract(
-    cls: type[Generator], options: dict[str, Any], num_classes: int, channels: int, size: int
+    cls: type[Generator], options: dict[str, Any], num_classes: int, channels: int, size: ImageSize
 ) -> None:
     generator = cls(num_classes, channels, size, latent_dim=6, **options)
     labels = torch.randint(num_classes, (5,))
     images = generator(torch.randn(5, 6) * 100, labels)
-    assert images.shape == (5, channels, size, size)
+    assert images.shape == (5, channels, *height_and_width(size))
     assert images.abs().max() <= 1
     images.square().mean().backward()
     assert all(parameter.grad is not None for parameter in generator.parameters())
@@ -71,10 +73,10 @@ def test_generator_keeps_its_contract(
 @pytest.mark.parametrize(("cls", "options"), DISCRIMINATORS)
 @pytest.mark.parametrize(("num_classes", "channels", "size"), SHAPES)
 def test_discriminator_keeps_its_contract(
-    cls: type[Discriminator], options: dict[str, Any], num_classes: int, channels: int, size: int
+    cls: type[Discriminator], options: dict[str, Any], num_classes: int, channels: int, size: ImageSize
 ) -> None:
     discriminator = cls(num_classes, channels, size, **options)
-    logits = discriminator(torch.rand(5, channels, size, size) * 2 - 1, torch.randint(num_classes, (5,)))
+    logits = discriminator(torch.rand(5, channels, *height_and_width(size)) * 2 - 1, torch.randint(num_classes, (5,)))
     assert logits.shape == (5,)
     logits.mean().backward()
     assert all(parameter.grad is not None for parameter in discriminator.parameters())
@@ -93,10 +95,12 @@ def test_the_label_matters(cls: type[nn.Module], options: dict[str, Any]) -> Non
 
 
 @pytest.mark.parametrize("cls", [DCGANGenerator, ResNetGenerator])
-@pytest.mark.parametrize(("size", "remedy"), [(30, "28 or 32"), (3, "4")])
-def test_impossible_size_names_the_possible_ones(cls: type[Generator], size: int, remedy: str) -> None:
-    message = f"{cls.__name__} .* multiple of 4, got {size}; resize the data with --data.image_size {remedy}, or"
-    with pytest.raises(UsageError, match=message):
+@pytest.mark.parametrize(
+    ("size", "remedy"), [(30, "28 or 32"), (3, "4"), ((8, 30), "[8, 28] or [8, 32]"), ((3, 8), "[4, 8]")]
+)
+def test_impossible_size_names_the_possible_ones(cls: type[Generator], size: ImageSize, remedy: str) -> None:
+    message = f"multiple of 4, got {size_text(size)}; resize the data with --data.image_size {remedy}, or"
+    with pytest.raises(UsageError, match=f"{cls.__name__} .* {re.escape(message)}"):
         cls(10, 1, size)  # type: ignore[call-arg]
 
 
