@@ -59,6 +59,7 @@ def images_of(checkpoint: str, labels: list[int], latents: torch.Tensor) -> torc
     return ConditionalGAN.load_from_checkpoint(checkpoint, map_location="cpu").generate(labels, latents)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("_quick_judge")
 def test_a_folder_of_rectangular_photos() -> None:
     for label, name in enumerate(("across", "upright")):
@@ -111,6 +112,7 @@ def test_a_folder_of_rectangular_photos() -> None:
     main(["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", checkpoint, "--trainer.max_steps", "8"])
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("_quick_judge")
 def test_arrays_of_five_channels() -> None:
     labels = np.arange(60) % 2
@@ -160,14 +162,18 @@ def deep(number: int) -> np.ndarray:
     return values
 
 
-@pytest.mark.usefixtures("_quick_judge")
-def test_the_low_byte_of_16_bits_survives(fails: Fails) -> None:
+def write_deep() -> list[np.ndarray]:
     written = []
     for name in "ab":
         (Path("deep") / name).mkdir(parents=True)
         for number in range(12):
             written.append(deep(len(written)))
             Image.fromarray(written[-1]).save(f"deep/{name}/{number:02d}.png")
+    return written
+
+
+def test_the_low_byte_of_16_bits_survives() -> None:
+    written = write_deep()
     for budget in (4.0, 0.0):  # from memory, and from files
         data = ImageFolderData("deep", batch_size=2, workers=0, memory_budget=budget)
         data.setup("test")
@@ -185,7 +191,12 @@ def test_the_low_byte_of_16_bits_survives(fails: Fails) -> None:
     shallow = ImageFolderData("deep", batch_size=2, workers=0, bit_depth=8)
     shallow.setup("fit")
     assert set(shallow.splits["train"][0].unique().tolist()) == {0, 255}  # type: ignore[union-attr]
-    # what is generated: in arrays and files, the same values
+
+
+@pytest.mark.ci
+@pytest.mark.usefixtures("_quick_judge")
+def test_generated_images_of_16_bits(fails: Fails) -> None:
+    write_deep()
     folder = fit("--data.data_dir", "deep", "--data.batch_size", "4")
     checkpoint = str(folder / "checkpoints" / "last.ckpt")
     assert np.isfinite(score(folder)["scores"]["judge_fid"])

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -95,15 +95,15 @@ class PredictionWriter(Callback):
         self._folders: list[Path] = []
         self._is_claimed = False
         self._num_omitted = 0
+        self._channels = 1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Configures the module and the data to make the images that the folder lacks."""
         if stage != "predict":
             return
         check_writable(self.folder, "--predictions.folder")
-        channels = pl_module.generator.image_channels  # type: ignore[union-attr]
-        check_bit_depth("--predictions.bit_depth", self.bit_depth, channels)  # type: ignore[arg-type]
-        self._suffix = image_suffix(channels)  # type: ignore[arg-type]
+        self._channels = cast(Any, pl_module).generator.image_channels
+        check_bit_depth("--predictions.bit_depth", self.bit_depth, self._channels)
         data, labels = splits_of(trainer), range(pl_module.num_classes)  # type: ignore[arg-type]
         self._class_names = list(getattr(data, "class_names", None) or map(str, labels))
         self._folders = folders_of_classes(self.folder, self._class_names)
@@ -135,9 +135,10 @@ class PredictionWriter(Callback):
 
     def _already_made(self) -> set[tuple[int, int]]:
         """The labels and numbers of the complete images in the folder."""
-        names = f"*{self._suffix}"
+        names = f"*{image_suffix(self._channels)}"
         files = [(label, file) for label, path in enumerate(self._folders) for file in path.glob(names)]
-        return {(label, int(file.stem)) for label, file in files if file.stem.isdecimal() and is_whole_image(file)}
+        files = [(label, file) for label, file in files if file.stem.isdecimal()]
+        return {(label, int(file.stem)) for label, file in files if is_whole_image(file, self._channels)}
 
     @torch.inference_mode(False)  # the judge may need training
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -240,7 +241,7 @@ class PredictionWriter(Callback):
         with writing("--predictions.folder", self.folder):
             for image, label, number, is_kept in rows:
                 if is_kept:
-                    path = self._folders[label] / f"{number:05d}{self._suffix}"
+                    path = self._folders[label] / f"{number:05d}{image_suffix(self._channels)}"
                     write_atomic(path, lambda file, image=image: save_image(image, file), sync=False)  # type: ignore[misc]
 
     def _replace_doubtful(self, module: Any, pixels: Tensor, labels: Tensor, numbers: Tensor) -> Tensor:

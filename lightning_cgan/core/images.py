@@ -184,13 +184,13 @@ def save_image(pixels: Tensor, path: Path) -> None:
         first.save(path, format="TIFF", save_all=True, append_images=others, compression="tiff_deflate")
 
 
-def is_whole_image(path: Path) -> bool:
-    """Whether a file of `save_image` is complete."""
+def is_whole_image(path: Path, channels: int) -> bool:
+    """Whether a file that `save_image` wrote is complete."""
     if path.suffix == ".png":
         return is_whole_png(path)
     try:
         with Image.open(path) as image:
-            for page in range(getattr(image, "n_frames", 1)):
+            for page in range(channels):
                 image.seek(page)
                 image.load()
     except Exception:  # a damaged file can raise any exception

@@ -168,9 +168,8 @@ def _decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: Bit
         if channels > 1 and opened.mode in _GRAY and _channels_of(opened) == channels:
             return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened)])
         if channels not in _MODES:
-            raise ValueError(
-                f"{_channels_of(opened)} channels, where {channels} are expected: save a TIFF page for each"
-            )
+            got = f"{_channels_of(opened)} of {channels} channels"
+            raise ValueError(f"{got}: save a TIFF file with a gray page for each")
         longer = 2 * max(height_and_width(size))  # before a photo is turned
         opened.draft(_MODES[channels], (longer, longer))  # JPEG decodes faster at a reduced size
         return _converted(opened, channels, bits, bit_depth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -11,9 +12,13 @@ from torchvision.transforms.functional import to_pil_image
 from torchvision.utils import make_grid
 
 from lightning_cgan.core.images import (
+    array_from_pixels,
     bytes_from_signed,
+    cell_size,
     grid,
     pil_image,
+    pixels_from_array,
+    pixels_from_signed,
     save_png,
     signed_from_pixels,
     signed_from_unit,
@@ -29,6 +34,41 @@ def test_ranges() -> None:
     assert bytes_from_signed(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
     assert torch.equal(signed_from_unit(torch.tensor([0.0, 0.5, 1.0])), torch.tensor([-1.0, 0.0, 1.0]))
     assert torch.allclose(unit_from_signed(signed), pixels / 255)
+
+
+def test_ranges_of_16_bits() -> None:
+    values = np.arange(65536).astype(np.uint16)
+    pixels = pixels_from_array(values)
+    signed = signed_from_pixels(pixels)
+    assert (signed[0], signed[-1], signed.dtype) == (-1, 1, torch.float32)
+    by_hand = values.astype(np.float64) / 65535 * 2 - 1
+    assert np.abs(signed.double().numpy() - by_hand).max() < 1e-7
+    assert torch.equal(pixels_from_signed(signed, 16), pixels)
+    assert (array_from_pixels(pixels) == values).all()
+    assert array_from_pixels(pixels_from_signed(torch.tensor([-3.0, 3.0]), 16)).tolist() == [0, 65535]
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+@pytest.mark.parametrize("count", [1, 7])
+def test_channels_that_no_display_has_are_sheets_of_gray(channels: int, count: int) -> None:
+    images = torch.rand(count, channels, 20, 30) * 2 - 1
+    picture = grid(images, 3)
+    top = 0
+    for channel in range(channels):
+        sheet = grid(images[:, [channel]], 3)
+        assert torch.equal(picture[:, top : top + sheet.shape[1]], sheet)
+        top += sheet.shape[1]
+        assert (picture[:, top : top + 2] == 255).all()
+        top += 2
+    assert picture.shape[1] == top - 2
+
+
+def test_a_cell_is_the_distance_between_images() -> None:
+    for shape in ((1, 28, 28), (3, 24, 40), (5, 8, 100)):
+        one, four = (grid(torch.zeros(count, *shape), 2) for count in (2, 4))
+        height, width = cell_size(shape)
+        assert four.shape[1] - one.shape[1] == height
+        assert grid(torch.zeros(3, *shape), 3).shape[2] - one.shape[2] == width
 
 
 def test_grid_has_images_in_rows_and_magnifies_small_ones(tmp_path: Path) -> None:

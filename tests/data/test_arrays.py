@@ -15,6 +15,7 @@ import torch
 
 from lightning_cgan import ArrayData, ConditionalGAN, UsageError
 from lightning_cgan.cli.main import main
+from lightning_cgan.core.images import array_from_pixels
 
 Run = Callable[..., Path]
 Fails = Callable[..., str]
@@ -55,6 +56,36 @@ def test_every_layout_gives_the_same_images(layout: str, as_tensor: bool) -> Non
     wanted = [image.tobytes() + bytes([label]) for image, label in zip(expected, LABELS, strict=True)]
     assert sorted_pixels(data) == sorted(wanted)
     assert data.splits["test"][1].bincount().tolist() == [1, 1, 1]  # a seventh of ten
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5, 16])
+def test_channels_may_be_first_or_last(channels: int) -> None:
+    images = CHANCE.integers(0, 256, (30, channels, 20, 24), dtype=np.uint8)
+    for given in (images, images.transpose(0, 2, 3, 1)):
+        data = opened({"images": given, "labels": LABELS})
+        assert (data.image_channels, data.image_size) == (channels, (20, 24))
+        wanted = [
+            image.transpose(1, 2, 0).tobytes() + bytes([label]) for image, label in zip(images, LABELS, strict=True)
+        ]
+        assert sorted_pixels(data) == sorted(wanted)
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1000, 10), (4000, 12), (60000, 16)])
+def test_bits_of_16_are_kept(top: int, bits: int, as_tensor: bool) -> None:
+    images = CHANCE.integers(0, top, (30, 8, 8), dtype=np.uint16)
+    images[:, 0, 0] = top
+    given: Any = torch.from_numpy(images) if as_tensor else images
+    data = opened({"images": given, "labels": LABELS})
+    found = [array_from_pixels(images) for images, _ in data.splits.values()]  # type: ignore[arg-type]
+    values = np.concatenate(found)[:, 0]
+    assert values.dtype == (np.uint8 if bits == 8 else np.uint16)
+    kept = values >> (0 if bits == 8 else 16 - bits)
+    assert sorted(image.astype(np.int64).tobytes() for image in kept) == sorted(
+        image.astype(np.int64).tobytes() for image in images
+    )
+    batch, _ = next(iter(data.train_dataloader()))
+    assert batch.max().item() == pytest.approx(2 * top / (2**bits - 1) - 1, abs=1e-3)
 
 
 def test_a_test_split_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from PIL import Image
 
 from helpers.pictures import opened_flat
 from lightning_cgan import UsageError
-from lightning_cgan.data.bit_depth import bits_for
+from lightning_cgan.core.images import array_from_pixels
+from lightning_cgan.data.bit_depth import all_bits, bits_for
 from lightning_cgan.data.image_files import ImageFiles
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.judge import fingerprint_of
@@ -72,6 +73,47 @@ def test_the_brightest_value_is_white_and_the_others_in_proportion(
     assert sorted(pixels_of(data).flatten(1).tolist()) == expected
     lazily = opened_flat(folder, test_fraction=0.2, bit_depth=8, memory_budget=0)
     assert torch.equal(pixels_of(lazily), pixels_of(data))
+
+
+@pytest.mark.parametrize("kind", ["png", "tif", "tif, big-endian", "tif32", "pgm"])
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (1023, 10), (4095, 12), (16383, 14), (65535, 16)])
+def test_every_bit_is_kept_where_all_images_are_deep(tmp_path: Path, kind: str, top: int, bits: int) -> None:
+    folder = folder_of(tmp_path / "deep", top, kind)
+    data = opened_flat(folder, test_fraction=0.2)
+    assert data._bits == (bits, 8 if bits == 8 else 16)
+    values = np.concatenate([array_from_pixels(pixels_of(data)).flatten()]).astype(np.int64)
+    expected = np.concatenate([np.linspace(0, top * (number + 1) // 12, 16).astype(np.int64) for number in range(12)])
+    shift = 0 if bits == 8 else 16 - bits
+    assert sorted((values >> shift).tolist()) == sorted(expected.tolist())
+    assert values.max() == (255 if bits == 8 else 65535)  # the brightest value is white
+    lazily = opened_flat(folder, test_fraction=0.2, memory_budget=0)
+    assert torch.equal(pixels_of(lazily), pixels_of(data))
+    (lazy, _), (loaded, _) = lazily.splits["train"], data.splits["train"]
+    assert isinstance(lazy, ImageFiles)
+    assert isinstance(loaded, torch.Tensor)
+    assert lazy.nbytes == loaded.nbytes
+
+
+def test_all_bits_by_hand() -> None:
+    assert all_bits(np.array([0, 1, 0x800, 0xABC, 0xFFF, 0x1000]), 12).tolist() == [
+        0, 0x0010, 0x8008, 0xABCA, 0xFFFF, 0xFFFF
+    ]  # fmt: skip
+    assert all_bits(np.array([0, 1, 255]), 8).tolist() == [0, 257, 65535]
+    assert all_bits(np.array([0, 1, 65535]), 16).tolist() == [0, 1, 65535]
+    assert all_bits(np.array([1, 513, 1023]), 10).tolist() == [0x0040, 0x8060, 0xFFFF]
+
+
+def test_8_bits_among_deep_images_keep_their_brightness(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "deep", 65535, "png")
+    Image.new("L", (4, 4), 77).save(folder / "a" / "x.png")
+    data = opened_flat(folder, image_channels=1, bit_depth=16)
+    assert (array_from_pixels(pixels_of(data)).reshape(-1, 16) == 77 * 257).all(1).sum() == 1
+    assert opened_flat(folder)._bits == (16, 8)
+    resized = opened_flat(folder_of(tmp_path / "other", 60000, "png"), image_size=2)
+    whole = opened_flat(tmp_path / "other")
+    for split in ("train", "test"):
+        images = [array_from_pixels(data.splits[split][0]).astype(float) for data in (whole, resized)]  # type: ignore[arg-type]
+        assert np.abs(images[0].mean((2, 3)) - images[1].mean((2, 3))).max() < 2000  # of 65,535
 
 
 def test_the_training_split_decides_for_all_splits(tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from helpers.pictures import opened_flat, reds, write_numbered
 from lightning_cgan import ImageFolderData, UsageError
-from lightning_cgan.data.image_files import ImageFiles
+from lightning_cgan.core.images import ImageSize, height_and_width
+from lightning_cgan.data.image_files import ImageFiles, to_size
 
 # ---- size and colour from headers ------------------------------------------------------------------------------------
 
@@ -44,6 +46,79 @@ def test_headers_are_not_looked_at_where_nothing_is_asked_of_them(tmp_path: Path
     for known in ({"image_size": 8}, {"image_channels": 3}):
         with pytest.raises(UsageError, match=rf"^--data.data_dir: expected images, got {folder}/a/000.png, which"):
             ImageFolderData(str(folder), **known)  # type: ignore[arg-type]
+
+
+def write_pages(file: Path, pages: int, seed: int = 0, size: tuple[int, int] = (6, 9)) -> np.ndarray:
+    values = np.random.default_rng(seed).integers(0, 256, (pages, *size), dtype=np.uint8)
+    first, *others = map(Image.fromarray, values)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    first.save(file, save_all=True, append_images=others)
+    return values
+
+
+def test_pages_of_a_tiff_file_are_channels(tmp_path: Path) -> None:
+    written = [write_pages(tmp_path / "flat" / "ab"[n % 2] / f"{n}.tif", 5, n) for n in range(8)]
+    for budget in (4.0, 0.0):
+        data = opened_flat(tmp_path / "flat", memory_budget=budget)
+        assert (data.image_channels, data.image_size) == (5, (6, 9))
+        splits = [images if isinstance(images, torch.Tensor) else images.load() for images, _ in data.splits.values()]
+        found = torch.cat(splits).numpy()
+        assert sorted(image.tobytes() for image in found) == sorted(image.tobytes() for image in written)
+    gray = opened_flat(tmp_path / "flat", image_channels=1, image_size=(6, 9)).splits["test"][0]
+    assert {image.tobytes() for image in gray.numpy()} <= {image[0].tobytes() for image in written}  # type: ignore[union-attr]
+
+
+def test_channels_that_do_not_agree_are_refused(tmp_path: Path) -> None:
+    for number in range(4):
+        write_pages(tmp_path / "flat" / "ab"[number % 2] / f"{number}.tif", 5)
+    Image.new("RGB", (9, 6)).save(tmp_path / "flat" / "b" / "x.png")
+    with pytest.raises(UsageError) as raised:
+        opened_flat(tmp_path / "flat")
+    assert str(raised.value) == (
+        f"--data.image_channels: expected images with the same channels, got {tmp_path}/flat/b/x.png with 3 and "
+        f"{tmp_path}/flat/a/0.tif with 5; convert one of them, or give --data.image_channels 1 for all"
+    )
+    with pytest.raises(UsageError) as raised:
+        opened_flat(tmp_path / "flat", image_channels=5)
+    assert str(raised.value) == (
+        f"--data.data_dir: expected images, got {tmp_path}/flat/b/x.png, which cannot be read (3 of 5 channels: save a "
+        "TIFF file with a gray page for each); fix or remove it, or skip such files with --data.corrupt skip"
+    )
+    write_pages(tmp_path / "flat" / "b" / "x.tif", 17)
+    (tmp_path / "flat" / "b" / "x.png").unlink()
+    with pytest.raises(UsageError) as raised:
+        opened_flat(tmp_path / "flat")
+    assert str(raised.value) == (
+        f"--data.image_channels: expected at most 16, got {tmp_path}/flat/b/x.tif with 17 gray pages; to read the first "
+        "page of each file, give --data.image_channels 1"
+    )
+
+
+def test_transparency_is_a_channel_if_asked_for(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 6, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "x.png")
+    read = ImageFiles([tmp_path / "x.png"], 4, (8, 6), workers=0)[0]
+    assert np.array_equal(read.permute(1, 2, 0).numpy(), pixels)
+    with_gray = ImageFiles([tmp_path / "x.png"], 2, (8, 6), workers=0)[0]
+    assert np.array_equal(with_gray[1].numpy(), pixels[..., 3])
+    assert np.array_equal(with_gray[0].numpy(), np.asarray(Image.fromarray(pixels[..., :3]).convert("L")))
+
+
+@pytest.mark.parametrize("size", [(4, 4), (4, 10), (10, 4), (30, 20), 7])
+@pytest.mark.parametrize("given", [(8, 8), (20, 30), (30, 20), (5, 40)])
+def test_a_size_is_covered_and_the_rest_is_cut_off(size: ImageSize, given: tuple[int, int]) -> None:
+    """A ramp along each axis: the middle of what is left is the middle of what was given."""
+    height, width = height_and_width(size)
+    for axis, length in enumerate(given):
+        ramp = torch.linspace(0, 255, length)[:, None].expand(given) if axis == 0 else torch.linspace(0, 255, length)
+        resized = to_size(ramp.expand(1, *given).contiguous(), size)
+        assert resized.shape == (1, height, width)
+        assert resized.mean().item() == pytest.approx(127.5, abs=255 / min(length, 2 * (height, width)[axis]))
+        scale = max(height / given[0], width / given[1])
+        kept = (height, width)[axis] / scale / length  # of this axis
+        assert kept <= 1.01
+        spread = (resized.amax() - resized.amin()).item()
+        assert spread == pytest.approx(255 * kept, abs=2 * 255 / min(length, (height, width)[axis]))
 
 
 # ---- files of all kinds ------------------------------------------------------------------------------------------------
