@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,12 @@ def test_own_term_has_its_gradient_and_is_logged(tmp_path: Path) -> None:
     slope = (1 - drawn[0].square()).mean()  # of tanh
     assert generator.brightness.item() == pytest.approx(-0.5 * 3.0 * slope.item(), rel=1e-5)
     assert float(last_row(tmp_path)["brightness"]) == pytest.approx(drawn[0].mean().item(), abs=1e-6)
+
+
+def test_a_network_of_squares_refuses_rectangles(fails: Callable[..., str]) -> None:
+    network = ("--model.generator", "helpers.own_parts.OwnGenerator", "--model.generator.brightness", "0.1")
+    size = ("--data.image_size", "[24, 40]", "--trainer.accelerator", "cpu")
+    assert fails("fit", "--config", "digits", *network, *size) == (
+        "error: --data.image_size: expected one number, since a custom network takes square images alone (image_size: "
+        "int), got [24, 40]; give --data.image_size 24, or let the network take int | tuple[int, int]"
+    )

@@ -39,7 +39,7 @@ from lightning_cgan.cli.console import command
 from lightning_cgan.cli.machine_defaults import choose_compile, choose_precision, choose_threads, saved_numerics
 from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function
 from lightning_cgan.cli.results import print_results, print_resume_command
-from lightning_cgan.cli.trainer_messages import broken_logger, message_of_callback, trainer_message
+from lightning_cgan.cli.trainer_messages import message_of_callback, message_of_class, trainer_message
 from lightning_cgan.core.compat import cluster_environment_of
 from lightning_cgan.core.errors import UsageError, check_name, no_such_file, reason_of
 from lightning_cgan.data import LabelledImages
@@ -106,13 +106,14 @@ class RunParser(OneLineParser, LightningArgumentParser):
         return added
 
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
-        """Instantiates the parsed classes; a logger that cannot be instantiated is a usage error."""
+        """Instantiates the parsed classes; what cannot be instantiated is a usage error."""
         try:
             return super().instantiate_classes(*args, **kwargs)
         except ValueError as error:
-            if "Subtypes: [<class 'lightning.pytorch.loggers." not in str(error):
+            message = message_of_class(str(error))
+            if message is None:
                 raise
-            raise UsageError(broken_logger(str(error))) from error
+            raise UsageError(message) from error
 
 
 class CLI(LightningCLI):

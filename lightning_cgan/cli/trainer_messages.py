@@ -75,7 +75,20 @@ def _valued(reason: str, options: Mapping[str, Any]) -> str | None:
     return None
 
 
-def broken_logger(message: str) -> str:
+def message_of_class(message: str) -> str | None:
+    """One line for what jsonargparse says of a logger, or of a network, that it cannot instantiate; else None."""
+    if "Subtypes: [<class 'lightning.pytorch.loggers." in message:
+        return _broken_logger(message)
+    if size := re.fullmatch(r"Expected a <class 'int'>\. Got value: \((\d+), (\d+)\)", message):
+        return (
+            "--data.image_size: expected one number, since a custom network takes square images alone "
+            f"(image_size: int), got [{size[1]}, {size[2]}]; give --data.image_size {min(map(int, size.groups()))}, or let "
+            "the network take int | tuple[int, int]"
+        )
+    return None
+
+
+def _broken_logger(message: str) -> str:
     """One line with the error of a logger's constructor, from jsonargparse's list of all types that it has tried."""
     tried, _, given = message.partition("\nErrors:")[2].partition("\nGiven value type:")
     reasons = [part for part in tried.split("\n  - ")[1:] if not re.match("Expected a |Not a valid subclass", part)]
