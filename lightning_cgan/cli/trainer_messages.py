@@ -82,8 +82,8 @@ def message_of_class(message: str) -> str | None:
     if size := re.fullmatch(r"Expected a <class 'int'>\. Got value: \((\d+), (\d+)\)", message):
         return (
             "--data.image_size: expected one number, since a custom network takes square images alone "
-            f"(image_size: int), got [{size[1]}, {size[2]}]; give --data.image_size {min(map(int, size.groups()))}, or let "
-            "the network take int | tuple[int, int]"
+            f"(image_size: int), got [{size[1]}, {size[2]}]; give --data.image_size {min(map(int, size.groups()))}, "
+            "or let the network take int | tuple[int, int]"
         )
     return None
 
