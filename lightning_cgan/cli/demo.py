@@ -18,7 +18,7 @@ from PIL import Image
 
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, extra, printable
-from lightning_cgan.core.images import grid, pil_image, save_png
+from lightning_cgan.core.images import grid, picture_of, pil_image, save_png
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler, slerp
 
@@ -131,7 +131,7 @@ class DemoBackend:
         name = f"class-{label}-seed-{seed}-count-{count}" + ("" if bound is None else f"-truncation-{bound:g}")
         sheet = self.folder / f"{name}.png"
         save_png(grid(made, columns=min(_COLUMNS, len(made))), sheet)
-        return [pil_image(grid(image[None], columns=1, smallest_cell=1)) for image in made], str(sheet)
+        return [pil_image(picture_of(image)) for image in made], str(sheet)
 
     def walk(
         self, first: int, last: int, first_seed: float | None, last_seed: float | None, part: float | None

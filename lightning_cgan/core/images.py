@@ -124,6 +124,11 @@ def grid(images: Tensor, columns: int, smallest_cell: int = 56) -> Tensor:
     return _laid_out(pixels, min(columns, len(pixels)))
 
 
+def picture_of(image: Tensor) -> Tensor:
+    """An image (C, H, W) in [-1, 1] as a picture, uint8, in its own size; channels as in `grid`."""
+    return bytes_from_signed(image) if len(image) in _COLOURS else grid(image[None], columns=1, smallest_cell=1)
+
+
 def _magnification(height: int, width: int, smallest_cell: int) -> int:
     return -(-smallest_cell // max(height, width))
 

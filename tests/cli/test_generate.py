@@ -168,8 +168,10 @@ def test_walk_larger_than_a_gif(fails: Callable[..., str], tmp_path: Path, walk:
 
 def test_walk_of_more_classes_than_a_gif_has_rows() -> None:
     with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes, .* got 1,130; choose"):
-        _check_gif_size(1130, 1, 8)
-    _check_gif_size(1129, 1129, 8)
+        _check_gif_size(1130, 1, (1, 8, 8))
+    _check_gif_size(1129, 1129, (1, 8, 8))
+    with pytest.raises(UsageError, match=r"^--labels: expected at most 225 classes, .* got 226; choose"):
+        _check_gif_size(226, 1, (5, 8, 8))
 
 
 def parse_labels(labels: str | None, class_names: tuple[str, ...]) -> list[int]:
@@ -286,7 +288,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ),
         (
             "--out photos --overwrite",
-            "--out: expected a folder with nothing but class folders of PNG files, got photos",
+            "--out: expected a folder with nothing but class folders of images, got photos",
         ),
         ("--out generated.png/x", "--out: expected a folder to write to, got generated.png, which is not"),
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
