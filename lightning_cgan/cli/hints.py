@@ -13,6 +13,7 @@ def plain(hint: str) -> str:
     text = re.sub(r"(?:typing\.)?Optional\[([^\[\]]*)\]", r"\1 or null", text)
     text = re.sub(r"(?:typing\.)?Union\[([^\[\]]*)\]", lambda match: match[1].replace(", ", " or "), text)
     text = re.sub(r"(?<![\w'])(?:\w+\.)+(\w+)", r"\1", text)  # only the last part of a dotted path
+    text = re.sub(r"\b[Tt]uple\[", "[", text)
     return re.sub(r"\bSequence\b", "list", re.sub(r"\bNone(Type)?\b", "null", text))
 
 

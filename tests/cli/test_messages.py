@@ -34,8 +34,8 @@ OF_A_DCGAN = "latent_dim, channels, strides, kernel_size, negative_slope, activa
     ("arguments", "message"),
     [
         # values of the options of a class
-        ("--data.image_size 2.5", "--data.image_size: expected int or null, got 2.5"),
-        ("--data.image_size wide", "--data.image_size: expected int or null, got wide"),
+        ("--data.image_size 2.5", "--data.image_size: expected int or [int, int] or null, got 2.5"),
+        ("--data.image_size wide", "--data.image_size: expected int or [int, int] or null, got wide"),
         ("--data.validation_fraction half", "--data.validation_fraction: expected float, got half"),
         ("--model.generator.latent_dim 1.5", "--model.generator.latent_dim: expected int, got 1.5"),
         (
@@ -187,7 +187,7 @@ def test_lightnings_options_are_named(fails: Fails, tmp_path: Path, arguments: s
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_the_other_commands_say_the_same(fails: Fails, command: str) -> None:
     line = fails(command, "--config", DIGITS, "--data.image_size", "2.5")
-    assert line == "error: --data.image_size: expected int or null, got 2.5"
+    assert line == "error: --data.image_size: expected int or [int, int] or null, got 2.5"
 
 
 @pytest.mark.parametrize(
