@@ -137,7 +137,7 @@ def test_nothing_stays_of_a_predict_that_ends_early(common: list[str], monkeypat
         assert (module.latent_sampler, data.tops_up) == (LatentSampler(3), True)
         raise OSError("disk full")
 
-    monkeypatch.setattr("lightning_cgan.callbacks.predictions.save_png", fail)
+    monkeypatch.setattr("lightning_cgan.callbacks.predictions.save_image", fail)
     data.predictions_per_class = 170
     with pytest.raises(UsageError, match=r"^--predictions.folder: expected a path to write to, got made \(disk full\)"):
         trainer(writer).predict(module, data)

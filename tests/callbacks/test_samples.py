@@ -178,7 +178,7 @@ class _Fake:
 
     def __init__(self, num_classes: int, image_size: int = 8) -> None:
         self.num_classes = num_classes
-        self.generator = SimpleNamespace(image_size=image_size)
+        self.generator = SimpleNamespace(image_shape=(1, image_size, image_size))
 
 
 def _set_up(samples: SampleGrid, module: _Fake) -> None:
