@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning_cgan.core.compat import convert_tensors
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation
 from lightning_cgan.core.images import grid, pil_image
 from lightning_cgan.core.rng import rng_at
+from lightning_cgan.core.turns import in_turns
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import Distribution, LatentSampler, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
@@ -33,12 +35,18 @@ class Sampler(nn.Module):
         generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
         class_names: The name of each class; their numbers if no names are known.
+        others: Generators of the same classes and images, with which this one takes turns in `generate_numbered`. They
+            move to other devices and precisions with it, but its weights do not include theirs.
+        origin: The `name` and `sha256` of the file that the weights are from, and the `step` and `seed` of its run;
+            None if not known.
     """
 
     generator: Generator
     generator_ema: Generator | None
     latents: Distribution
     class_names: tuple[str, ...]
+    others: tuple[Sampler, ...] = ()
+    origin: Mapping[str, Any] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -99,6 +107,30 @@ class Sampler(nn.Module):
         images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
         return images
 
+    def generate_numbered(
+        self, labels: Tensor, numbers: Tensor, latent_sampler: LatentSampler, variant: int = 0
+    ) -> Tensor:
+        """Generates the images of some numbers within their classes, labels (N,) and numbers (N,); see `LatentSampler`.
+
+        With `others`, the generators take turns (`core/turns.py`), and each image is the one that its generator alone
+        would make of its number. Returns what `generate` does.
+        """
+        makers = [partial(one._generate_numbered, labels, numbers, latent_sampler, variant) for one in self.generators]
+        return in_turns(makers, numbers)
+
+    @property
+    def generators(self) -> tuple[Sampler, ...]:
+        """All that take turns: itself, and then the others."""
+        return self, *self.others
+
+    def _generate_numbered(
+        self, labels: Tensor, numbers: Tensor, latent_sampler: LatentSampler, variant: int, indices: Tensor
+    ) -> Tensor:
+        chosen = indices.to(labels.device)
+        labels, numbers = labels[chosen], numbers[indices.to(numbers.device)]
+        sizes = self.generator.latent_dim, self.latents
+        return self.generate(labels, latent_sampler.latents(labels, numbers, *sizes, variant))
+
     def sheet(
         self,
         labels: Classes | Sequence[int] | int | None = None,
@@ -153,6 +185,8 @@ class Sampler(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Keeps the moving average in float32 where everything else becomes half precision, as with `bf16-true`."""
+        for other in self.others if recurse else ():
+            other._apply(fn)
         average = self._modules.get("generator_ema")
         if average is None or not recurse:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
