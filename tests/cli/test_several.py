@@ -224,7 +224,7 @@ def test_report_page_and_card_name_all_generators(
 ) -> None:
     monkeypatch.setattr("lightning_cgan.evaluation.gan_train.learn", lambda *_: None)  # students may stay as they are
     folder = Path(paths[1]).parent
-    chosen = f"[{folder}/last.ckpt, '{folder}/step_*10.ckpt']"
+    chosen = f"[{folder}/last.ckpt, {folder}/step_*10.ckpt]"
     main(["test", *config_of(paths[1]), "--ckpt_path", chosen, "--report.protocol", "quick"])
     named = "last.ckpt (step 20, seed 1), step_00000010.ckpt (step 10, seed 1)"
     page = render_page(folder.parent).decode()
