@@ -121,6 +121,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
     Attributes:
         latent_sampler: How `predict` samples the latents of numbered images.
+        others: Generators of the same classes and images that take turns with this one in `predict`, and in a row of
+            the report of `test`.
         objectives_class: Computes the objective of each update; a subclass may set one that adds terms.
 
     Raises:
