@@ -115,21 +115,13 @@ class Sampler(nn.Module):
         With `others`, the generators take turns (`core/turns.py`), and each image is the one that its generator alone
         would make of its number. Returns what `generate` does.
         """
-        makers = [partial(one._generate_numbered, labels, numbers, latent_sampler, variant) for one in self.generators]
+        makers = [partial(_of_numbers, one, labels, numbers, latent_sampler, variant) for one in self.generators]
         return in_turns(makers, numbers)
 
     @property
     def generators(self) -> tuple[Sampler, ...]:
         """All that take turns: itself, and then the others."""
         return self, *self.others
-
-    def _generate_numbered(
-        self, labels: Tensor, numbers: Tensor, latent_sampler: LatentSampler, variant: int, indices: Tensor
-    ) -> Tensor:
-        chosen = indices.to(labels.device)
-        labels, numbers = labels[chosen], numbers[indices.to(numbers.device)]
-        sizes = self.generator.latent_dim, self.latents
-        return self.generate(labels, latent_sampler.latents(labels, numbers, *sizes, variant))
 
     def sheet(
         self,
@@ -186,7 +178,7 @@ class Sampler(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Keeps the moving average in float32 where everything else becomes half precision, as with `bf16-true`."""
         for other in self.others if recurse else ():
-            other._apply(fn)
+            convert_tensors(other, fn)
         average = self._modules.get("generator_ema")
         if average is None or not recurse:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -198,6 +190,15 @@ class Sampler(nn.Module):
             self._modules["generator_ema"] = average
         convert_tensors(average, in_full_precision(fn))
         return self
+
+
+def _of_numbers(
+    sampler: Sampler, labels: Tensor, numbers: Tensor, latent_sampler: LatentSampler, variant: int, indices: Tensor
+) -> Tensor:
+    """Generates the images at some indices (n,), on the CPU, as one generator alone does."""
+    labels, numbers = labels[indices.to(labels.device)], numbers[indices.to(numbers.device)]
+    sizes = sampler.generator.latent_dim, sampler.latents
+    return sampler.generate(labels, latent_sampler.latents(labels, numbers, *sizes, variant))
 
 
 def _as_labels(labels: Any, num_classes: int) -> Tensor:
