@@ -121,6 +121,8 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
 
     Attributes:
         latent_sampler: How `predict` samples the latents of numbered images.
+        others: Generators of the same classes and images that take turns with this one in `predict`, and in a row of
+            the report of `test`.
         objectives_class: Computes the objective of each update; a subclass may set one that adds terms.
 
     Raises:
@@ -403,14 +405,12 @@ class ConditionalGAN(ConfigMixin, Sampler, LightningModule):
             dataloader_idx: The number of the loader, if there are several.
         """
         given = self.batches.check_prediction(batch, batch_idx)
-        if given.ndim == 1:
-            labels, rng = given, self._rng(PREDICTION, batch_idx, *_unless_first(dataloader_idx))
-            latents = self.input_sampler.sample_latents(len(labels), rng)
-        else:
-            labels, numbers = given.unbind(dim=1)
-            latents = self.latent_sampler.latents(labels, numbers, self.generator.latent_dim, self.latents)
         with torch.autocast(self.device.type, enabled=False):  # with the precision of a direct call of `generate`
-            return self.generate(labels, latents), labels
+            if given.ndim == 2:
+                labels, numbers = given.unbind(dim=1)
+                return self.generate_numbered(labels, numbers, self.latent_sampler), labels
+            rng = self._rng(PREDICTION, batch_idx, *_unless_first(dataloader_idx))
+            return self.generate(given, self.input_sampler.sample_latents(len(given), rng)), given
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from lightning_cgan.callbacks.series import PANELS, Points, read_series
 from lightning_cgan.core.errors import printable
-from lightning_cgan.evaluation.score_rows import SCORES, ScoreRow, score_rows
+from lightning_cgan.evaluation.score_rows import SCORES, ScoreRow, about_generators, score_rows
 from lightning_cgan.runs.alarms_file import read_alarms
 from lightning_cgan.runs.folder import newest_config, resume_command
 
@@ -52,6 +52,7 @@ class ReportOfTest(NamedTuple):
     checkpoint: str
     protocol: str
     rows: list[ScoreRow]
+    generators: str  # those of a row of several; empty if there is none
     picture: str | None  # relative to the page
     is_outdated: bool  # whether the checkpoint was replaced since
 
@@ -217,13 +218,13 @@ def _reports(folder: Path) -> Iterator[ReportOfTest]:
         try:
             report = json.loads(file.read_text(encoding="utf-8"))
             rows, checkpoint = score_rows(report), file.parent.with_name(str(report["checkpoint"]["name"]))
-            protocol = str(report["protocol"]["name"])
+            protocol, generators = str(report["protocol"]["name"]), about_generators(report)
             is_outdated = checkpoint.is_file() and checkpoint.stat().st_mtime > file.stat().st_mtime
         except Exception:  # a broken file raises many kinds of errors
             continue
         picture = file.with_name("report.png")
         src = quote(picture.relative_to(folder).as_posix()) if picture.is_file() else None
-        yield ReportOfTest(checkpoint.name, protocol, rows, src, is_outdated)
+        yield ReportOfTest(checkpoint.name, protocol, rows, generators, src, is_outdated)
 
 
 # ---- facts and commands ----------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ class PredictionWriter(Callback):
 
     The images are those of `generate` with the same seed, for any number of processes. An interrupted `predict` resumes
     in its folder: `predictions.json` there records how the images are made, and a run that makes others is refused.
+    If the module has `others`, generators that take turns with it, image number i of a class is from generator i mod G.
     Batches contain labels and image numbers, shape (N, 2), as `LabelledImages` provides them.
 
     GaFi (Lampis, Lomurno & Matteucci 2023, arXiv:2305.10118) makes better images to train classifiers on: it samples
@@ -148,7 +149,7 @@ class PredictionWriter(Callback):
         if self.min_confidence and data is not None:
             self._judge = shared_judge(trainer, data, pl_module.device).judge
 
-    def _claim_folder(self, trainer: Trainer, module: LightningModule) -> None:
+    def _claim_folder(self, trainer: Trainer, module: Any) -> None:
         """Refuses a folder that contains other images, and records in it how its images are made."""
         fingerprint = self._fingerprint(module, splits_of(trainer))
         self._check_folder(fingerprint)
@@ -156,6 +157,8 @@ class PredictionWriter(Callback):
         if trainer.is_global_zero:
             for path in self._folders:
                 remove_unfinished(path)
+            if module.others:  # not compared: files may be renamed
+                fingerprint["checkpoints"] = [dict(one.origin or {}) for one in module.generators]
             text = json.dumps(fingerprint, indent=1) + "\n"
             with writing("--predictions.folder", self.folder):
                 write_atomic(self.folder / _FINGERPRINT_FILE, lambda file: file.write_bytes(text.encode()))
@@ -164,9 +167,6 @@ class PredictionWriter(Callback):
 
     def _fingerprint(self, module: Any, data: LabelledSplits | None) -> dict[str, Any]:
         """Everything that the images and their number depend on."""
-        digest = hashlib.sha256(repr(module.generator).encode())
-        for value in module.state_dict().values():
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         real = None  # the judge's training images, or the images to top up
         if data is not None and self._needs_real_images():
             real = fingerprint_of(data.in_order("train"))
@@ -178,7 +178,8 @@ class PredictionWriter(Callback):
             **({"bit_depth": self.bit_depth} if self.bit_depth != 8 else {}),
             "data": real,
             "classes": self._class_names,
-            "weights": digest.hexdigest(),
+            "weights": _digest(module),
+            "generators": [_digest(other) for other in module.others] or None,
         }
 
     def _check_folder(self, fingerprint: dict[str, Any]) -> None:
@@ -251,10 +252,17 @@ class PredictionWriter(Callback):
 
         def make(indices: Tensor, attempt: int) -> Tensor:
             chosen = indices.to(labels.device)
-            sizes = module.generator.latent_dim, module.latents
-            latents = self.latent_sampler.latents(labels[chosen], numbers[chosen], *sizes, variant=attempt)
-            return pixels_from_signed(module.generate(labels[chosen], latents), self.bit_depth)
+            images = module.generate_numbered(labels[chosen], numbers[chosen], self.latent_sampler, attempt)
+            return pixels_from_signed(images, self.bit_depth)
 
         kept = replace_doubtful(self._judge, pixels, labels, self.min_confidence, make) >= 0
         self._num_omitted += int((~kept).sum())
         return kept
+
+
+def _digest(sampler: Any) -> str:
+    """A hash of a generator, and of all weights of its module."""
+    digest = hashlib.sha256(repr(sampler.generator).encode())
+    for value in sampler.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -30,6 +30,9 @@ class Report(Callback):
     logged as `test_…` scalars. The first process computes all scores. On a CPU, a second run on the same machine with
     the same number of threads gives identical numbers.
 
+    If the module has `others`, generators that take turns with it, students also learn from the images of all of them,
+    as many as of one; all other scores are those of the module alone.
+
     Examples:
         >>> from lightning.pytorch import Trainer
         >>> report = Report("quick", folder="report", parzen=True)
@@ -72,6 +75,9 @@ class Report(Callback):
         self._checkpoint = Path(trainer.ckpt_path) if trainer.ckpt_path else None
         if self.protocol != "none" and self.folder is None and self._checkpoint is None:
             raise UsageError("--report.folder: expected a folder, since there is no checkpoint, got none; name one")
+        if self.protocol == "none" and _others(pl_module):
+            expected = "expected a protocol for students of several generators"
+            raise UsageError(f"--report.protocol: {expected}, got none; give quick, or a single checkpoint")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Scores the module, writes the report and logs its summary."""
@@ -93,15 +99,23 @@ class Report(Callback):
         protocol = _PROTOCOLS[self.protocol]
         if self.students is not None:
             protocol = dataclasses.replace(protocol, seeds=tuple(range(self.students)))
-        evaluation = Evaluation(cast(ImageMaker, pl_module), data, pl_module.device, protocol)
+        others = _others(pl_module)
+        evaluation = Evaluation(cast(ImageMaker, pl_module), data, pl_module.device, protocol, others)
         found, report_images = evaluation.report(self.gafi, self.parzen)
         report = {"checkpoint": _identify(self._checkpoint), **found}
+        if others:
+            report["generators"] = [dict(one.origin or {}) for one in (cast(Any, pl_module), *others)]
         text = json.dumps(report, indent=1) + "\n"
         with writing("--report.folder", folder):
             write_atomic(folder / "report.png", lambda file: plot_report(report, report_images, data.class_names, file))
             write_atomic(folder / "report.json", lambda file: file.write_bytes(text.encode()))
         rank_zero_info(f"Report: {folder / 'report.json'} and {folder / 'report.png'}")
         return _summary(report)
+
+
+def _others(module: Any) -> tuple[Any, ...]:
+    """The generators that take turns with a module, if it has any."""
+    return tuple(getattr(module, "others", ()))
 
 
 def _identify(checkpoint: Path | None) -> dict[str, Any]:
@@ -115,9 +129,8 @@ def _summary(report: dict[str, Any]) -> dict[str, float]:
     scores = ("gan_test", "judge_fid", "judge_kid", "precision", "recall", "density", "coverage", "diversity")
     summary = {f"test_{name}": report["scores"][name] for name in scores}
     summary["test_memorisation"] = report["memorisation"]["ratio"]
-    for name in ("gan_train", "gan_train_of_real_images", "gan_train_gafi"):
-        if name in report:
-            summary[f"test_{name}"] = report[name]["mean"]
+    students = [name for name in report if name.startswith("gan_train")]
+    summary |= {f"test_{name}": report[name]["mean"] for name in students}
     if "parzen_window" in report:
         summary["test_parzen_window"] = report["parzen_window"]["mean"]
     return summary

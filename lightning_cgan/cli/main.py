@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +34,7 @@ from lightning_cgan.callbacks import (
     Summary,
     TrainingAlarms,
 )
+from lightning_cgan.cli import checkpoints
 from lightning_cgan.cli.checks import LINKED, check_options
 from lightning_cgan.cli.cluster import check_processes, started_processes, with_cluster
 from lightning_cgan.cli.console import command
@@ -41,12 +43,12 @@ from lightning_cgan.cli.parser import FUNCTIONS, OneLineParser, call_function
 from lightning_cgan.cli.results import print_results, print_resume_command
 from lightning_cgan.cli.trainer_messages import message_of_callback, message_of_class, trainer_message
 from lightning_cgan.core.compat import cluster_environment_of
-from lightning_cgan.core.errors import UsageError, check_name, no_such_file, reason_of
+from lightning_cgan.core.errors import UsageError, check_name, reason_of
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.export.initialization import initialize_from
 from lightning_cgan.module import ConditionalGAN
 from lightning_cgan.runs.checkpoint_io import AtomicCheckpointIO, fails_to_restore
-from lightning_cgan.runs.folder import RunFolder, name_of, newest_checkpoint, resolve_run_dir
+from lightning_cgan.runs.folder import RunFolder, name_of, resolve_run_dir
 from lightning_cgan.runs.loggers import ended_wandb_run, loggers, wandb_logger
 from lightning_cgan.training.compilation import Compiled
 from lightning_cgan.training.numerics import Numerics
@@ -105,6 +107,14 @@ class RunParser(OneLineParser, LightningArgumentParser):
             groups["model"].add_argument("--model.compile", type=hint, default="auto", help=_COMPILE_HELP)
         return added
 
+    def add_method_arguments(self, theclass: Any, themethod: str, *args: Any, **kwargs: Any) -> list[str]:
+        """Adds the options of a command; `--ckpt_path` also takes a list."""
+        kwargs["skip"] = {*kwargs.get("skip", ()), "ckpt_path"}
+        added: list[str] = super().add_method_arguments(theclass, themethod, *args, **kwargs)
+        hint: Any = list[str] | str | None
+        self.add_argument("--ckpt_path", type=hint, default=None, help=checkpoints.HELP)
+        return [*added, "ckpt_path"]
+
     def instantiate_classes(self, *args: Any, **kwargs: Any) -> Any:
         """Instantiates the parsed classes; what cannot be instantiated is a usage error."""
         try:
@@ -122,6 +132,7 @@ class CLI(LightningCLI):
     run_folder: RunFolder | None = None  # of a fit, in the first process
     saved_numerics: Numerics | None = None  # of the checkpoint that the run resumes from
     has_to_choose_compile = False  # until `fit` does so
+    checkpoints: Sequence[str] = ()  # of `--ckpt_path`; Lightning loads the first one
 
     def __init__(self, args: ArgsType = None) -> None:
         typed, known = sys.argv[1:] if args is None else args, self.subcommands()
@@ -183,14 +194,10 @@ class CLI(LightningCLI):
         if config.name is None:
             config.name = name_of(map(str, config.config or ()))
         check_name("--name", config.name)
-        if config.ckpt_path == "last":
-            config.ckpt_path = self._last_checkpoint(config.runs_dir, config.name)
-        if config.ckpt_path is None and self.subcommand != "fit":
-            raise UsageError(f"--ckpt_path: expected a checkpoint to {self.subcommand}, got none; name one")
-        path = config.ckpt_path
-        # Also refuses Lightning's `best`, which needs a run in the same process.
-        if path is not None and "://" not in path and not Path(path).is_file():
-            raise UsageError(no_such_file("--ckpt_path", path))
+        given = config.ckpt_path if isinstance(config.ckpt_path, list) else [config.ckpt_path]
+        given = [path for path in given if path is not None]
+        found = checkpoints.find_checkpoints(given, str(self.subcommand), config.runs_dir, config.name)
+        config.ckpt_path, self.checkpoints = found[0] if found else None, found
         if self.subcommand == "predict":
             config.return_predictions = False  # a callback writes them
         check_options(self._parser(self.subcommand), config, (*_CALLBACKS, "trainer", "wandb"))
@@ -204,13 +211,6 @@ class CLI(LightningCLI):
         started = started_processes()
         if started and config.trainer.devices == "auto":
             config.trainer.num_nodes, config.trainer.devices = started
-
-    def _last_checkpoint(self, runs_dir: str, name: str) -> str | None:
-        found, folder = newest_checkpoint(runs_dir, name), f"{runs_dir}/{name}"
-        if found is None and self.subcommand != "fit":
-            raise UsageError(f"--ckpt_path: expected a run with a checkpoint in {folder}, got none; name a file")
-        rank_zero_info(f"--ckpt_path last: {found or f'no run in {folder} has a checkpoint; starting a new run'}")
-        return None if found is None else str(found)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Builds the Trainer; `before_fit` adds the loggers."""
@@ -257,6 +257,12 @@ class CLI(LightningCLI):
             self.run_folder = resolve_run_dir(checkpoint, config.runs_dir, config.name)
             folder = self.run_folder.path
         trainer.loggers = loggers(folder, config.name, trainer.loggers, config.wandb, config.tensorboard)
+
+    def before_test(self) -> None:
+        """Loads the generators that take turns with that of the first checkpoint."""
+        checkpoints.take_turns(self.model, self.checkpoints)
+
+    before_predict = before_test
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

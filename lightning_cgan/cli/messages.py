@@ -107,6 +107,10 @@ def _unknown_argument(match: re.Match[str], complaint: Complaint) -> str:
     if complaint.key:
         return _unknown_init_arg(re.match(r"--(.*)", option) or match, complaint)
     if not option.startswith("-"):
+        before = list(complaint.given[: complaint.given.index(match[1])] if match[1] in complaint.given else ())
+        if next((given for given in reversed(before) if given.startswith("-")), None) == "--ckpt_path":
+            expected = "expected one value, since a shell separates values at spaces"
+            return f"--ckpt_path: {expected}, got {option} as well; write a list as '[a.ckpt, b.ckpt]', in quotes"
         return f"{option}: expected an option, got a value that belongs to none; --help lists them"
     return f"{option}: no such option{_near(option, options_of(complaint.parser)) or '; --help lists them'}"
 

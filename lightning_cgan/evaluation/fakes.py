@@ -6,8 +6,9 @@ A Judge is the reference classifier of a data set.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, cast
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 from lightning_cgan.core.errors import UsageError
 from lightning_cgan.core.images import BitDepth, pixels_from_signed
 from lightning_cgan.core.rng import rng_at
+from lightning_cgan.core.turns import in_turns, numbers_within_classes
 from lightning_cgan.data.loader import OrderedLoader
 from lightning_cgan.evaluation.classifiers import Judge
 from lightning_cgan.evaluation.scores import extract_features
@@ -60,26 +62,55 @@ class ImageMaker(Protocol):
 
 
 def make_fakes(
-    maker: ImageMaker, labels: Tensor, seed: int, latent_scale: float = 1.0, bit_depth: BitDepth = 8
+    maker: ImageMaker,
+    labels: Tensor,
+    seed: int,
+    latent_scale: float = 1.0,
+    others: Sequence[ImageMaker] = (),
+    numbers: Tensor | None = None,
+    bit_depth: BitDepth = 8,
 ) -> OrderedLoader:
-    """Generates an image of each label (N,), rounded as in image files; `seed` determines the latents."""
+    """Generates an image of each label (N,), rounded as in image files; `seed` determines the latents.
+
+    With `others`, all makers take turns within each class (`core/turns.py`), and each image is the one that its maker
+    alone would generate there. `numbers` (N,) are those of the images within their classes; by default, their order.
+    """
     labels = labels.cpu()
-    latents = maker.sample_latents(len(labels), seed) * latent_scale
-    parts = zip(labels.split(_BATCH_SIZE), latents.split(_BATCH_SIZE), strict=True)
-    pixels = torch.cat([pixels_from_signed(maker.generate(*part), bit_depth).cpu() for part in parts])
-    return OrderedLoader(pixels, labels, _BATCH_SIZE)
+    numbers = numbers_within_classes(labels) if numbers is None else numbers
+    makers = [
+        partial(_make, one, labels, one.sample_latents(len(labels), seed) * latent_scale, bit_depth)
+        for one in (maker, *others)
+    ]
+    return OrderedLoader(in_turns(makers, numbers), labels, _BATCH_SIZE)
+
+
+def _make(maker: ImageMaker, labels: Tensor, latents: Tensor, bit_depth: BitDepth, indices: Tensor) -> Tensor:
+    """Generates the images at some indices (n,), as pixels on the CPU."""
+    parts = zip(labels[indices].split(_BATCH_SIZE), latents[indices].split(_BATCH_SIZE), strict=True)
+    return torch.cat([pixels_from_signed(maker.generate(*part), bit_depth).cpu() for part in parts])
 
 
 def make_confident_fakes(
-    maker: ImageMaker, labels: Tensor, seed: int, judge: Judge, gafi: Gafi, bit_depth: BitDepth = 8
+    maker: ImageMaker,
+    labels: Tensor,
+    seed: int,
+    judge: Judge,
+    gafi: Gafi,
+    others: Sequence[ImageMaker] = (),
+    bit_depth: BitDepth = 8,
 ) -> OrderedLoader:
-    """Generates images of labels (N,) that a Judge confirms; labels without such an image are omitted."""
+    """Generates images of labels (N,) that a Judge confirms; labels without such an image are omitted.
+
+    With `others`, the makers take turns; an image that is replaced is from the same one.
+    """
 
     def make(indices: Tensor, attempt: int) -> Tensor:
-        made = make_fakes(maker, labels[indices], seed * ATTEMPTS + attempt, gafi.latent_scale, bit_depth)
-        return cast(Tensor, made.images)
+        address = seed * ATTEMPTS + attempt
+        fakes = make_fakes(maker, labels[indices], address, gafi.latent_scale, others, numbers[indices], bit_depth)
+        return cast(Tensor, fakes.images)
 
     labels = labels.cpu()
+    numbers = numbers_within_classes(labels)
     pixels = make(torch.arange(len(labels)), 0)
     attempts = replace_doubtful(judge, pixels, labels, gafi.min_confidence, make)
     kept = torch.cat([(attempts == attempt).nonzero()[:, 0] for attempt in range(ATTEMPTS)])

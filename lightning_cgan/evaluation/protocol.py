@@ -13,7 +13,7 @@ import hashlib
 import json
 import platform
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,12 +91,21 @@ class ReportImages:
 
 
 class Evaluation:
-    """The evaluation of one generator on one data set, all of whose splits have been read."""
+    """The evaluation of one generator on one data set, all of whose splits have been read.
+
+    With `others`, further generators, Students also learn from the images of all of them together.
+    """
 
     def __init__(
-        self, maker: ImageMaker, data: LabelledSplits, device: torch.device, protocol: ScoringProtocol = FULL
+        self,
+        maker: ImageMaker,
+        data: LabelledSplits,
+        device: torch.device,
+        protocol: ScoringProtocol = FULL,
+        others: Sequence[ImageMaker] = (),
     ) -> None:
         self.maker = maker
+        self.others = others
         self.data = data
         self.device = device
         self.protocol = protocol
@@ -122,7 +131,6 @@ class Evaluation:
     def report(self, gafi: Gafi | None = None, parzen: bool = False) -> tuple[dict[str, Any], ReportImages]:
         """Measures everything; returns the report, in plain values, and the images for its figure."""
         memorisation, report_images = self.memorisation()
-        fakes = self._make_fakes(self._training_labels(), self._seed(_TRAINING))
         report: dict[str, Any] = {
             "format": FORMAT,
             "protocol": dataclasses.asdict(self.protocol),
@@ -132,11 +140,15 @@ class Evaluation:
             "scores": self.scores_of_draws(),
             "scores_of_real_images": self.scores(self.held_out),
             "memorisation": memorisation,
-            "gan_train": self.gan_train(lambda epoch: fakes),
+            "gan_train": self.gan_train(),
             "gan_train_of_real_images": self.real_data_bound(),
         }
         if gafi is not None:
-            report["gan_train_gafi"] = {**dataclasses.asdict(gafi), **self.gan_train(self._gafi_images(gafi))}
+            report["gan_train_gafi"] = self.gan_train(gafi)
+        if self.others:
+            report["gan_train_of_several"] = self.gan_train(None, self.others)
+        if self.others and gafi is not None:
+            report["gan_train_gafi_of_several"] = self.gan_train(gafi, self.others)
         if parzen:
             report["parzen_window"] = self.parzen(self._make_fakes(self.test.labels, self._seed(_PARZEN)))
             report["parzen_window_of_real_images"] = self.parzen(at_most(self.train, len(self.test.labels)))
@@ -175,10 +187,22 @@ class Evaluation:
         nearest = {index: self.train.images[int(indices[index])] for index in shown}
         return {"ratio": ratio, **means}, ReportImages(self.fakes, nearest)
 
-    def gan_train(self, training_images: Callable[[int], OrderedLoader]) -> dict[str, Any]:
-        """The accuracy of Students that learn from generated images; see `gan_train.gan_train`."""
-        selection_set = self._make_fakes(self.validation.labels, self._seed(_SELECTION))
-        return self._train_students(training_images, selection_set, self.protocol.seeds)
+    def gan_train(self, gafi: Gafi | None = None, others: Sequence[ImageMaker] = ()) -> dict[str, Any]:
+        """The accuracy of Students that learn from generated images; see `gan_train.gan_train`.
+
+        With `others`, images of all generators in equal shares, as many as of one; these also choose the epoch.
+        """
+        selection_set = self._make_fakes(self.validation.labels, self._seed(_SELECTION), others)
+        labels, seeds = self._training_labels(), self.protocol.seeds
+        if gafi is None:
+            fakes = self._make_fakes(labels, self._seed(_TRAINING), others)
+            return self._train_students(lambda epoch: fakes, selection_set, seeds)
+
+        def selected(epoch: int) -> OrderedLoader:
+            seed, judge = self._seed(_GAFI) + 10 * epoch, self.judge_record.judge
+            return make_confident_fakes(self.maker, labels, seed, judge, gafi, others, self.train.bit_depth)
+
+        return {**dataclasses.asdict(gafi), **self._train_students(selected, selection_set, seeds)}
 
     def real_data_bound(self) -> dict[str, Any]:
         """The accuracy of Students that learn from real images; computed once per data set, and cached."""
@@ -208,12 +232,8 @@ class Evaluation:
     def _training_labels(self) -> Tensor:
         return at_most(self.train, self.protocol.training_images or len(self.train.labels)).labels.cpu()
 
-    def _gafi_images(self, gafi: Gafi) -> Callable[[int], OrderedLoader]:
-        labels, how = self._training_labels(), (self.judge_record.judge, gafi, self.train.bit_depth)
-        return lambda epoch: make_confident_fakes(self.maker, labels, self._seed(_GAFI) + 10 * epoch, *how)
-
-    def _make_fakes(self, labels: Tensor, seed: int) -> OrderedLoader:
-        return make_fakes(self.maker, labels, seed, bit_depth=self.train.bit_depth)
+    def _make_fakes(self, labels: Tensor, seed: int, others: Sequence[ImageMaker] = ()) -> OrderedLoader:
+        return make_fakes(self.maker, labels, seed, others=others, bit_depth=self.train.bit_depth)
 
     def _signed(self, images: OrderedLoader) -> Tensor:
         """All images as one tensor, in [-1, 1]."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_cgan.core.errors import printable
 from lightning_cgan.core.images import grid, signed_from_pixels
 from lightning_cgan.evaluation.protocol import ReportImages
+from lightning_cgan.evaluation.score_rows import about_generators
 
 _COLUMNS = 10
 _MOST_ROWS = 20
@@ -44,8 +45,18 @@ def _headline(report: dict[str, Any]) -> str:
         f"judge FID {scores['judge_fid']:.2f} ({real['judge_fid']:.2f})   "
         f"diversity {scores['diversity']:.2f} ({real['diversity']:.2f})   "
         f"GAN-train {students['mean']:.2%} ({students_of_real['mean']:.2%})   "
-        f"memorisation {report['memorisation']['ratio']:.2f}\nprotocol: {report['protocol']['name']}"
+        f"memorisation {report['memorisation']['ratio']:.2f}\n"
+        f"protocol: {report['protocol']['name']}{_of_several(report)}"
     )
+
+
+def _of_several(report: dict[str, Any]) -> str:
+    """A further line of the headline, if students also learned from several generators."""
+    if "gan_train_of_several" not in report:
+        return ""
+    names = printable(about_generators(report), 110).replace("$", r"\$")
+    mean = f"{report['gan_train_of_several']['mean']:.2%}"
+    return f"\nGAN-train, {len(report['generators'])} generators {mean}{f': {names}' if names else ''}"
 
 
 def _samples(report_images: ReportImages) -> Any:

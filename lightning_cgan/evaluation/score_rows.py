@@ -36,6 +36,8 @@ SCORES = {
 _STUDENTS = {
     "gan_train": ("GAN-train", "accuracy on test images of a classifier trained on generated ones only"),
     "gan_train_gafi": ("GAN-train, GaFi", "the same, with generated images selected for training"),
+    "gan_train_of_several": ("GAN-train, {} generators", "the same, with images of {} generators, as many as of one"),
+    "gan_train_gafi_of_several": ("GAN-train, GaFi, {} generators", "the same, with images selected for training"),
 }
 
 
@@ -47,8 +49,9 @@ def score_rows(report: dict[str, Any]) -> list[ScoreRow]:
         for key, score in SCORES.items()
     ]
     real_data_bound = _mean(report["gan_train_of_real_images"])
+    count = len(report.get("generators", ()))
     rows += [
-        ScoreRow(title, _mean(report[key]), real_data_bound, what)
+        ScoreRow(title.format(count), _mean(report[key]), real_data_bound, what.format(count))
         for key, (title, what) in _STUDENTS.items()
         if key in report
     ]
@@ -59,6 +62,15 @@ def score_rows(report: dict[str, Any]) -> list[ScoreRow]:
         found, best = (f"{report[key]['mean']:.1f}" for key in ("parzen_window", "parzen_window_of_real_images"))
         rows.append(ScoreRow("Parzen window", found, best, "log-likelihood of test images, in nats"))
     return rows
+
+
+def about_generators(report: dict[str, Any]) -> str:
+    """Names the generators of a row with several, such as `last.ckpt (step 3,000, seed 0)`; empty if there are none.
+
+    The names are those of files, and unescaped.
+    """
+    known = [one for one in report.get("generators", ()) if one]
+    return ", ".join(f"{one['name']} (step {one['step']:,}, seed {one['seed']})" for one in known)
 
 
 def _mean(found: dict[str, Any]) -> str:

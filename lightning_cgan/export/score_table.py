@@ -11,7 +11,7 @@ from typing import Any
 from lightning_cgan.core.class_names import in_markdown
 from lightning_cgan.core.errors import UsageError, no_such_file, printable, reason_of
 from lightning_cgan.evaluation.protocol import FORMAT
-from lightning_cgan.evaluation.score_rows import score_rows
+from lightning_cgan.evaluation.score_rows import about_generators, score_rows
 from lightning_cgan.runs.folder import report_folder
 
 
@@ -64,4 +64,6 @@ def _table(report: dict[str, Any]) -> str:
         f"images in place of generated ones. The judge is a classifier trained on the training split (sha256 {judge}), "
         "so no score is comparable with one of Inception.",
     ]
+    if generators := about_generators(report):
+        lines += ["", f"Several generators: {in_markdown(generators, 1000)}."]
     return "\n".join(lines)

@@ -74,7 +74,14 @@ def load_checkpoint(path: str) -> ConditionalGAN:
     from lightning_cgan.training.checkpointing import build_from
 
     try:
-        return build_from(ConditionalGAN, AtomicCheckpointIO().load_checkpoint(path))
+        checkpoint = AtomicCheckpointIO().load_checkpoint(path)
+        module = build_from(ConditionalGAN, checkpoint)
+        module.origin = {
+            "name": Path(path).name,
+            "step": int(checkpoint.get("global_step") or 0),
+            "seed": module.seed,
+        }
+        return module
     except UsageError as error:
         message = str(error).removeprefix("--ckpt_path: ").removeprefix("the checkpoint: ")
         raise UsageError(f"source: {message}") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning_cgan.core.compat import convert_tensors
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation
 from lightning_cgan.core.images import grid, pil_image
 from lightning_cgan.core.rng import rng_at
+from lightning_cgan.core.turns import in_turns
 from lightning_cgan.networks.base import Generator
 from lightning_cgan.networks.latents import Distribution, LatentSampler, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
@@ -33,12 +35,18 @@ class Sampler(nn.Module):
         generator_ema: The same network with the moving average of the weights, if there is one.
         latents: The distribution of the latents that it was trained with.
         class_names: The name of each class; their numbers if no names are known.
+        others: Generators of the same classes and images, with which this one takes turns in `generate_numbered`. They
+            move to other devices and precisions with it, but its weights do not include theirs.
+        origin: The `name` and `sha256` of the file that the weights are from, and the `step` and `seed` of its run;
+            None if not known.
     """
 
     generator: Generator
     generator_ema: Generator | None
     latents: Distribution
     class_names: tuple[str, ...]
+    others: tuple[Sampler, ...] = ()
+    origin: Mapping[str, Any] | None = None
 
     @property
     def num_classes(self) -> int:
@@ -99,6 +107,22 @@ class Sampler(nn.Module):
         images: Tensor = evaluated(latents.to(weight.device, weight.dtype), labels.to(weight.device))
         return images
 
+    def generate_numbered(
+        self, labels: Tensor, numbers: Tensor, latent_sampler: LatentSampler, variant: int = 0
+    ) -> Tensor:
+        """Generates the images of some numbers within their classes, labels (N,) and numbers (N,); see `LatentSampler`.
+
+        With `others`, the generators take turns (`core/turns.py`), and each image is the one that its generator alone
+        would make of its number. Returns what `generate` does.
+        """
+        makers = [partial(_of_numbers, one, labels, numbers, latent_sampler, variant) for one in self.generators]
+        return in_turns(makers, numbers)
+
+    @property
+    def generators(self) -> tuple[Sampler, ...]:
+        """All that take turns: itself, and then the others."""
+        return self, *self.others
+
     def sheet(
         self,
         labels: Classes | Sequence[int] | int | None = None,
@@ -153,6 +177,8 @@ class Sampler(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Keeps the moving average in float32 where everything else becomes half precision, as with `bf16-true`."""
+        for other in self.others if recurse else ():
+            convert_tensors(other, fn)
         average = self._modules.get("generator_ema")
         if average is None or not recurse:
             super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -164,6 +190,15 @@ class Sampler(nn.Module):
             self._modules["generator_ema"] = average
         convert_tensors(average, in_full_precision(fn))
         return self
+
+
+def _of_numbers(
+    sampler: Sampler, labels: Tensor, numbers: Tensor, latent_sampler: LatentSampler, variant: int, indices: Tensor
+) -> Tensor:
+    """Generates the images at some indices (n,), on the CPU, as one generator alone does."""
+    labels, numbers = labels[indices.to(labels.device)], numbers[indices.to(numbers.device)]
+    sizes = sampler.generator.latent_dim, sampler.latents
+    return sampler.generate(labels, latent_sampler.latents(labels, numbers, *sizes, variant))
 
 
 def _as_labels(labels: Any, num_classes: int) -> Tensor:

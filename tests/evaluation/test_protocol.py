@@ -108,6 +108,42 @@ def test_gafi_has_fresh_and_confident_images() -> None:
     assert torch.allclose(next(iter(wide))[0][:1], shelf.generate(labels[:1], latents[:1]), atol=1 / 127)
 
 
+def test_several_makers_share_each_class_and_replace_their_own() -> None:
+    data = opened()
+    judge = get_judge(data.in_order("train"), data.in_order("validation"), 10, CPU).judge
+    shelves = [Shelf(data.in_order(split)) for split in ("train", "validation", "test")]
+    labels = torch.randint(10, (200,))
+    made = make_fakes(shelves[0], labels, 5, others=shelves[1:])
+    alone = [make_fakes(shelf, labels, 5).images for shelf in shelves]
+    turns, seen = [], [0] * 10
+    for label in labels.tolist():
+        turns.append(seen[label] % 3)
+        seen[label] += 1
+    for place, turn in enumerate(turns):
+        assert torch.equal(made.images[place], alone[turn][place])
+    # Every image of a maker is of one shade, and no judge is sure of the first ones.
+    gray = [Shelf(data.in_order("train")) for _ in range(2)]
+    for shelf, shade in zip(gray, (-0.5, 0.5), strict=True):
+        shelf.of_class = [torch.full((3, 1, 8, 8), shade) for _ in range(10)]
+    kept = make_confident_fakes(gray[0], torch.zeros(7, dtype=torch.int64), 0, judge, Gafi(1.0, 0.0), [gray[1]])
+    shades = [int(image.unique()) for image in kept.images]  # in a random order
+    assert sorted(shades) == [64] * 4 + [191] * 3
+    sure = make_confident_fakes(shelves[0], labels, 1, judge, Gafi(1.0, 0.9), shelves[1:])
+    assert extract_features(judge, sure).confidence.min() >= 0.9
+    per_maker = [
+        [{image.numpy().tobytes() for image in _bytes(shelf.of_class[c])} for c in range(10)] for shelf in shelves
+    ]
+    for label in range(10):  # what was replaced is from the same maker, so that the shares stay
+        images = [image.numpy().tobytes() for image, own in zip(sure.images, sure.labels, strict=True) if own == label]
+        found = [sum(image in makers[label] for image in images) for makers in per_maker]
+        assert max(found) - min(found) <= 1
+        assert sum(found) == len(images) == int((labels == label).sum())
+
+
+def _bytes(images: Tensor) -> Tensor:
+    return images.add(1).mul(127.5).round().to(torch.uint8)
+
+
 # ---- the report --------------------------------------------------------------------------------------------------------
 
 

@@ -114,3 +114,20 @@ def test_what_a_sheet_cannot_show(gan: ConditionalGAN, options: dict[str, Any], 
     with pytest.raises(UsageError) as caught:
         gan.sheet(**options)
     assert str(caught.value) == message
+
+
+def test_others_move_with_a_generator_and_are_no_part_of_its_weights() -> None:
+    def make(ema: float | None) -> ConditionalGAN:
+        networks = MLPGenerator(3, 1, 8, latent_dim=4), MLPDiscriminator(3, 1, 8)
+        return ConditionalGAN(*networks, NonSaturating(), ema_half_life=ema)
+
+    module, other, averaged = make(None), make(None), make(10.0)
+    before = module.state_dict().keys()
+    module.others = (other, averaged)
+    assert module.generators == (module, other, averaged)
+    assert module.state_dict().keys() == before
+    assert len(list(module.parameters())) == len(list(other.parameters()))
+    module.bfloat16()
+    assert averaged.generator_ema is not None
+    kinds = [next(one.parameters()).dtype for one in (other.generator, averaged.generator, averaged.generator_ema)]
+    assert kinds == [torch.bfloat16, torch.bfloat16, torch.float32]
