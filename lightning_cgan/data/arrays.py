@@ -184,7 +184,7 @@ def _meant(name: str, missing: Sequence[str]) -> str | None:
 
 def _pair(arrays: Mapping[str, Any], name: str, name_of_labels: str) -> tuple[Tensor, Tensor]:
     """Validates images and their labels."""
-    images = _pixels(name, _as_array(name, arrays[name]))
+    images = checked_pixels(name, _as_array(name, arrays[name]))
     labels = _labels(name_of_labels, _as_array(name_of_labels, arrays[name_of_labels]))
     if len(images) != len(labels):
         expected = f"as many {name_of_labels} as {name} ({len(images):,})"
@@ -203,7 +203,8 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise _wrong(expected, got, "convert it") from error
 
 
-def _pixels(name: str, array: np.ndarray) -> Tensor:
+def checked_pixels(name: str, array: np.ndarray) -> Tensor:
+    """The pixels of an array of images, shape (N, C, H, W), uint8; refuses arrays of other types and shapes."""
     if array.dtype != np.uint8:
         raise _wrong(f"{name} of uint8, from 0 to 255", str(array.dtype), _to_bytes(name, array))
     if array.ndim == 3:

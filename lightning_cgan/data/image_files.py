@@ -52,7 +52,7 @@ class ImageFiles(Dataset[Tensor]):
         """Decodes one image, shape (C, H, W), uint8; raises `UsageError` if the file is missing or damaged."""
         path = str(self.paths[index])
         try:
-            pixels = _decode(path, self.channels, self.size, self.bits)
+            pixels = decode(path, self.channels, self.size, self.bits)
         except Exception as error:  # a damaged file can raise any exception
             raise unreadable(path, error) from error
         return to_square(pixels, self.size)
@@ -133,7 +133,7 @@ class _Readable(Dataset[bool]):
         return True
 
 
-def _decode(path: str, channels: int, size: int, bits: int) -> Tensor:
+def decode(path: str, channels: int, size: int, bits: int) -> Tensor:
     """The pixels of a file, shape (C, H, W), uint8; a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
         opened.draft(_MODES[channels], (2 * size, 2 * size))  # JPEG decodes faster at a reduced size
@@ -144,8 +144,12 @@ def _decode(path: str, channels: int, size: int, bits: int) -> Tensor:
             raise ValueError("floating-point pixels, whose range is unknown: save whole numbers")
         if image.mode.startswith("I"):  # Pillow would clip values above 255
             image = Image.fromarray(upper_bits(image, bits))
-        image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
-        return cast(Tensor, pil_to_tensor(image))
+        return pixels_of(image, channels)
+
+
+def pixels_of(image: Image.Image, channels: int) -> Tensor:
+    """The pixels of a picture of 8 bits, shape (C, H, W), uint8, converted to gray or colour."""
+    return cast(Tensor, pil_to_tensor(image if image.mode == _MODES[channels] else image.convert(_MODES[channels])))
 
 
 def to_square(pixels: Tensor, size: int) -> Tensor:
@@ -156,12 +160,13 @@ def to_square(pixels: Tensor, size: int) -> Tensor:
 def unreadable(path: str, error: Exception) -> UsageError:
     """The error for a file that cannot be decoded, with the reason."""
     return UsageError(
-        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({_reason(error)}); fix or "
+        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({reason_unread(error)}); fix or "
         "remove it, or skip such files with --data.corrupt skip"
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_unread(error: Exception) -> str:
+    """Why a file cannot be decoded, for a message."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit of Pillow: make it smaller"
     if isinstance(error, UnidentifiedImageError):
