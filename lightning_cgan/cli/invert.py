@@ -97,7 +97,8 @@ def invert(
         write_atomic_folder(path, lambda folder: _write(folder, given, found, report, opened.metadata.class_names))
     beyond = int((found.errors > limit).sum())
     total = f"{len(given.names):,} {'image' if len(given.names) == 1 else 'images'}"
-    print(f"{total}, {_in_words(found.errors)}{f', {beyond:,} out of reach' if beyond else ''}: {path}")
+    reach = f", {beyond:,} out of reach (above {limit:.3f})" if beyond else ""
+    print(f"{total}, {_in_words(found.errors)}{reach}: {path}")
 
 
 def _check_exist(paths: Sequence[str]) -> None:
@@ -235,9 +236,7 @@ def _in_report(
     return {"out of reach above": round(limit, 6), "reference": reference, "images": images}
 
 
-def _write(
-    folder: Path, given: _Given, found: Inversion, report: dict[str, Any], class_names: Sequence[str]
-) -> None:
+def _write(folder: Path, given: _Given, found: Inversion, report: dict[str, Any], class_names: Sequence[str]) -> None:
     arrays = {
         "latents": found.latents.numpy(),
         "labels": found.labels.numpy(),

@@ -88,7 +88,9 @@ def _as_images() -> Iterator[None]:
     try:
         yield
     except UsageError as error:
-        raise UsageError("images:" + str(error).removeprefix("--data.data_dir:").removeprefix("--data.arrays:")) from error
+        raise UsageError(
+            "images:" + str(error).removeprefix("--data.data_dir:").removeprefix("--data.arrays:")
+        ) from error
 
 
 def _of_files(paths: Sequence[str], channels: int, size: int, bits: int) -> GivenImages:
@@ -141,7 +143,9 @@ def _labels_of(arrays: dict[str, np.ndarray], path: str, count: int) -> tuple[La
     if names is not None:
         fits = fits and names.ndim == 1 and names.dtype.kind == "U" and bool((labels < len(names)).all())
     if not fits or (are_numbers and bool((labels < 0).any())):
-        expected = f"expected a label for each of {count:,} images: a text, or a number from 0, the place in class_names"
+        expected = (
+            f"expected a label for each of {count:,} images: a text, or a number from 0, the place in class_names"
+        )
         got = f"{labels.dtype} of shape {labels.shape} in {printable(path)}"
         raise UsageError(f"images: {expected}, got {got}; remove the array labels, or correct it")
     return tuple(labels.tolist() if names is None else names[labels].tolist())

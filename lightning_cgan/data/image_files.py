@@ -160,8 +160,8 @@ def to_square(pixels: Tensor, size: int) -> Tensor:
 def unreadable(path: str, error: Exception) -> UsageError:
     """The error for a file that cannot be decoded, with the reason."""
     return UsageError(
-        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({reason_unread(error)}); fix or "
-        "remove it, or skip such files with --data.corrupt skip"
+        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({reason_unread(error)}); fix "
+        "or remove it, or skip such files with --data.corrupt skip"
     )
 
 

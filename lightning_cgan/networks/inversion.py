@@ -77,8 +77,7 @@ class LatentSearch:
         parts = zip(of_image.split(self._rows), starts.flatten(0, 1).split(self._rows), strict=True)
         of_rows = classes.flatten().split(self._rows)
         found = [
-            self._descend(images[chosen], label, start)
-            for (chosen, start), label in zip(parts, of_rows, strict=True)
+            self._descend(images[chosen], label, start) for (chosen, start), label in zip(parts, of_rows, strict=True)
         ]
         latents, errors = (torch.cat(part).unflatten(0, starts.shape[:2]) for part in zip(*found, strict=True))
         best = errors.argmin(1, keepdim=True)
@@ -159,7 +158,8 @@ class LatentSearch:
         if self.distribution == "uniform":
             return latents.clamp(-1, 1)
         norms = latents.norm(dim=1, keepdim=True)
-        return latents * (largest_norm(latents.shape[1]) / norms).clamp(max=1)
+        inside: Tensor = latents * (largest_norm(latents.shape[1]) / norms).clamp(max=1)
+        return inside
 
 
 def largest_norm(latent_dim: int) -> float:

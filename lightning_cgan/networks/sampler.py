@@ -195,8 +195,8 @@ class Sampler(nn.Module):
             raise UsageError(f"images: {expected}, got {got}; resize or convert them")
         given = images.detach().float().cpu()
         if not (images.is_floating_point() and bool((given.abs() <= 1 + _ROUNDING).all())):  # false for NaN
-            got = f"{images.dtype} from {float(given.min()):g} to {float(given.max()):g}"
-            raise UsageError(f"images: expected floats in [-1, 1], got {got}; convert bytes by images / 127.5 - 1")
+            values = f"{images.dtype} from {float(given.min()):g} to {float(given.max()):g}"
+            raise UsageError(f"images: expected floats in [-1, 1], got {values}; convert bytes by images / 127.5 - 1")
         return given
 
     def rows_of(self, classes: Sequence[int], count: int, sampler: LatentSampler, ema: bool) -> list[Tensor]:
