@@ -20,6 +20,7 @@ _FEWEST_SAMPLES = 16
 _CLASSES = 3  # with the nearest samples, that are searched where the label is not known
 _LEARNING_RATE = 0.1
 _MOST_ROWS, _MOST_VALUES = 256, 2**20  # that are optimised at once
+_ALMOST = 0.9999  # of the largest norm: rounding may leave latents just inside
 _QUANTILE = 3.09  # of the standard normal distribution: 99.9 % are below
 
 
@@ -138,7 +139,7 @@ class LatentSearch:
                 best, least = torch.where(is_better[:, None], latents, best), torch.where(is_better, errors, least)
             if step < self.steps:
                 # Of the latents alone: the gradients of the parameters are another's.
-                latents.grad = self._gradient(errors, latents)
+                latents.grad = self._along_the_boundary(latents.detach(), self._gradient(errors, latents))
                 optimizer.step()
                 schedule.step()
                 with torch.no_grad():
@@ -152,6 +153,19 @@ class LatentSearch:
             expected = "expected a generator through which gradients reach its latents"
             name = type(self.network).__name__
             raise UsageError(f"generator: {expected}, got {name} ({error}); take another") from error
+
+    def _along_the_boundary(self, latents: Tensor, gradient: Tensor) -> Tensor:
+        """Removes what would only push normal latents out of their ball.
+
+        Adam scales each latent by itself, so what stays of such a push within the ball would not lead to less error.
+        """
+        if self.distribution == "uniform":
+            return gradient
+        norms = latents.norm(dim=1, keepdim=True)
+        outwards = latents / norms
+        push = (-gradient * outwards).sum(1, keepdim=True).clamp(min=0)
+        is_at_boundary = norms > largest_norm(latents.shape[1]) * _ALMOST
+        return gradient + torch.where(is_at_boundary, push * outwards, 0)
 
     def _inside(self, latents: Tensor) -> Tensor:
         """The nearest latents that are where samples are."""

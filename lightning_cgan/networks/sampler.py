@@ -183,6 +183,8 @@ class Sampler(nn.Module):
         latents, numbers = (part.cpu() for part in found)
         made = self.generate_batches(numbers, latents, ema)
         errors = (made - given).square().flatten(1).mean(1).sqrt()
+        if not errors.isfinite().all():
+            raise UsageError("generator: expected finite images, got others; its training has failed, take another")
         return Inversion(latents, numbers, made, errors)
 
     def _checked_images(self, images: Tensor) -> Tensor:
