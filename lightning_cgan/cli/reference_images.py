@@ -35,7 +35,7 @@ def reference_images(source: Source, count: int, seed: int) -> tuple[str, Tensor
         images, labels = _held_out(source.path, source.metadata, count, seed)
         return f"{len(labels)} images of the validation split", images, labels
     except Exception as error:  # the classes of a config and its files raise many kinds of errors
-        reason = str(error) if isinstance(error, UsageError) else reason_of(error)
+        reason = str(error).partition(";")[0] if isinstance(error, UsageError) else reason_of(error)
         metadata = source.metadata
         rng = rng_at(seed, INVERSION, _OF_GENERATED)
         latents = sample_latents((count, metadata.latent_dim), metadata.latents, rng, torch.float32)
