@@ -35,10 +35,10 @@ def read_latents(path: str, metadata: ExportMetadata) -> tuple[Tensor, Tensor]:
         UsageError: The file is another one, or is of a generator with other classes or latents.
     """
     latents, labels, class_names = _load(path)
-    if tuple(map(str, class_names.tolist())) != metadata.class_names:
+    if tuple(map(str, class_names.ravel().tolist())) != metadata.class_names:
         expected = f"expected latents of a generator of the same classes ({_listed(metadata.class_names)})"
         raise _wrong(
-            expected, f"{_listed(class_names.tolist())} in {path}", "name the source that they were found with"
+            expected, f"{_listed(class_names.ravel().tolist())} in {path}", "name the source that they were found with"
         )
     if latents.ndim != 2 or latents.shape[1] != metadata.latent_dim or not len(latents):
         expected = f"expected latents of shape (N, {metadata.latent_dim}), N 1 or more"
