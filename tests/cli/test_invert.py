@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from helpers.paths import OLD
+from helpers.pages import blocks
+from helpers.paths import OLD, ROOT
 from lightning_cgan import ConditionalGAN, DigitsData, PretrainedGenerator
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import bytes_from_signed, signed_from_bytes
@@ -316,6 +318,23 @@ def test_given_latents_of_an_onnx_file(latents: dict[str, np.ndarray], fails: Fa
     assert fails("invert", "digits.onnx", "x.png") == (
         f"error: source: {expected}, got digits.onnx; name what it was exported from"
     )
+
+
+def test_commands_of_the_page() -> None:
+    for name, label in (("seven", "7"), ("two", "2")):
+        generate("--labels", label, "--count", "1", "--seed", "4", "--out", name, source="mnist")
+        shutil.copyfile(f"{name}/{label}/00000.png", f"{name}.png")
+    lines = blocks(ROOT / "docs" / "invert.md", "bash")[0].splitlines()
+    commands = [shlex.split(line, comments=True) for line in lines]
+    assert [words[:4] for words in commands] == [
+        ["python", "-m", "lightning_cgan", command] for command in ("invert", "generate", "generate")
+    ]
+    for words in commands:
+        main([*words[3:], *(("--steps", "10", "--reference", "1") if words[3] == "invert" else ())])
+    assert arrays("inverted/latents.npz")["names"].tolist() == ["seven.png", "two.png"]
+    assert arrays("inverted/latents.npz")["labels"].tolist() == [7, 2]
+    assert cells("styles.png", 28, 56).shape == (10, 2, 28, 28)
+    assert len(frames("walk.gif")) == 2 * 24
 
 
 # ---- mistakes --------------------------------------------------------------------------------------------------------
