@@ -58,6 +58,7 @@ _HOMES = {
         "ResNetGenerator",
         "discriminate",
     ),
+    "lightning_cgan.networks.inversion": ("Inversion",),
     "lightning_cgan.objectives.objectives": ("Objectives",),
     "lightning_cgan.objectives.penalties": (
         "GradientPenalty",

@@ -30,6 +30,7 @@ commands:
   test       score a checkpoint in full: a report with every score, next to that of real images
   predict    make many labelled images from a checkpoint
   generate   make images of chosen classes from a checkpoint: a sheet, a folder, arrays, a walk
+  invert     find the latents of given images, to make other images from them
   export     write the generator of a checkpoint as ONNX, a PyTorch program or a folder for the Hugging Face Hub
   demo       serve a web page that shows images of a chosen class
 

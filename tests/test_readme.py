@@ -35,7 +35,7 @@ def test_snippet(page: Path, number: int, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_there_are_snippets_and_every_file_exists() -> None:
-    pages = {"README", PROJECT.stem, "fine_tune", "from_your_own_loop", "generate", "your_images"}
+    pages = {"README", PROJECT.stem, "fine_tune", "from_your_own_loop", "generate", "invert", "your_images"}
     assert {page.stem for page, _ in SNIPPETS} == pages
     for path in re.findall(r"(?:\]\(|src=\")((?!http|#)[^)\"]+)", README):
         file, _, anchor = path.partition("#")

@@ -1,1 +1,1 @@
-"""The command line: Lightning's commands, and `generate`, `export` and `demo`."""
+"""The command line: Lightning's commands, and `generate`, `invert`, `export` and `demo`."""

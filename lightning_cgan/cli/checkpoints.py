@@ -119,10 +119,7 @@ def _check_pair(first: Sampler, first_path: str, second: Sampler, second_path: s
             f"{OPTION}: expected generators of the same classes, {expected} as in {first_path}, got {got} in "
             f"{second_path}; name checkpoints with the same --data.classes"
         )
-    expected, got = (
-        f"{one.generator.image_channels} x {one.generator.image_size} x {one.generator.image_size}"
-        for one in (first, second)
-    )
+    expected, got = (" x ".join(map(str, one.generator.image_shape)) for one in (first, second))
     if expected != got:
         raise UsageError(
             f"{OPTION}: expected images of the same shape, {expected} as in {first_path}, got {got} in {second_path}; "

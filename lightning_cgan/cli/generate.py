@@ -3,51 +3,57 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from lightning_cgan.cli.latents_file import check_latents_path, read_latents, save_arrays
+from lightning_cgan.cli.walk import (
+    Stop,
+    Walk,
+    check_gif_size,
+    check_mixes,
+    given_stops,
+    sampled_stops,
+    walk_pictures,
+    write_gif,
+)
 from lightning_cgan.core.classes import Classes, chosen_classes
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, check_truncation, writing
 from lightning_cgan.core.files import write_atomic, write_atomic_folder
 from lightning_cgan.core.images import (
-    LARGEST_SIDE,
     BitDepth,
     array_from_pixels,
-    cell_size,
     check_bit_depth,
     grid,
     image_suffix,
-    pil_image,
     pixels_from_signed,
-    save_gif,
     save_image,
     save_png,
 )
 from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
 from lightning_cgan.export.source import Source, load_source
-from lightning_cgan.networks.latents import LatentSampler, slerp
-
-Walk = Literal["latents", "classes"]
+from lightning_cgan.networks.latents import LatentSampler
 
 _SUFFIXES = (".png", ".npz", ".gif")
-_STOPS = 4  # sets of latents in a walk, which returns to the first
-_FRAMES_PER_SECOND = 24
+_COUNT = 8  # images per class
+_COLUMNS = 8  # of a sheet without a row per class
 
 
 def generate(
     source: str,
     labels: Classes | None = None,
-    count: int = 8,
+    count: int | None = None,
     out: str = "generated.png",
-    seed: int = 0,
+    seed: int | None = None,
     ema: bool = True,
     truncation: float | None = None,
+    latents: str | None = None,
     walk: Walk | None = None,
     frames: int = 24,
     overwrite: bool = False,
@@ -64,16 +70,18 @@ def generate(
             with the package: `mnist`, `fashion_mnist` or `digits`.
         labels: The classes, by name or by number, such as `0-3,7` or `Bag,Sandal`, or as a list, `["Bag", 7]`; all if
             not given.
-        count: The number of images per class.
+        count: The number of images per class; 8 if not given.
         out: The path to write. A name in `.png` is a sheet with a row per class, one in `.npz` contains arrays
             (`images`, (N, H, W) or (N, H, W, C), `labels` and `class_names`), one in `.gif` is a walk. Any other name
             is a folder with a folder of files per class, as torchvision's `ImageFolder` reads them: PNG, or TIFF with a
             page per channel for images that are neither gray nor coloured.
-        seed: Different seeds give different images.
+        seed: Different seeds give different images; 0 if not given.
         ema: Whether to use the moving average of the generator's weights, if the checkpoint has one; `--no_ema` turns
             it off.
         truncation: The largest distance of a latent from 0. Smaller values give more typical and less varied images
             (Brock et al. 2019, arXiv:1809.11096, section 3.1).
+        latents: A `latents.npz` that `invert` wrote, to use its latents instead of sampled ones: each as the class that
+            belongs to it, or, with `labels`, as each of these. A walk goes from each to the next.
         walk: `latents` interpolates between latents, with a row per class; `classes` interpolates between classes, with
             the same latents.
         frames: The number of frames from one stop of a walk to the next; 24 are shown per second.
@@ -90,57 +98,74 @@ def generate(
     check_seed("--seed", seed)
     path = Path(out)
     _check_output_path(path, walk, overwrite)
+    if latents is not None:
+        _check_alone(count=count, seed=seed, truncation=truncation)
+        check_latents_path(latents)
     generator = load_source(source, imports, device, ema)
-    metadata = generator.metadata
     if bit_depth == 16:
-        _check_16_bits(path, walk, metadata.image_channels)
-    chosen = chosen_classes(labels, metadata.class_names, "--labels")
-    latent_sampler = LatentSampler(seed, truncation)
+        _check_16_bits(path, walk, generator.metadata.image_channels)
+    chosen = chosen_classes(labels, generator.metadata.class_names, "--labels")
     if walk is not None:
-        if walk == "classes" and not generator.mixes:
-            expected = "expected latents, since an ONNX file does not mix classes"
-            raise UsageError(f"--walk: {expected}, got classes; name a checkpoint or a folder")
-        _check_gif_size(len(chosen) if walk == "latents" else 1, count, metadata.image_shape)
-        grids = list(_walk(generator, chosen, count, latent_sampler, walk, frames))
-        with writing("--out", path):
-            _write_gif(grids, path)
+        check_mixes(generator, walk)
+    if latents is None:
+        plan = _of_samples(generator, chosen, count or _COUNT, LatentSampler(seed or 0, truncation), walk)
     else:
-        images = [generator.first_images(label, count, latent_sampler) for label in chosen]
+        plan = _of_file(generator, chosen, latents, labels is None, walk)
+    if walk is not None:
+        shape, option = generator.metadata.image_shape, "--count" if latents is None else "--latents"
+        check_gif_size(len(plan.stops[0][0]) // plan.columns, plan.columns, shape, option)
+        pictures = list(walk_pictures(generator, plan.stops, frames, plan.columns))
         with writing("--out", path):
-            _write(images, chosen, metadata.class_names, path, bit_depth)
-    total = count * len(chosen)
-    classes = f"{len(chosen):,} classes" if len(chosen) > 1 else metadata.class_names[chosen[0]]
+            write_gif(pictures, path)
+    else:
+        images = torch.cat([generator.make(*part) for part in plan.parts])
+        with writing("--out", path):
+            _write(images, plan, generator.metadata.class_names, path, bit_depth)
+    total, present = len(plan.labels), plan.labels.unique().tolist()
+    classes = f"{len(present):,} classes" if len(present) > 1 else generator.metadata.class_names[present[0]]
     print(f"{total:,} {'image' if total == 1 else 'images'} of {classes}: {path}")
 
 
-def _sample(
-    generator: Source, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, variant: int = 0
-) -> Tensor:
-    """The latents of the first images of some classes, shape (classes × count, latent_dim)."""
-    metadata = generator.metadata
-    return latent_sampler.first(chosen, count, metadata.latent_dim, metadata.latents, variant)
+@dataclass(frozen=True)
+class _Plan:
+    """What to make.
+
+    Attributes:
+        parts: Labels (N,) and latents (N, latent_dim) of images, one after another.
+        stops: Those of a walk, if there is one.
+        columns: Of a picture.
+    """
+
+    parts: Sequence[Stop]
+    stops: Sequence[Stop]
+    columns: int
+
+    @property
+    def labels(self) -> Tensor:
+        """The class numbers of all images."""
+        return torch.cat([labels for labels, _ in self.parts])
 
 
-def _walk(
-    generator: Source, chosen: Sequence[int], count: int, latent_sampler: LatentSampler, walk: Walk, frames: int
-) -> Iterator[Tensor]:
-    """The frames of a walk that ends where it began, uint8, (3, H, W)."""
-    if walk == "latents":
-        stops = [_sample(generator, chosen, count, latent_sampler, stop) for stop in range(_STOPS)]
-        labels = torch.tensor(chosen).repeat_interleave(count)
-        inputs = ((labels, slerp(*pair, part)) for pair, part in _steps(stops, frames))
+def _of_samples(
+    generator: Source, chosen: Sequence[int], count: int, sampler: LatentSampler, walk: Walk | None
+) -> _Plan:
+    """The first images of each class."""
+    sample = generator.metadata.sample_latents
+    parts = [(torch.full((count,), label), sample(label, count, sampler)) for label in chosen]
+    stops = sampled_stops(generator, chosen, count, sampler, walk) if walk is not None else []
+    return _Plan(parts, stops, count)
+
+
+def _of_file(generator: Source, chosen: Sequence[int], file: str, keeps_labels: bool, walk: Walk | None) -> _Plan:
+    """The latents of a file: each as the class that belongs to it, or as each chosen class."""
+    latents, labels = read_latents(file, generator.metadata)
+    keeps_labels = keeps_labels and walk != "classes"
+    stops = given_stops(generator, chosen, labels if keeps_labels else None, latents, walk) if walk is not None else []
+    if keeps_labels:
+        parts, columns = [(labels, latents)], min(_COLUMNS, len(latents))
     else:
-        latents = _sample(generator, chosen[:1], count, latent_sampler)
-        codes = [torch.eye(len(generator.metadata.class_names))[label].expand(count, -1) for label in chosen]
-        inputs = ((torch.lerp(*pair, part), latents) for pair, part in _steps(codes, frames))
-    for label, latent in inputs:
-        yield grid(generator.make(label, latent), columns=count)
-
-
-def _steps(stops: Sequence[Tensor], frames: int) -> Iterator[tuple[tuple[Tensor, Tensor], float]]:
-    for i, stop in enumerate(stops):
-        for frame in range(frames):
-            yield (stop, stops[(i + 1) % len(stops)]), frame / frames
+        parts, columns = [(torch.full_like(labels, label), latents) for label in chosen], len(latents)
+    return _Plan(parts, stops, 1 if walk == "latents" else columns)
 
 
 def _check_output_path(path: Path, walk: Walk | None, overwrite: bool) -> None:
@@ -151,6 +176,10 @@ def _check_output_path(path: Path, walk: Walk | None, overwrite: bool) -> None:
     )
 
 
+def _is_class_folder(path: Path) -> bool:
+    return path.is_dir() and all(re.fullmatch(r"\d+\.(png|tif)", file.name) for file in path.iterdir())
+
+
 def _check_16_bits(path: Path, walk: Walk | None, channels: int) -> None:
     if walk is not None or path.suffix.lower() == ".png":
         raise UsageError(f"--bit_depth: expected 8 for a picture, got 16; name a folder or a file in .npz, not {path}")
@@ -158,54 +187,35 @@ def _check_16_bits(path: Path, walk: Walk | None, channels: int) -> None:
         check_bit_depth("--bit_depth", 16, channels)
 
 
-def _check_gif_size(rows: int, columns: int, image_shape: Sequence[int]) -> None:
-    height, width = cell_size(image_shape)
-    for option, number, side, things in (
-        ("--labels", rows, height, "classes"),
-        ("--count", columns, width, "images of each class"),
-    ):
-        most = LARGEST_SIDE // side
-        if number > most:
-            expected = f"expected at most {most:,} {things}, as many as a GIF can hold"
-            raise UsageError(f"{option}: {expected}, got {number:,}; choose fewer")
+def _check_alone(**options: float | None) -> None:
+    """Refuses options of sampling where latents are given."""
+    for option, value in options.items():
+        if value is not None:
+            expected = f"expected no --{option} with --latents, which are taken as they are"
+            raise UsageError(f"--{option}: {expected}, got {value}; omit one of them")
 
 
-def _is_class_folder(path: Path) -> bool:
-    return path.is_dir() and all(re.fullmatch(r"\d+\.(png|tif)", file.name) for file in path.iterdir())
-
-
-def _write(
-    images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], path: Path, bit_depth: BitDepth
-) -> None:
+def _write(images: Tensor, plan: _Plan, class_names: Sequence[str], path: Path, bit_depth: BitDepth) -> None:
     if path.suffix.lower() == ".png":
-        sheet = grid(torch.cat(list(images)), columns=len(images[0]))
+        sheet = grid(images, plan.columns)
         write_atomic(path, lambda file: save_png(sheet, file))
     elif path.suffix.lower() == ".npz":
-        pixels = array_from_pixels(pixels_from_signed(torch.cat(list(images)), bit_depth).permute(0, 2, 3, 1))
+        values = array_from_pixels(pixels_from_signed(images, bit_depth).permute(0, 2, 3, 1))
         arrays = {
-            "images": pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
-            "labels": np.repeat(np.array(chosen), [len(part) for part in images]),
+            "images": values[..., 0] if values.shape[-1] == 1 else values,
+            "labels": plan.labels.numpy(),
             "class_names": np.array(class_names),
         }
-        write_atomic(path, lambda file: _save_arrays(arrays, file))
+        write_atomic(path, lambda file: save_arrays(arrays, file))
     else:
-        write_atomic_folder(path, lambda folder: _fill(folder, images, chosen, class_names, bit_depth))
+        write_atomic_folder(
+            path, lambda folder: _fill(folder, pixels_from_signed(images, bit_depth), plan.labels, class_names)
+        )
 
 
-def _fill(
-    folder: Path, images: Sequence[Tensor], chosen: Sequence[int], class_names: Sequence[str], bit_depth: BitDepth
-) -> None:
+def _fill(folder: Path, images: Tensor, labels: Tensor, class_names: Sequence[str]) -> None:
     folders = folders_of_classes(folder, class_names)
-    for label, part in zip(chosen, images, strict=True):
-        for number, image in enumerate(pixels_from_signed(part, bit_depth)):
-            save_image(image, folders[label] / f"{number:05d}{image_suffix(len(image))}")
-
-
-def _save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
-    with file.open("wb") as stream:  # given a path, NumPy would add a suffix
-        np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
-
-
-def _write_gif(grids: Sequence[Tensor], path: Path) -> None:
-    frames = [pil_image(picture).convert("P", palette=Image.Palette.ADAPTIVE) for picture in grids]
-    write_atomic(path, lambda file: save_gif(frames, file, 1 / _FRAMES_PER_SECOND))
+    written = Counter[int]()
+    for label, image in zip(labels.tolist(), images, strict=True):
+        save_image(image, folders[label] / f"{written[label]:05d}{image_suffix(len(image))}")
+        written[label] += 1

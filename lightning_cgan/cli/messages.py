@@ -221,8 +221,10 @@ def _expected(key: str, wanted: Iterable[str], got: str, hint: str | None = None
 
 def _missing(match: re.Match[str], complaint: Complaint) -> str:
     names = [re.sub(r"^ *(fit|validate|test|predict)[.]", "", name).strip() for name in match[1].split(",")]
-    if names in (["checkpoint"], ["source"]):  # arguments of `generate`, `export` and `demo`
+    if names[0] in ("checkpoint", "source"):  # arguments of `generate`, `invert`, `export` and `demo`
         return f"{names[0]}: expected a file, got none; name one, such as runs/mnist/…/checkpoints/last.ckpt"
+    if names == ["images"]:
+        return "images: expected files or folders, got none; name some after the source"
     if key := complaint.key:
         return f"--{key}: expected a value for {' and '.join(names)}, got none; give --{key}.{names[0]}"
     if names == ["subcommand"]:
@@ -232,7 +234,7 @@ def _missing(match: re.Match[str], complaint: Complaint) -> str:
 
 
 def _wrong_command(match: re.Match[str], complaint: Complaint) -> str:
-    known = [*re.findall(r"'?(\w+)'?", match[2]), "generate", "export", "demo"]
+    known = [*re.findall(r"'?(\w+)'?", match[2]), "generate", "invert", "export", "demo"]
     hint = did_you_mean(match[1], known) or f"; choose from {', '.join(known)}"
     return f"{match[1]}: no such command{hint}"
 

@@ -5,8 +5,9 @@ It does not import Lightning: `generate` starts in half the time without it.
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -18,10 +19,12 @@ from lightning_cgan.cli.label_options import MODE, with_classes
 from lightning_cgan.cli.messages import one_line
 from lightning_cgan.cli.options import with_switches
 from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped
+from lightning_cgan.core.compat import actions_of
 
 # The commands in addition to Lightning's: functions whose arguments are the options, imported when called
 FUNCTIONS = {
     "generate": "lightning_cgan.cli.generate",
+    "invert": "lightning_cgan.cli.invert",
     "export": "lightning_cgan.cli.export",
     "demo": "lightning_cgan.cli.demo",
 }
@@ -74,5 +77,20 @@ def call_function(arguments: Sequence[str]) -> None:
     with command():
         function = getattr(import_module(FUNCTIONS[name]), name)
         parser = OneLineParser(prog=f"python -m lightning_cgan {name}", description=None)
-        parser.add_function_arguments(function, as_positional=True)
+        _add_arguments(parser, function)
         function(**parser.instantiate_classes(parser.parse_args(options)).as_dict())
+
+
+def _add_arguments(parser: OneLineParser, function: Callable[..., None]) -> None:
+    """Adds the arguments of a function; a positional one that is a list takes one or more words."""
+    lists = {
+        name: hint
+        for name, hint in inspect.signature(function).parameters.items()
+        if hint.default is hint.empty and str(hint.annotation).startswith("list[")
+    }
+    documented = ArgumentParser(exit_on_error=False)
+    documented.add_function_arguments(function, as_positional=True)
+    parser.add_function_arguments(function, as_positional=True, skip=set(lists))
+    for action in actions_of(documented):
+        if action.dest in lists:
+            parser.add_argument(action.dest, nargs="+", type=str, help=action.help)

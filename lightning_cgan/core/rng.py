@@ -12,8 +12,8 @@ import struct
 
 import torch
 
-# The purposes of a module's random numbers; part of their addresses
-TRAINING, VALIDATION, TEST, PREDICTION, NETWORKS = range(5)
+# The purposes of random numbers of a module or its generator; part of their addresses
+TRAINING, VALIDATION, TEST, PREDICTION, NETWORKS, INVERSION = range(6)
 
 
 def rng_at(*address: int, device: torch.device | str = "cpu") -> torch.Generator:

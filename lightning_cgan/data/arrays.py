@@ -205,6 +205,12 @@ def _as_array(name: str, value: Any) -> np.ndarray:
         raise _wrong(expected, got, "convert it") from error
 
 
+def checked_pixels(name: str, array: np.ndarray) -> Tensor:
+    """The pixels of an array of images, shape (N, C, H, W); refuses arrays of other types and shapes."""
+    images = _channels_first(name, array)
+    return _pixels(images, bits_for(int(images.max())))
+
+
 def _channels_first(name: str, array: np.ndarray) -> np.ndarray:
     if array.dtype not in (np.uint8, np.uint16):
         expected = f"{name} of uint8, from 0 to 255, or of uint16"

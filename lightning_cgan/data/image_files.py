@@ -71,7 +71,7 @@ class ImageFiles(Dataset[Tensor]):
         """Decodes one image, shape (C, H, W); raises `UsageError` if the file is missing or damaged."""
         path = str(self.paths[index])
         try:
-            pixels = _decode(path, self.channels, self.size, self.bits, self.bit_depth)
+            pixels = decode(path, self.channels, self.size, self.bits, self.bit_depth)
         except Exception as error:  # a damaged file can raise any exception
             raise unreadable(path, error) from error
         return to_size(pixels, self.size)
@@ -162,7 +162,7 @@ class _Readable(Dataset[bool]):
         return True
 
 
-def _decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
+def decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
     """The pixels of a file, shape (C, H, W); a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
         if channels > 1 and opened.mode in _GRAY and _channels_of(opened) == channels:
@@ -186,9 +186,13 @@ def _converted(image: Image.Image, channels: int, bits: int, bit_depth: BitDepth
         if bit_depth == 16 and channels == 1:
             return pixels_from_array(all_bits(np.asarray(image), bits))[None]
         image = Image.fromarray(upper_bits(np.asarray(image), bits))
-    image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])
-    pixels = cast(Tensor, pil_to_tensor(image))
+    pixels = pixels_of(image, channels)
     return pixels if bit_depth == 8 else pixels_from_array(all_bits(pixels.numpy(), 8))
+
+
+def pixels_of(image: Image.Image, channels: int) -> Tensor:
+    """The pixels of a picture of 8 bits, shape (C, H, W), uint8, converted to gray or colour."""
+    return cast(Tensor, pil_to_tensor(image if image.mode == _MODES[channels] else image.convert(_MODES[channels])))
 
 
 def to_size(pixels: Tensor, size: ImageSize) -> Tensor:
@@ -208,12 +212,13 @@ def to_size(pixels: Tensor, size: ImageSize) -> Tensor:
 def unreadable(path: str, error: Exception) -> UsageError:
     """The error for a file that cannot be decoded, with the reason."""
     return UsageError(
-        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({_reason(error)}); fix or "
-        "remove it, or skip such files with --data.corrupt skip"
+        f"--data.data_dir: expected images, got {printable(path)}, which cannot be read ({reason_unread(error)}); fix "
+        "or remove it, or skip such files with --data.corrupt skip"
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_unread(error: Exception) -> str:
+    """Why a file cannot be decoded, for a message."""
     if isinstance(error, Image.DecompressionBombError):
         return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels, the limit of Pillow: make it smaller"
     if isinstance(error, UnidentifiedImageError):

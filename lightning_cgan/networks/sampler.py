@@ -19,6 +19,7 @@ from lightning_cgan.core.images import grid, pil_image
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.core.turns import in_turns
 from lightning_cgan.networks.base import Generator
+from lightning_cgan.networks.inversion import Inversion, LatentSearch
 from lightning_cgan.networks.latents import Distribution, LatentSampler, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
 
@@ -161,6 +162,69 @@ class Sampler(nn.Module):
         sampler = LatentSampler(seed, truncation)
         return pil_image(grid(torch.cat(self.rows_of(chosen, count, sampler, ema)), columns=count))
 
+    def invert(
+        self,
+        images: Tensor,
+        labels: Tensor | Sequence[int] | int | None = None,
+        steps: int = 300,
+        restarts: int = 4,
+        seed: int = 0,
+        ema: bool = True,
+    ) -> Inversion:
+        """Finds the latents whose generated images are nearest to given images, by the squared error of pixels.
+
+        Adam descends from the nearest of 256 samples (Zhu et al. 2016, arXiv:1609.03552, section 3.1). Several latents
+        may give the same image, so those found are not always those that an image was made of. What is found depends
+        on the image, its label and the seed, not on the other images. The generator, its mode and the gradients of its
+        parameters do not change.
+
+        Args:
+            images: Shape (N, C, H, W), in [-1, 1].
+            labels: Class numbers, shape (N,), or one number for all images. If not given, the three classes with the
+                nearest samples are tried, and the best one is found.
+            steps: The number of steps from each start.
+            restarts: The number of samples from which the search starts, in each class.
+            seed: Of the samples.
+            ema: Whether to use the moving average of the generator's weights, if there is one.
+
+        Returns:
+            What is nearest to each image. Uniform latents are in [-1, 1], and normal ones are not longer than 99.9 % of
+            all samples.
+
+        Raises:
+            UsageError: Images, labels or options are not as described, or no gradients reach the latents.
+        """
+        for option, number in (("steps", steps), ("restarts", restarts)):
+            check_positive(option, number)
+        check_seed("seed", seed)
+        given = self._checked_images(images)
+        classes = None if labels is None else _one_per_image(_as_labels(labels, self.num_classes), len(given))
+        network = in_evaluation_mode(self.chosen_generator(ema))
+        device = next(network.parameters(), torch.empty(0)).device
+        search = LatentSearch(network, self.latents, steps, restarts, seed)
+        with torch.inference_mode(False), torch.enable_grad():
+            found = search.find(given.to(device).clone(), None if classes is None else classes.to(device))
+        latents, numbers = (part.cpu() for part in found)
+        made = self.generate_batches(numbers, latents, ema)
+        errors = (made - given).square().flatten(1).mean(1).sqrt()
+        if not errors.isfinite().all():
+            raise UsageError("generator: expected finite images, got others; its training has failed, take another")
+        return Inversion(latents, numbers, made, errors)
+
+    def _checked_images(self, images: Tensor) -> Tensor:
+        """Images in float32, on the CPU; refuses those of other shapes and values than the generator's."""
+        network = self.generator
+        shape = (network.image_channels, network.image_size, network.image_size)
+        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        if not isinstance(images, Tensor) or images.shape[1:] != shape or not len(images):
+            expected = f"expected a tensor of shape (N, {', '.join(map(str, shape))}), N 1 or more"
+            raise UsageError(f"images: {expected}, got {got}; resize or convert them")
+        given = images.detach().float().cpu()
+        if not (images.is_floating_point() and bool((given.abs() <= 1 + _ROUNDING).all())):  # false for NaN
+            values = f"{images.dtype} from {float(given.min()):g} to {float(given.max()):g}"
+            raise UsageError(f"images: expected floats in [-1, 1], got {values}; convert bytes by images / 127.5 - 1")
+        return given
+
     def rows_of(self, classes: Sequence[int], count: int, sampler: LatentSampler, ema: bool) -> list[Tensor]:
         """Generates the first images of each class, (count, C, H, W) in [-1, 1], float32, on the CPU."""
         latents = (sampler.first([label], count, self.generator.latent_dim, self.latents) for label in classes)
@@ -221,6 +285,14 @@ def _as_labels(labels: Any, num_classes: int) -> Tensor:
         if not are_mixtures.all():
             raise _other_labels(reprlib.repr(given[~are_mixtures][0].tolist()), num_classes)
     return given
+
+
+def _one_per_image(labels: Tensor, count: int) -> Tensor:
+    """Class numbers, one for each of so many images; one number counts for all."""
+    if labels.ndim != 1 or len(labels) not in (1, count):
+        expected = f"expected one class number, or one for each of {count:,} images"
+        raise UsageError(f"labels: {expected}, got shape {tuple(labels.shape)}; give their numbers")
+    return labels.expand(count)
 
 
 def _other_labels(got: str, num_classes: int) -> UsageError:

@@ -35,8 +35,8 @@ from lightning_cgan import (
     ResNetGenerator,
     UsageError,
 )
-from lightning_cgan.cli.generate import _check_gif_size
 from lightning_cgan.cli.main import main
+from lightning_cgan.cli.walk import check_gif_size
 from lightning_cgan.core.classes import chosen_classes
 from lightning_cgan.core.images import bytes_from_signed
 from lightning_cgan.core.output_paths import folders_of_classes
@@ -168,10 +168,10 @@ def test_walk_larger_than_a_gif(fails: Callable[..., str], tmp_path: Path, walk:
 
 def test_walk_of_more_classes_than_a_gif_has_rows() -> None:
     with pytest.raises(UsageError, match=r"^--labels: expected at most 1,129 classes, .* got 1,130; choose"):
-        _check_gif_size(1130, 1, (1, 8, 8))
-    _check_gif_size(1129, 1129, (1, 8, 8))
+        check_gif_size(1130, 1, (1, 8, 8))
+    check_gif_size(1129, 1129, (1, 8, 8))
     with pytest.raises(UsageError, match=r"^--labels: expected at most 225 classes, .* got 226; choose"):
-        _check_gif_size(226, 1, (5, 8, 8))
+        check_gif_size(226, 1, (5, 8, 8))
 
 
 def parse_labels(labels: str | None, class_names: tuple[str, ...]) -> list[int]:
@@ -294,7 +294,7 @@ def test_mixtures_of_one_class_are_the_class(number: int) -> None:
         ("--imports no_such_module", "--imports: cannot import no_such_module: No module named 'no_such_module'"),
         ("--device warp", "--device: expected a device of this machine, got warp ("),
         ("--cuont 3", "--cuont: no such option; did you mean --count?"),
-        ("--count x", "--count: expected int, got x"),
+        ("--count x", "--count: expected int or null, got x"),
     ],
 )
 def test_mistakes(fails: Fails, options: str, message: str) -> None:

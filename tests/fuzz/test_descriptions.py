@@ -300,7 +300,7 @@ class Ways:
         if way == "trainer":  # as `validate`, `test` and `predict` do: nothing is built from the file
             loader = DataLoader([0], batch_size=1)  # type: ignore[arg-type]
             return lambda: self.trainer.predict(self.module, loader, ckpt_path="x.ckpt")
-        if way == "command":  # the beginning of `generate`, `export` and `demo`
+        if way == "command":  # the beginning of `generate`, `invert`, `export` and `demo`
             return lambda: load_checkpoint("x.ckpt")
         cls = Handing if way == "subclass" else ConditionalGAN
         return lambda: cls.load_from_checkpoint("x.ckpt")
