@@ -32,6 +32,7 @@ commands:
   generate   make images of chosen classes from a checkpoint: a sheet, a folder, arrays, a walk
   export     write the generator of a checkpoint as ONNX, a PyTorch program or a folder for the Hugging Face Hub
   demo       serve a web page that shows images of a chosen class
+  search     try values of options, one `fit` after another, and write the config of the best
 
 options:
   -h, --help  print this help; `COMMAND --help` lists the options of a command

@@ -5,8 +5,10 @@ It does not import Lightning: `generate` starts in half the time without it.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from lightning_cgan.cli.config_files import expand_homes, read_as_utf8
 from lightning_cgan.cli.console import command
 from lightning_cgan.cli.label_options import MODE, with_classes
 from lightning_cgan.cli.messages import one_line
-from lightning_cgan.cli.options import with_switches
+from lightning_cgan.cli.options import options_of, with_switches
 from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped
 
 # The commands in addition to Lightning's: functions whose arguments are the options, imported when called
@@ -24,7 +26,10 @@ FUNCTIONS = {
     "generate": "lightning_cgan.cli.generate",
     "export": "lightning_cgan.cli.export",
     "demo": "lightning_cgan.cli.demo",
+    "search": "lightning_cgan.cli.search",
 }
+# The parameter that gets the options which a function does not know itself
+OTHER_OPTIONS = "fit_options"
 
 
 class OneLineParser(ArgumentParser):
@@ -74,5 +79,29 @@ def call_function(arguments: Sequence[str]) -> None:
     with command():
         function = getattr(import_module(FUNCTIONS[name]), name)
         parser = OneLineParser(prog=f"python -m lightning_cgan {name}", description=None)
-        parser.add_function_arguments(function, as_positional=True)
-        function(**parser.instantiate_classes(parser.parse_args(options)).as_dict())
+        parser.add_function_arguments(function, as_positional=True, skip={OTHER_OPTIONS})
+        others: dict[str, Any] = {}
+        if OTHER_OPTIONS in inspect.signature(function).parameters:
+            options, others[OTHER_OPTIONS] = _divided(options, parser)
+        function(**parser.instantiate_classes(parser.parse_args(options)).as_dict(), **others)
+
+
+def _divided(args: Sequence[str], parser: ArgumentParser) -> tuple[list[str], list[str]]:
+    """The arguments that a parser of options knows, with their values, and the others."""
+    known = {*options_of(parser), "-h"}
+    own: list[str] = []
+    others: list[str] = []
+    belongs = others  # where a value goes: to its option
+    for arg in with_switches(args, parser):
+        if arg.startswith("-") and not _is_number(arg):
+            belongs = own if arg.partition("=")[0] in known else others
+        belongs.append(arg)
+        if "=" in arg:
+            belongs = others
+    return own, others
+
+
+def _is_number(arg: str) -> bool:
+    with suppress(ValueError):
+        return bool(float(arg)) or True
+    return False
