@@ -95,9 +95,8 @@ def _print_end(rows: Sequence[Row], folder: Path, trials: int) -> None:
     if (folder / "search.png").exists():
         print(f"Picture: {folder / 'search.png'}")
     if (folder / "best.yaml").exists():
-        print(
-            f"To repeat the best trial:\n  python -m lightning_cgan fit --config {shlex.quote(str(folder / 'best.yaml'))}"
-        )
+        config = shlex.quote(str(folder / "best.yaml"))
+        print(f"To repeat the best trial:\n  python -m lightning_cgan fit --config {config}")
     elif not running:
         raise UsageError(f"search: expected a trial with a score, got none of {len(rows)}; see the reasons above")
 

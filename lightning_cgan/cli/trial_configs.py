@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from copy import deepcopy
@@ -95,7 +96,10 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.INFO)
     try:
-        yield
+        with warnings.catch_warnings():
+            # It is another command that stands in `sys.argv`.
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            yield
     finally:
         logging.disable(before)
 
