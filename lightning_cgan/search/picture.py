@@ -45,6 +45,8 @@ def plot_search(rows: Sequence[Row], space: Sequence[Varied], file: Path) -> Non
     _plot_cost(all_axes[0], scored)
     for axes, varied in zip(all_axes[1:], space, strict=False):
         _plot_option(axes, scored, varied)
+    if rows[0] in scored and rows[0].state == "complete":
+        _mark_best(all_axes, rows[0], space)
     for axes in all_axes[count:]:
         axes.axis("off")
     spread = [row.score for row in scored if row.score]
@@ -72,6 +74,8 @@ def _plot_cost(axes: Any, rows: Sequence[Row]) -> None:
 
 
 def _plot_option(axes: Any, rows: Sequence[Row], varied: Varied) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     with_value = [row for row in rows if varied.name in row.values]
     for state, look in _LOOKS.items():
         of_state = [row for row in with_value if row.state == state]
@@ -81,9 +85,19 @@ def _plot_option(axes: Any, rows: Sequence[Row], varied: Varied) -> None:
     if isinstance(varied, Choices):
         axes.set_xticks(range(len(varied.values)), [_label(text) for text in varied.values])
         axes.set_xlim(-0.5, len(varied.values) - 0.5)
-    elif varied.is_log:
+    elif varied.log:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=7))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(printable(varied.name, 60))
+
+
+def _mark_best(all_axes: Any, best: Row, space: Sequence[Varied]) -> None:
+    positions = [best.seconds, *(_position(best.values[varied.name], varied) for varied in space)]
+    look = {"s": 110, "facecolors": "none", "edgecolors": "tab:red", "zorder": 3}
+    for axes, position in zip(all_axes, positions, strict=False):
+        axes.scatter([position], [best.score], label="the best", **look)
 
 
 def _position(text: str, varied: Varied) -> float:

@@ -46,7 +46,6 @@ class Choices:
 
     name: str
     values: tuple[str, ...]
-    is_log = False
 
     def suggest(self, trial: optuna.Trial) -> str:
         """A value for a trial, as text."""
@@ -80,11 +79,6 @@ class Range:
     log: bool = False
     step: float | None = None
 
-    @property
-    def is_log(self) -> bool:
-        """Whether charts should have a logarithmic axis."""
-        return self.log
-
     def suggest(self, trial: optuna.Trial) -> str:
         """A value for a trial, as text."""
         if isinstance(self.low, int) and isinstance(self.high, int):
@@ -115,9 +109,8 @@ def read_space(path: str, content: Any) -> list[Varied]:
         UsageError: An option is not described like this, or cannot be searched.
     """
     if not isinstance(content, Mapping) or not content:
-        raise UsageError(
-            f"--space: expected options with the values to try in {path}, got {_kind(content)}; see --help"
-        )
+        expected = f"expected options with the values to try in {path}"
+        raise UsageError(f"--space: {expected}, got {_kind(content)}; --help describes them")
     found: dict[str, Varied] = {}
     for name, value in _flat(content, ""):
         _check_name(name)

@@ -15,6 +15,7 @@ from typing import IO, Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from lightning_cgan.core.errors import UsageError, reason_of
 from lightning_cgan.core.files import write_atomic
@@ -150,7 +151,11 @@ class SearchStudy:
 def _storage(file: Path) -> optuna.storages.BaseStorage:
     # The path would have to be quoted in a URL, which SQLAlchemy does not unquote.
     connect = {"creator": lambda: sqlite3.connect(file, timeout=_SECONDS_TO_WAIT, check_same_thread=False)}
-    return optuna.storages.RDBStorage(f"sqlite:///{file.name}", engine_kwargs=connect)
+    try:
+        return optuna.storages.RDBStorage(f"sqlite:///{file.name}", engine_kwargs=connect)
+    except (RuntimeError, optuna.exceptions.OptunaError, SQLAlchemyError) as error:
+        got = f"got {file} ({reason_of(error)})"
+        raise UsageError(f"--out: expected a study that Optuna reads, {got}; name another folder") from error
 
 
 def score_of(trial: FrozenTrial) -> float | None:
