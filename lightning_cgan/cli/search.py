@@ -116,9 +116,8 @@ def _check_options(fit_options: Sequence[str], space: Sequence[Varied]) -> None:
     given = {plain_name(arg.partition("=")[0]) for arg in fit_options if arg.startswith("--")}
     for name in _OURS:
         if name in given:
-            raise UsageError(
-                f"--{name}: expected to be omitted, since a search sets it for each trial; --out names a folder"
-            )
+            expected = "expected to be omitted, since a search sets it for each trial"
+            raise UsageError(f"--{name}: {expected}; --out names the folder of a search")
     for varied in space:
         if varied.name in given:
             expected = "expected options that the command line does not set"

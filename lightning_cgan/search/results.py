@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
@@ -34,7 +36,7 @@ class Row:
         score: The smallest score of all validations up to its end; None if there is none.
         step: The step of that validation.
         seconds: How long its processes took, from their start.
-        images: How many real images the discriminator had seen at the last step that was logged.
+        images: How many real images the discriminator has seen.
         values: The value of each option, as text for the command line.
         run: The folder of its run, in the folder of the search.
         reason: Why it failed.
@@ -156,13 +158,16 @@ def _best_config(folder: Path, row: Row, base: dict[str, Any]) -> bytes:
     return f"# Trial {row.number} of a search: {SCORE} {row.score:.4f} at step {row.step}\n{text}".encode()
 
 
-def images_seen(run: Path | None, step: int) -> int | None:
-    """The real images that the discriminator had seen after some steps; None for data without a batch size."""
+def images_seen(run: Path | None) -> int | None:
+    """The real images that the discriminator has seen in a run; None if it saved no checkpoint or its data no batches."""
+    if run is None:
+        return None
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")) if run else {}
+        saved = torch.load(run / "checkpoints" / "last.ckpt", map_location="cpu", mmap=True, weights_only=True)
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         batch_size = config["data"]["init_args"]["batch_size"]
-        return int(step * batch_size * config["model"].get("discriminator_steps", 1))
-    except (KeyError, TypeError, OSError, yaml.YAMLError):
+        return int(saved["global_step"] * batch_size * config["model"].get("discriminator_steps", 1))
+    except (KeyError, TypeError, OSError, RuntimeError, UnpicklingError, yaml.YAMLError):
         return None
 
 

@@ -127,7 +127,7 @@ class TrialRun:
         """The steps and scores of all validations of the run so far."""
         return self._series().get(SCORE, [])
 
-    def last_step(self) -> int:
+    def _last_step(self) -> int:
         """The last step of the run that has been logged."""
         return max((step for points in self._series().values() for step, _ in points), default=0)
 
@@ -156,7 +156,7 @@ class TrialRun:
         A score counts once the run is seen to go on after it, or to have ended: how fast this process looks does not
         change what is pruned, and a run that has reached its end is not.
         """
-        last_step = self.last_step() if is_over or self._has_grown() else 0
+        last_step = self._last_step() if is_over or self._has_grown() else 0
         for index, (step, score) in enumerate(self.points() if last_step else []):
             goes_on = step < last_step
             if not (goes_on or is_over):

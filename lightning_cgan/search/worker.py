@@ -66,7 +66,7 @@ class Worker:
     def _end(self, trial: ClaimedTrial, run: TrialRun, outcome: Outcome) -> None:
         """Records how a trial has ended, and rewrites the results."""
         scores, score = trial.reported(), trial.score()
-        images = images_seen(run_folder_of(trial.folder), run.last_step())
+        images = images_seen(run_folder_of(trial.folder))
         trial.record(seconds=outcome.seconds, images=images)
         if score is not None:
             trial.record(step=run.points()[scores.index(score)][0])
