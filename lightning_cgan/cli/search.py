@@ -12,7 +12,7 @@ from jsonargparse import get_loader
 
 from lightning_cgan.cli.label_options import MODE
 from lightning_cgan.cli.shipped import check_keys
-from lightning_cgan.core.errors import UsageError, check_positive, extra
+from lightning_cgan.core.errors import TrainingError, UsageError, check_positive, extra, reason_of
 from lightning_cgan.core.output_paths import check_writable
 from lightning_cgan.search.locks import check_platform
 from lightning_cgan.search.space import Varied, check_is_file, plain_name, read_space
@@ -71,6 +71,8 @@ def search(
 def _search(
     configs: TrialConfigs, space: list[Varied], folder: Path, trials: int, seed: int, prune: bool, command: str
 ) -> None:
+    from optuna.exceptions import StorageInternalError
+
     from lightning_cgan.search.results import table_of, write_results
     from lightning_cgan.search.study import SearchStudy, check_settings
     from lightning_cgan.search.worker import Worker
@@ -78,9 +80,13 @@ def _search(
     described = {varied.name: varied.described() for varied in space}
     check_settings(folder, {"config": configs.base, "space": described, "seed": seed, "prune": prune})
     study = SearchStudy(folder, space, trials, seed, prune)
-    stopped_by = Worker(study, configs.fit_options, configs.outside).work()
-    with study.mutex():
-        rows = write_results(study, configs.outside)
+    try:
+        stopped_by = Worker(study, configs.fit_options, configs.outside).work()
+        with study.mutex():
+            rows = write_results(study, configs.outside)
+    except StorageInternalError as error:
+        said = f"{folder / 'study.db'} cannot be written or read ({reason_of(error.__cause__ or error)})"
+        raise TrainingError(f"{said}; make room, and go on with: {command}") from error
     if stopped_by is not None:
         print(f"Stopped. To go on with the search:\n  {command}")
         raise SystemExit(128 + stopped_by)
@@ -98,7 +104,9 @@ def _print_end(rows: Sequence[Row], folder: Path, trials: int) -> None:
         config = shlex.quote(str(folder / "best.yaml"))
         print(f"To repeat the best trial:\n  python -m lightning_cgan fit --config {config}")
     elif not running:
-        raise UsageError(f"search: expected a trial with a score, got none of {len(rows)}; see the reasons above")
+        raise TrainingError(
+            f"none of {len(rows)} trials has a score; the reasons are above, and log.txt of a trial has more"
+        )
 
 
 def _content(file: Path) -> Any:

@@ -159,7 +159,7 @@ def _best_config(folder: Path, row: Row, base: dict[str, Any]) -> bytes:
 
 
 def images_seen(run: Path | None) -> int | None:
-    """The real images that the discriminator has seen in a run; None if it saved no checkpoint or its data no batches."""
+    """The real images that the discriminator has seen in a run; None if no checkpoint or config tells."""
     if run is None:
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -53,7 +54,8 @@ class Worker:
 
     @contextmanager
     def _handled_signals(self) -> Iterator[None]:
-        handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS}
+        in_main = threading.current_thread() is threading.main_thread()  # only there may a program handle signals
+        handlers = {number: signal.signal(number, self._on_signal) for number in STOP_SIGNALS} if in_main else {}
         try:
             yield
         finally:

@@ -70,7 +70,7 @@ def is_alive(trial: Path) -> bool:
 
 def supervisor_of(trial: Path) -> int:
     """The id of the process that watches over the run of a trial, and leads its group."""
-    shown = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(["ps", "-ww", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     (found,) = (line for line in shown.splitlines() if "supervisor.py" in line and f"--runs_dir {trial.parent}" in line)
     return int(found.split()[0])
 
