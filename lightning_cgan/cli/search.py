@@ -32,10 +32,9 @@ def search(
     prune: bool = True,
     fit_options: Sequence[str] = (),
 ) -> None:
-    """Searches for options with a better score: runs `fit` with values that Optuna chooses, and compares the runs.
+    """Runs `fit`, with all further options given, for values of options that Optuna chooses, and finds the best.
 
-    All options of `fit` may be given as well, such as `--config mnist_quick --trainer.max_steps 1000`; each trial gets
-    them. The score is the smallest `val_judge_fid` of a run, as for its `best.ckpt`; the test split is never read. A
+    Further options are those of `fit`, such as `--config mnist_quick --trainer.max_steps 1000`. The score is the smallest `val_judge_fid` of a run, as for its `best.ckpt`; the test split is never read. A
     search that was stopped or killed goes on with the same command, also in the middle of a trial. The same command,
     given several times at once, shares the trials among its processes.
 
