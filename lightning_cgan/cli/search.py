@@ -34,9 +34,10 @@ def search(
 ) -> None:
     """Runs `fit`, with all further options given, for values of options that Optuna chooses, and finds the best.
 
-    Further options are those of `fit`, such as `--config mnist_quick --trainer.max_steps 1000`. The score is the smallest `val_judge_fid` of a run, as for its `best.ckpt`; the test split is never read. A
-    search that was stopped or killed goes on with the same command, also in the middle of a trial. The same command,
-    given several times at once, shares the trials among its processes.
+    Further options are those of `fit`, such as `--config mnist_quick --trainer.max_steps 1000`. The score is the
+    smallest `val_judge_fid` of a run, as for its `best.ckpt`; the test split is never read. A search that was stopped
+    or killed goes on with the same command, also in the middle of a trial. The same command, given several times at
+    once, shares the trials among its processes.
 
     Args:
         space: A YAML file with the options that vary, named as in a config or on the command line. Each has a list of

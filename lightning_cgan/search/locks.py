@@ -20,14 +20,14 @@ def check_platform() -> None:
 @contextmanager
 def locked(file: Path) -> Iterator[None]:
     """Holds the lock of a file, and waits for it where another process holds it."""
-    with file.open("a+") as opened:
+    with file.open("a+", encoding="utf-8") as opened:
         _lock(opened, waits=True)
         yield
 
 
 def try_lock(file: Path) -> IO[str] | None:
     """Opens and locks a file; None if another process holds its lock. Closing the file releases it."""
-    opened = file.open("a+")
+    opened = file.open("a+", encoding="utf-8")
     try:
         _lock(opened, waits=False)
     except OSError:
