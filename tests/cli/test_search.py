@@ -233,7 +233,7 @@ def test_the_test_split_is_never_read() -> None:
 @pytest.mark.ci
 def test_a_trial_that_fails_is_one_row_and_the_search_goes_on() -> None:
     Path("space.yaml").write_text("data.batch_size: [64, 32]\nmodel.generator_accumulation: [1, 5]\n")
-    command = ("search", *QUICK, "--space", "space.yaml", "--trials", "5", "--out", "s")
+    command = ("search", *QUICK, "--space", "space.yaml", "--trials", "3", "--out", "s")
     with Forked(*command) as search:
         shown = search.wait()
         assert search.returncode == 0, shown
@@ -242,7 +242,7 @@ def test_a_trial_that_fails_is_one_row_and_the_search_goes_on() -> None:
     for row in rows:
         assert (row["state"] == "failed") == (row["model.generator_accumulation"] == "5")
         assert (
-            row["reason"].startswith("--model.generator_accumulation: ")
+            row["reason"].startswith("generator_accumulation: expected ")
             if row["state"] == "failed"
             else not row["reason"]
         )
@@ -254,7 +254,7 @@ def test_trials_that_all_fail_end_the_search() -> None:
     with Forked(*command, "--data.data_dir", "/dev/null/x") as search:
         shown = search.wait()
         assert search.returncode == 2
-    assert shown.splitlines()[-1].startswith("error: --data.data_dir: ")
+    assert shown.splitlines()[-1].startswith("error: /dev/null/x: Not a directory; give a folder")
     assert [row["state"] for row in table("s")] == ["failed"] * 2
 
 
