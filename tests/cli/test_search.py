@@ -16,9 +16,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from helpers.commands import Forked
+from helpers.commands import Forked, Typed
 from helpers.paths import ROOT
-from helpers.processes import with_helpers
 from helpers.run_files import all_rows
 from lightning_cgan.cli.main import main
 from lightning_cgan.search.locks import try_lock
@@ -216,17 +215,13 @@ class NoTest(DigitsData):
 def test_the_test_split_is_never_read() -> None:
     Path("own_data.py").write_text(OWN_DATA)
     command = ("search", *QUICK, "--data", "own_data.NoTest", "--data.image_size", "8", "--space", "space.yaml")
-    environment = with_helpers()
-    environment["PYTHONPATH"] = os.pathsep.join([os.getcwd(), environment["PYTHONPATH"]])
-    with Forked(*command, "--trials", "1", "--out", "s", PYTHONPATH=environment["PYTHONPATH"]) as search:
+    with Typed(*command, "--trials", "1", "--out", "s") as search:  # which finds modules in its folder
         shown = search.wait()
         assert search.returncode == 0, shown
     (row,) = table("s")
     assert row["state"] == "complete"
     (run,) = Path("s/trials/0000").glob("*/checkpoints/last.ckpt")
-    with Forked(
-        "test", "--config", "s/best.yaml", "--ckpt_path", str(run), PYTHONPATH=environment["PYTHONPATH"]
-    ) as test:
+    with Typed("test", "--config", "s/best.yaml", "--ckpt_path", str(run)) as test:
         assert "the test split is read" in test.wait()  # so the data set would have told
 
 
