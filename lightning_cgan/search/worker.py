@@ -70,8 +70,10 @@ class Worker:
         scores, score = trial.reported(), trial.score()
         images = images_seen(run_folder_of(trial.folder))
         trial.record(seconds=outcome.seconds, images=images)
-        if score is not None:
-            trial.record(step=run.points()[scores.index(score)][0])
+        steps = [step for step, _ in run.points()]
+        # A run that failed may be shorter than one that was lost before its first checkpoint.
+        if score is not None and scores.index(score) < len(steps):
+            trial.record(step=steps[scores.index(score)])
         if outcome.pruned:
             trial.tell(TrialState.PRUNED)
             said = f"pruned after {len(scores)} validation{'s' * (len(scores) > 1)}"
