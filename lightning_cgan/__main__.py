@@ -33,6 +33,7 @@ commands:
   invert     find the latents of given images, to make other images from them
   export     write the generator of a checkpoint as ONNX, a PyTorch program or a folder for the Hugging Face Hub
   demo       serve a web page that shows images of a chosen class
+  search     try values of options, one `fit` after another, and write the config of the best
 
 options:
   -h, --help  print this help; `COMMAND --help` lists the options of a command

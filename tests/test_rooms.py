@@ -23,6 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": {"core", "data", "objectives"},
     "module": {"core", "networks", "objectives", "training"},
     "callbacks": {"core", "data", "evaluation", "networks", "runs"},
+    "search": {"callbacks", "core", "runs"},
     "export": {"core", "evaluation", "module", "networks", "runs", "training"},
 }
 MAY_IMPORT["cli"] = set(MAY_IMPORT)

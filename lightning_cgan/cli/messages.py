@@ -234,7 +234,7 @@ def _missing(match: re.Match[str], complaint: Complaint) -> str:
 
 
 def _wrong_command(match: re.Match[str], complaint: Complaint) -> str:
-    known = [*re.findall(r"'?(\w+)'?", match[2]), "generate", "invert", "export", "demo"]
+    known = [*re.findall(r"'?(\w+)'?", match[2]), "generate", "invert", "export", "demo", "search"]
     hint = did_you_mean(match[1], known) or f"; choose from {', '.join(known)}"
     return f"{match[1]}: no such command{hint}"
 

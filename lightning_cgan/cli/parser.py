@@ -8,6 +8,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -17,7 +18,7 @@ from lightning_cgan.cli.config_files import expand_homes, read_as_utf8
 from lightning_cgan.cli.console import command
 from lightning_cgan.cli.label_options import MODE, with_classes
 from lightning_cgan.cli.messages import one_line
-from lightning_cgan.cli.options import with_switches
+from lightning_cgan.cli.options import options_of, with_switches
 from lightning_cgan.cli.shipped import check_keys, given_configs, with_shipped
 from lightning_cgan.core.compat import actions_of
 
@@ -27,7 +28,10 @@ FUNCTIONS = {
     "invert": "lightning_cgan.cli.invert",
     "export": "lightning_cgan.cli.export",
     "demo": "lightning_cgan.cli.demo",
+    "search": "lightning_cgan.cli.search",
 }
+# The parameter that gets the options which a function does not know itself
+OTHER_OPTIONS = "fit_options"
 
 
 class OneLineParser(ArgumentParser):
@@ -78,7 +82,10 @@ def call_function(arguments: Sequence[str]) -> None:
         function = getattr(import_module(FUNCTIONS[name]), name)
         parser = OneLineParser(prog=f"python -m lightning_cgan {name}", description=None)
         _add_arguments(parser, function)
-        function(**parser.instantiate_classes(parser.parse_args(options)).as_dict())
+        others: dict[str, Any] = {}
+        if OTHER_OPTIONS in inspect.signature(function).parameters:
+            options, others[OTHER_OPTIONS] = _divided(options, parser)
+        function(**parser.instantiate_classes(parser.parse_args(options)).as_dict(), **others)
 
 
 def _add_arguments(parser: OneLineParser, function: Callable[..., None]) -> None:
@@ -90,7 +97,28 @@ def _add_arguments(parser: OneLineParser, function: Callable[..., None]) -> None
     }
     documented = ArgumentParser(exit_on_error=False)
     documented.add_function_arguments(function, as_positional=True)
-    parser.add_function_arguments(function, as_positional=True, skip=set(lists))
+    parser.add_function_arguments(function, as_positional=True, skip={*lists, OTHER_OPTIONS})
     for action in actions_of(documented):
         if action.dest in lists:
             parser.add_argument(action.dest, nargs="+", type=str, help=action.help)
+
+
+def _divided(args: Sequence[str], parser: ArgumentParser) -> tuple[list[str], list[str]]:
+    """The arguments that a parser of options knows, with their values, and the others."""
+    known = {*options_of(parser), "-h"}
+    own: list[str] = []
+    others: list[str] = []
+    belongs = others  # where a value goes: to its option
+    for arg in with_switches(args, parser):
+        if arg.startswith("-") and not _is_number(arg):
+            belongs = own if arg.partition("=")[0] in known else others
+        belongs.append(arg)
+        if "=" in arg:
+            belongs = others
+    return own, others
+
+
+def _is_number(arg: str) -> bool:
+    with suppress(ValueError):
+        return bool(float(arg)) or True
+    return False

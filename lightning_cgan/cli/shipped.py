@@ -49,7 +49,7 @@ def is_config(file: Path) -> bool:
         return False
 
 
-def check_keys(file: Path) -> None:
+def check_keys(file: Path, option: str = "--config") -> None:
     """Refuses a config that contains an option twice, of which YAML readers silently use the last."""
     try:
         left = [(yaml.compose(file.read_text(encoding="utf-8"), Loader), "")]
@@ -62,6 +62,6 @@ def check_keys(file: Path) -> None:
             name, line = f"{prefix}{key.value}", key.start_mark.line + 1
             if name in lines and key.value != "<<":
                 expected = f"expected each option once in {file}, got {name} in lines {lines[name]} and {line}"
-                raise UsageError(f"--config: {expected}; remove one of them")
+                raise UsageError(f"{option}: {expected}; remove one of them")
             lines[name] = line
             left.append((value, f"{name}."))

@@ -162,7 +162,9 @@ def test_who_closes_the_pipe_gets_no_traceback(arguments: list[str]) -> None:
     assert (ended.returncode, ended.stderr) == (141, "")
 
 
-@pytest.mark.parametrize("command", ["fit", "validate", "test", "predict", "generate", "invert", "export", "demo"])
+@pytest.mark.parametrize(
+    "command", ["fit", "validate", "test", "predict", "generate", "invert", "export", "demo", "search"]
+)
 def test_help_of_each_command(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -387,6 +387,7 @@ def test_every_option_that_a_message_names_exists(monkeypatch: pytest.MonkeyPatc
         "--version",
         "--no_",
         "--no_ema",
+        "--no_prune",
         "--ntasks",
         "--ntasks-per-node",
     }  # --no_… is a prefix, the last two are SLURM's

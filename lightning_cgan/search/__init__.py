@@ -1,0 +1,1 @@
+"""A search for better options: its space, its trials, and its results."""
