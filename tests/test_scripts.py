@@ -52,6 +52,24 @@ def test_benchmark_tells_a_mistake_in_one_line(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_what_is_missing_compares_students_and_distances() -> None:
+    shown = script("what_is_missing.py", "digits", "DigitsData", "--epochs", "1", "--images", "1317").splitlines()
+    assert [line.partition(": ")[0] for line in shown[:5]] == [
+        "student of real images",
+        "student of generated images",
+        "student of real, shifted images",
+        "student of generated, shifted images",
+        "student of generated, new in each epoch images",
+    ]
+    right = [float(re.findall(r"([\d.]+)% of the test images", line)[0]) for line in shown[:5]]
+    assert min(right) > 40  # of ten classes
+    counts = [int(line.split()[0]) for line in shown if "test images:" in line and not line.startswith("student")]
+    assert sum(counts) == 360
+    distances = [float(line.rpartition(" images ")[2].partition(",")[0]) for line in shown if line.startswith("  of ")]
+    assert len(distances) == 4
+    assert all(0 < distance < 10 for distance in distances)  # at most 32, from black to white
+
+
 def test_profile_adds_up_to_the_step() -> None:
     shown = script("profile_step.py", str(CONFIGS / "digits.yaml"))
     rows = [line.strip("|").split("|") for line in shown.splitlines() if line.startswith("|")][2:]

@@ -50,10 +50,10 @@ def size_text(size: ImageSize) -> str:
 
 
 def signed_from_pixels(pixels: Tensor) -> Tensor:
-    """Converts pixels of 8 bits (uint8) or 16 bits (int16) to float32 in [-1, 1]."""
-    if pixels.dtype == torch.uint8:
-        return pixels.to(torch.float32).div_(127.5).sub_(1)
-    return pixels.to(torch.float32).add_(0.5).div_(_OFFSET - 0.5)
+    """Converts pixels of 16 bits (int16), or of 8 bits (any other type), to float32 in [-1, 1]."""
+    if pixels.dtype == torch.int16:
+        return pixels.to(torch.float32).add_(0.5).div_(_OFFSET - 0.5)
+    return pixels.to(torch.float32).div_(127.5).sub_(1)
 
 
 def bytes_from_signed(images: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def array_from_pixels(pixels: Tensor) -> np.ndarray:
 
 def bit_depth_of(pixels: Tensor) -> BitDepth:
     """How many bits pixels have."""
-    return 8 if pixels.dtype == torch.uint8 else 16
+    return 16 if pixels.dtype == torch.int16 else 8
 
 
 def signed_from_unit(images: Tensor) -> Tensor:

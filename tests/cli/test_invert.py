@@ -438,8 +438,8 @@ def test_latents_that_are_refused(
         ),
         (
             "digits floats.npz",
-            "images: expected images of uint8, from 0 to 255, got float64; convert them: (numpy.asarray(images) * "
-            "255).round().astype('uint8')",
+            "images: expected images of uint8, from 0 to 255, or of uint16, got float64; convert them: "
+            "(numpy.asarray(images) * 255).round().astype('uint8')",
         ),
         (
             "digits labels.npz",
