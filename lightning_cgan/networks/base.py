@@ -46,6 +46,7 @@ class Generator(Network):
     """Base class of generators: (latents (N, latent_dim), labels (N,) int64) -> images (N, C, H, W) in [-1, 1].
 
     Examples:
+        >>> import math
         >>> class Linear(Generator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size, latent_dim=16)
@@ -95,6 +96,7 @@ class Discriminator(Network):
     instead, and sets `classifies`.
 
     Examples:
+        >>> import math
         >>> class Linear(Discriminator):
         ...     def __init__(self, num_classes, image_channels, image_size):
         ...         super().__init__(num_classes, image_channels, image_size)

@@ -61,7 +61,7 @@ def test_arrays_of_images(data: st.DataObject) -> None:
 
     def read() -> None:
         given_images = read_given(["spoilt.npz"], data.draw(st.sampled_from([1, 3])), 8)
-        assert len(given_images.names) == len(given_images.pixels) == len(given_images.labels)
+        assert len(given_images.names) == len(given_images.images) == len(given_images.labels)
         find_classes([label for label in given_images.labels if label is not None], NAMES, "images")
 
     check_reader(read)
