@@ -108,7 +108,8 @@ def test_a_folder_of_rectangular_photos() -> None:
     backend = DemoBackend(load_source("model.onnx"), Path())
     assert [image.size for image in backend.images(0, 0, 3, None)[0]] == [(40, 24)] * 3
     assert "24 × 40 pixels, colour" in json.dumps(build_page(backend, "x").get_config_file(), ensure_ascii=False)
-    # a resumed run is the uninterrupted one
+    main(["invert", checkpoint, "photos/across/00.png", "sheet.png", "--steps", "5", "--device", "cpu"])
+    assert Image.open("inverted/sheet.png").size == (3 * 82 + 2, 2 * 50 + 2)
     main(["fit", "--config", str(folder / "config.yaml"), "--ckpt_path", checkpoint, "--trainer.max_steps", "8"])
 
 
@@ -209,6 +210,10 @@ def test_generated_images_of_16_bits(fails: Fails) -> None:
     common = ["--config", str(folder / "config.yaml"), "--ckpt_path", checkpoint, "--trainer.accelerator", "cpu"]
     main(["predict", *common, "--predictions.folder", "deeper", "--predictions.bit_depth", "16"])
     assert (np.asarray(Image.open("deeper/b/00001.png")) == made[3]).all()
+    common += ["--predictions.folder", "deeper", "--data.predictions_per_class", "150"]
+    assert fails("predict", *common) == (
+        "error: --predictions.folder: expected images made with the same bit_depth, got others in deeper; name another folder"
+    )
     message = fails("generate", checkpoint, "--out", "sheet2.png", "--bit_depth", "16", "--device", "cpu")
     assert message == (
         "error: --bit_depth: expected 8 for a picture, got 16; name a folder or a file in .npz, not sheet2.png"

@@ -175,7 +175,7 @@ class PredictionWriter(Callback):
             "latents": module.latents,
             "min_confidence": self.min_confidence,
             "top_up": self.top_up,
-            **({"bit_depth": self.bit_depth} if self.bit_depth != 8 else {}),
+            "bit_depth": self.bit_depth,
             "data": real,
             "classes": self._class_names,
             "weights": _digest(module),
@@ -186,7 +186,7 @@ class PredictionWriter(Callback):
         file = self.folder / _FINGERPRINT_FILE
         if file.is_file():
             try:
-                found = dict(json.loads(file.read_text(encoding="utf-8")))
+                found = {"bit_depth": 8, **json.loads(file.read_text(encoding="utf-8"))}  # of earlier versions
             except (ValueError, TypeError):
                 found = {}
             differing = [name for name, value in fingerprint.items() if found.get(name) != value]

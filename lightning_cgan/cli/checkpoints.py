@@ -123,7 +123,7 @@ def _check_pair(first: Sampler, first_path: str, second: Sampler, second_path: s
     if expected != got:
         raise UsageError(
             f"{OPTION}: expected images of the same shape, {expected} as in {first_path}, got {got} in {second_path}; "
-            "name checkpoints with the same --data.image_size"
+            "name checkpoints with the same --data.image_size and --data.image_channels"
         )
     states = [one.chosen_generator(ema=True).state_dict() for one in (first, second)]
     if states[0].keys() == states[1].keys() and all(torch.equal(states[0][key], states[1][key]) for key in states[0]):

@@ -246,7 +246,9 @@ def _write(folder: Path, given: _Given, found: Inversion, report: dict[str, Any]
     }
     save_arrays(arrays, folder / _FILES[0])
     save_png(_sheet(given.images, found.images), folder / _FILES[1])
-    (folder / _FILES[2]).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    # A name that is no UTF-8 becomes an escape, which JSON knows.
+    (folder / _FILES[2]).write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _sheet(given: Tensor, found: Tensor) -> Tensor:

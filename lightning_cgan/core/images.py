@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -34,8 +35,13 @@ _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name,
 
 
 def height_and_width(size: ImageSize | Sequence[int]) -> tuple[int, int]:
-    """The height and the width of images of a size."""
-    height, width = (size, size) if isinstance(size, int) else size
+    """The height and the width of images of a size; raises `UsageError` if it is none."""
+    sides = [size, size] if isinstance(size, Integral) else list(size)  # type: ignore[arg-type]
+    if len(sides) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in sides):
+        raise UsageError(
+            f"image_size: expected a whole number of pixels, or height and width, got {size}; give 28 or [24, 40]"
+        )
+    height, width = map(int, sides)
     return height, width
 
 
@@ -72,13 +78,14 @@ def pixels_from_array(values: np.ndarray) -> Tensor:
     """Converts an array of uint8 or uint16 to pixels."""
     if values.dtype == np.uint8:
         return torch.from_numpy(np.require(values, requirements=["C", "W"]))
-    return torch.from_numpy((values.astype(np.int32) - _OFFSET).astype(np.int16))
+    flipped = np.require(values.astype(np.uint16, copy=False), requirements="C") ^ _OFFSET  # the highest bit
+    return torch.from_numpy(flipped.view(np.int16))
 
 
 def array_from_pixels(pixels: Tensor) -> np.ndarray:
     """Converts pixels to an array of uint8 or uint16."""
     values = pixels.cpu().numpy()
-    return values if values.dtype == np.uint8 else (values.astype(np.int32) + _OFFSET).astype(np.uint16)
+    return values if values.dtype == np.uint8 else values.view(np.uint16) ^ _OFFSET
 
 
 def bit_depth_of(pixels: Tensor) -> BitDepth:

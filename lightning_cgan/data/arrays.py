@@ -98,8 +98,11 @@ class ArrayData(LabelledImages):
         if found.test_images is None or found.test_labels is None:
             parts = hold_out(found.labels, self.test_fraction, self.all_class_names, self.kept)
             chosen = parts[SPLITS.index(split)]
-            return found.images[chosen], found.labels[chosen]
-        return (found.images, found.labels) if split == "train" else (found.test_images, found.test_labels)
+            return found.pixels(found.images[chosen.numpy()]), found.labels[chosen]
+        images, labels = found.images, found.labels
+        if split == "test":
+            images, labels = found.test_images, found.test_labels
+        return found.pixels(images), labels
 
     @property
     def _source(self) -> str:
@@ -108,16 +111,16 @@ class ArrayData(LabelledImages):
 
 @dataclass(frozen=True)
 class _Contents:
-    """Validated arrays: pixels (N, C, H, W), uint8 or int16; labels (N,), int64; one name per label.
+    """Validated arrays: images (N, C, H, W), uint8 or uint16; labels (N,), int64; one name per label.
 
     `are_values` tells that the labels were given as the names of the classes, or as numbers with gaps.
     """
 
-    images: Tensor
+    images: np.ndarray
     labels: Tensor
     class_names: tuple[str, ...]
     are_values: bool
-    test_images: Tensor | None
+    test_images: np.ndarray | None
     test_labels: Tensor | None
 
     @classmethod
@@ -134,10 +137,9 @@ class _Contents:
             if are_values:
                 arrays |= {key: _numbers(key, arrays[key], names) for key in _LABELS if key in arrays}
         images, labels = _pair(arrays, *_REQUIRED)
-        bits = bits_for(int(images.max()))
         _check_range("labels", labels, names)
         if "test_images" not in arrays:
-            return cls(_pixels(images, bits), labels, names, are_values, None, None)
+            return cls(images, labels, names, are_values, None, None)
         test_images, test_labels = _pair(arrays, *_OF_TEST)
         _check_range("test_labels", test_labels, names)
         if test_images.shape[1:] != images.shape[1:]:
@@ -145,7 +147,11 @@ class _Contents:
             raise _wrong(f"test_images of the shape of images, {expected}", str(got), "resize or convert them")
         if test_images.dtype != images.dtype:
             raise _wrong(f"test_images of the type of images, {images.dtype}", str(test_images.dtype), "convert them")
-        return cls(_pixels(images, bits), labels, names, are_values, _pixels(test_images, bits), test_labels)
+        return cls(images, labels, names, are_values, test_images, test_labels)
+
+    def pixels(self, images: np.ndarray) -> Tensor:
+        """Some of the images as pixels; the training images decide which of 16 bits are in use."""
+        return _pixels(images, _bits_of(self.images))
 
 
 def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +214,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 def checked_pixels(name: str, array: np.ndarray) -> Tensor:
     """The pixels of an array of images, shape (N, C, H, W); refuses arrays of other types and shapes."""
     images = _channels_first(name, array)
-    return _pixels(images, bits_for(int(images.max())))
+    return _pixels(images, _bits_of(images))
 
 
 def _channels_first(name: str, array: np.ndarray) -> np.ndarray:
@@ -225,10 +231,14 @@ def _channels_first(name: str, array: np.ndarray) -> np.ndarray:
     return array
 
 
+def _bits_of(images: np.ndarray) -> int:
+    return 8 if images.dtype == np.uint8 else bits_for(int(images.max()))
+
+
 def _pixels(images: np.ndarray, bits: int) -> Tensor:
     """Pixels of 8 bits, or of 16 for arrays of uint16 that use more; `bits` are in use."""
     if images.dtype == np.uint16:
-        images = images.astype(np.uint8) if bits == 8 else all_bits(images, bits)
+        images = images.clip(0, 255).astype(np.uint8) if bits == 8 else all_bits(images, bits)
     return pixels_from_array(images)
 
 

@@ -300,8 +300,9 @@ class LabelledImages(LightningDataModule, ABC):
 
 
 def _check_image_size(size: ImageSize | None) -> None:
-    sides = [size] if size is None or isinstance(size, int) else list(size)
-    for side in sides:
-        check_positive("--data.image_size", side)
-    if len(sides) > 2:
-        raise UsageError(f"--data.image_size: expected one number, or height and width, got {sides}; give [H, W]")
+    try:
+        for side in size if isinstance(size, (tuple, list)) else [size]:
+            check_positive("--data.image_size", side)
+        height_and_width(1 if size is None else size)
+    except UsageError as error:
+        raise UsageError(f"--data.{str(error).removeprefix('--data.')}") from error

@@ -13,6 +13,7 @@ from lightning_cgan.core.errors import UsageError
 
 _BITS = (8, 10, 12, 14, 16)  # that cameras and microscopes store in 16
 _HIGHEST = 2**16 - 1
+GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")  # modes of Pillow
 
 
 def upper_bits(values: np.ndarray, bits: int) -> np.ndarray:
@@ -25,8 +26,8 @@ def all_bits(values: np.ndarray, bits: int) -> np.ndarray:
 
     The highest bits are repeated below the lowest, which keeps values apart; `>> (16 - bits)` gets them back.
     """
-    values = _checked(values).astype(np.int32).clip(0, 2**bits - 1)
-    return ((values << (16 - bits)) | (values >> (2 * bits - 16))).astype(np.uint16)
+    values = _checked(values).clip(0, min(2**bits - 1, np.iinfo(values.dtype).max)).astype(np.uint16, copy=False)
+    return values << (16 - bits) | values >> (2 * bits - 16)
 
 
 def bits_for(highest: int) -> int:
@@ -34,12 +35,14 @@ def bits_for(highest: int) -> int:
     return next(bits for bits in _BITS if highest < 2**bits)
 
 
-def brightest(paths: list[str], workers: int) -> tuple[int, bool]:
+def brightest(paths: list[str], channels: int, workers: int) -> tuple[int, bool]:
     """The highest value in the 16-bit images, -1 if there are none, and whether all images are gray and of 16 bits.
 
     Refuses colours of 16 bits that use fewer.
     """
-    loader = DataLoader(_Highest(paths), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list)
+    loader = DataLoader(
+        _Highest(paths, channels), batch_size=64, num_workers=workers, generator=Generator(), collate_fn=list
+    )
     found = [result for batch in loader for result in batch]
     highest = max((value for value, _ in found), default=-1)
     coloured = [path for path, (_, is_colour) in zip(paths, found, strict=True) if is_colour]
@@ -54,8 +57,9 @@ def brightest(paths: list[str], workers: int) -> tuple[int, bool]:
 class _Highest(Dataset["tuple[int, bool]"]):
     """The highest value of each file, -1 if it has 8 bits or cannot be read; and whether it is in colour."""
 
-    def __init__(self, paths: list[str]) -> None:
+    def __init__(self, paths: list[str], channels: int) -> None:
         self.paths = paths
+        self.channels = channels
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -66,16 +70,24 @@ class _Highest(Dataset["tuple[int, bool]"]):
                 return -1, False
             with Image.open(self.paths[index]) as image:
                 if image.mode.startswith("I"):
-                    return max(int(_checked(np.asarray(page)).max()) for page in pages_of(image)), False
+                    return max(int(_checked(np.asarray(page)).max()) for page in pages_of(image, self.channels)), False
                 # Pillow has already dropped the lower 8 bits; assume that they were all set.
                 return (int(np.asarray(image).max()) * 256 + 255, True) if _is_reduced(image) else (-1, False)
         except Exception:  # reported when the file is decoded
             return -1, False
 
 
-def pages_of(image: Image.Image) -> Iterator[Image.Image]:
-    """The pages of a TIFF file, or the first picture of another file; each is valid until the next."""
-    return ImageSequence.Iterator(image) if image.format == "TIFF" else iter([image])
+def pages_of(image: Image.Image, channels: int) -> Iterator[Image.Image]:
+    """The gray pages of a TIFF file that has as many of one size, else the first page; each is valid until the next."""
+    return ImageSequence.Iterator(image) if count_gray_pages(image) == channels else iter([image])
+
+
+def count_gray_pages(image: Image.Image) -> int:
+    """The number of pages of a TIFF file if all are gray and of one size; 1 for another file, as with a preview."""
+    count = getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    pages = {(page.size, page.mode in GRAY) for page in ImageSequence.Iterator(image)} if count > 1 else set()
+    image.seek(0)
+    return count if pages == {(image.size, True)} else 1
 
 
 def _has_8_bits(path: str) -> bool:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, printable, reason_of
-from lightning_cgan.core.images import BitDepth, ImageSize, signed_from_pixels
+from lightning_cgan.core.images import ImageSize, signed_from_pixels
 from lightning_cgan.data.arrays import checked_pixels
 from lightning_cgan.data.bit_depth import bits_for, brightest
 from lightning_cgan.data.image_files import decode, pixels_of, reason_unread, to_size
@@ -40,7 +40,9 @@ class GivenImages:
 
 
 def read_given(paths: Sequence[str], channels: int, size: ImageSize) -> GivenImages:
-    """Reads images as `ImageFolderData` does: in gray or colour, resized and cropped; of 16 bits, those in use.
+    """Reads images as `ImageFolderData` does: in gray or colour, resized and cropped.
+
+    Of 16 bits, those that an image uses itself count: no image changes how another is read.
 
     Args:
         paths: Image files; folders, with all images in them and in their subfolders; and `.npz` files with `images`
@@ -51,13 +53,8 @@ def read_given(paths: Sequence[str], channels: int, size: ImageSize) -> GivenIma
     Raises:
         UsageError: A path has no images, or cannot be read.
     """
-    files = [file for path in paths if not _is_arrays(path) for file in _files_of(path)]
-    with _as_images():
-        highest, are_all_deep = brightest(files, workers=0)
-    bits = bits_for(highest) if highest >= 0 else 16
-    depths: tuple[int, BitDepth] = bits, 16 if are_all_deep and bits > 8 else 8
     parts = [
-        _of_arrays(path, channels, size) if _is_arrays(path) else _of_files(_files_of(path), channels, size, *depths)
+        _of_arrays(path, channels, size) if _is_arrays(path) else _of_files(_files_of(path), channels, size)
         for path in paths
     ]
     return GivenImages(
@@ -95,14 +92,17 @@ def _as_images() -> Iterator[None]:
         ) from error
 
 
-def _of_files(paths: Sequence[str], channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> GivenImages:
-    pixels = torch.stack([_of_file(path, channels, size, bits, bit_depth) for path in paths])
-    return GivenImages(tuple(paths), signed_from_pixels(pixels), (None,) * len(paths))
+def _of_files(paths: Sequence[str], channels: int, size: ImageSize) -> GivenImages:
+    images = torch.stack([_of_file(path, channels, size) for path in paths])
+    return GivenImages(tuple(paths), images, (None,) * len(paths))
 
 
-def _of_file(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
+def _of_file(path: str, channels: int, size: ImageSize) -> Tensor:
+    with _as_images():
+        highest, is_deep = brightest([path], channels, workers=0)
+    bits = bits_for(highest) if highest >= 0 else 16
     try:
-        return to_size(decode(path, channels, size, bits, bit_depth), size)
+        return signed_from_pixels(to_size(decode(path, channels, size, bits, 16 if is_deep and bits > 8 else 8), size))
     except Exception as error:  # a damaged file can raise any exception
         got = f"{printable(path)}, which cannot be read ({reason_unread(error)})"
         raise UsageError(f"images: expected images, got {got}; fix it, or name others") from error

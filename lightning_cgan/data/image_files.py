@@ -25,11 +25,11 @@ from lightning_cgan.core.images import (
     image_size_of,
     pixels_from_array,
 )
-from lightning_cgan.data.bit_depth import all_bits, pages_of, upper_bits
+from lightning_cgan.data.bit_depth import GRAY, all_bits, count_gray_pages, pages_of, upper_bits
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _WITH_TRANSPARENCY = (2, 4)
-_GRAY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")
+_ORIENTATION, _ON_ITS_SIDE = 0x112, (5, 6, 7, 8)  # of EXIF
 
 
 class ImageFiles(Dataset[Tensor]):
@@ -165,8 +165,8 @@ class _Readable(Dataset[bool]):
 def decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
     """The pixels of a file, shape (C, H, W); a large JPEG is reduced while decoding, to 2 * `size` or more."""
     with Image.open(path) as opened:
-        if channels > 1 and opened.mode in _GRAY and _channels_of(opened) == channels:
-            return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened)])
+        if channels > 1 and count_gray_pages(opened) == channels:
+            return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened, channels)])
         if channels not in _MODES:
             got = f"{_channels_of(opened)} of {channels} channels"
             raise ValueError(f"{got}: save a TIFF file with a gray page for each")
@@ -274,7 +274,7 @@ def _headers(paths: Iterable[str], skip_broken: bool) -> Iterator[tuple[str, tup
     for path in paths:
         try:
             with Image.open(path) as image:
-                found = path, image.size, _channels_of(image)
+                found = path, _upright_size(image), _channels_of(image)
         except Exception as error:  # a damaged file can raise any exception
             if skip_broken:
                 continue
@@ -282,11 +282,17 @@ def _headers(paths: Iterable[str], skip_broken: bool) -> Iterator[tuple[str, tup
         yield found
 
 
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    """The (width, height) of a photo when it is turned as its EXIF data say."""
+    # Pillow has turned the size of a TIFF file already, and would decode a PNG file to look for EXIF data at its end.
+    is_known = image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info)
+    turned = is_known and image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+    return (image.height, image.width) if turned else image.size
+
+
 def _channels_of(image: Image.Image) -> int:
     """The number of gray pages of a TIFF file, else 1 for gray and 3 for colour."""
-    if image.mode not in _GRAY:
-        return 3
-    return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
+    return count_gray_pages(image) if image.mode in GRAY else 3
 
 
 def _by(width: int, height: int) -> str:

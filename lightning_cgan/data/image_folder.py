@@ -149,7 +149,7 @@ class ImageFolderData(LabelledImages):
     def _bits(self) -> tuple[int, BitDepth]:
         """The bits, of 16, that the brightest training image needs, and how many are kept; the same in all splits."""
         paths, labels = self._files_of("train")
-        highest, are_all_deep = brightest(paths[self._is_kept(labels)].tolist(), self.workers)
+        highest, are_all_deep = brightest(paths[self._is_kept(labels)].tolist(), self.image_channels, self.workers)
         bits = bits_for(highest) if highest >= 0 else 16
         if bits < 16:
             rank_zero_info(f"--data.data_dir: images of 16 bits have values up to {highest:,}: {bits} bits are in use")

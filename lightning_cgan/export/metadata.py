@@ -55,16 +55,15 @@ class ExportMetadata:
         names = {field.name for field in dataclasses.fields(cls)}
         if not names <= texts.keys():
             raise ValueError(f"its metadata lack {', '.join(sorted(names - texts.keys()))}")
-        size = json.loads(texts["image_size"])
-        height, width = size if isinstance(size, list) else (size, size)
+        height, width = height_and_width(json.loads(texts["image_size"]))
         numbers: dict[str, Any] = {name: int(texts[name]) for name in ("latent_dim", "image_channels")}
-        numbers["image_size"] = image_size_of(int(height), int(width))
+        numbers["image_size"] = image_size_of(height, width)
         class_names = json.loads(texts["class_names"])
         are_names = isinstance(class_names, list) and len(class_names) > 0
         if (
             texts["latents"] not in get_args(Distribution)
             or not are_names
-            or min(numbers["latent_dim"], numbers["image_channels"], height, width) < 1
+            or min(numbers["latent_dim"], numbers["image_channels"]) < 1
         ):
             raise ValueError("its metadata are invalid")
         check_names("its metadata", map(str, class_names))

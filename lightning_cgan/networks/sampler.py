@@ -147,7 +147,7 @@ class Sampler(nn.Module):
             ema: Whether to use the moving average of the generator's weights, if there is one.
 
         Returns:
-            The picture, in RGB. Images lower than 56 pixels are magnified by a whole factor.
+            The picture, in RGB. Images smaller than 56 pixels are magnified by a whole factor.
 
         Raises:
             UsageError: A class is unknown, or an option is out of range.
@@ -214,7 +214,7 @@ class Sampler(nn.Module):
     def _checked_images(self, images: Tensor) -> Tensor:
         """Images in float32, on the CPU; refuses those of other shapes and values than the generator's."""
         network = self.generator
-        shape = (network.image_channels, network.image_size, network.image_size)
+        shape = network.image_shape
         got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         if not isinstance(images, Tensor) or images.shape[1:] != shape or not len(images):
             expected = f"expected a tensor of shape (N, {', '.join(map(str, shape))}), N 1 or more"

@@ -15,9 +15,9 @@ from typing import IO, Any
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from lightning_cgan.core.errors import UsageError, reason_of
+from lightning_cgan.core.errors import TrainingError, UsageError, reason_of
 from lightning_cgan.core.files import write_atomic
 from lightning_cgan.search.locks import locked, try_lock
 from lightning_cgan.search.space import Varied
@@ -153,6 +153,9 @@ def _storage(file: Path) -> optuna.storages.BaseStorage:
     connect = {"creator": lambda: sqlite3.connect(file, timeout=_SECONDS_TO_WAIT, check_same_thread=False)}
     try:
         return optuna.storages.RDBStorage(f"sqlite:///{file.name}", engine_kwargs=connect)
+    except OperationalError as error:
+        said = f"{file} cannot be written or read ({error.orig})"
+        raise TrainingError(f"{said}; make room, and give the same command again") from error
     except (RuntimeError, optuna.exceptions.OptunaError, SQLAlchemyError) as error:
         got = f"got {file} ({reason_of(error)})"
         raise UsageError(f"--out: expected a study that Optuna reads, {got}; name another folder") from error

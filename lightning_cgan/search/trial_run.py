@@ -119,9 +119,11 @@ class TrialRun:
                 process.wait(_SECONDS_BETWEEN_LOOKS)
         if process.stdin:
             process.stdin.close()
-        if process.returncode < 0:  # the supervisor was killed, and the run is left
+        code = process.returncode
+        if code < 0:  # the supervisor was killed, and the run is left
             _end_at_once(process)
-        return process.returncode, pruned, before + time.monotonic() - started
+            code = 128 - code
+        return code, pruned, before + time.monotonic() - started
 
     def points(self) -> Points:
         """The steps and scores of all validations of the run so far."""

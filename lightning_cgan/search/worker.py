@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from optuna.trial import TrialState
@@ -81,7 +81,7 @@ class Worker:
             trial.tell(TrialState.COMPLETE, score)
             said = f"{SCORE} {score:.4f}"
         else:
-            reason = reason_for(_reason(outcome))
+            reason = reason_for(_reason(outcome, bool(scores)))
             trial.record(reason=reason)
             trial.tell(TrialState.FAIL)
             said = f"failed: {reason}"
@@ -89,23 +89,26 @@ class Worker:
             rows = write_results(self.study, self.outside)
         best = f"; the best is trial {rows[0].number}, {rows[0].score:.4f}" if rows[0].state == "complete" else ""
         print(f"Trial {trial.number}: {said}, {outcome.seconds:.0f} s{best}", flush=True)
-        self._check_failures(rows, outcome)
+        self._check_failures(rows, outcome, bool(scores))
 
-    def _check_failures(self, rows: Sequence[Row], outcome: Outcome) -> None:
+    def _check_failures(self, rows: Sequence[Row], outcome: Outcome, reported: bool) -> None:
         """Ends the search if its first trials fail alike, through options that they share."""
         if any(row.score is not None for row in rows):
             return
         if outcome.code in (0, 2):
-            self._failures.append(_reason(outcome))
+            self._failures.append(_reason(outcome, reported))
         same = self._failures[-_MOST_FAILURES:]
         if len(same) == _MOST_FAILURES and len(set(same)) == 1:
             raise UsageError(same[0])
 
 
-def _reason(outcome: Outcome) -> str:
+def _reason(outcome: Outcome, reported: bool) -> str:
+    """Why a trial has no score; `reported` tells whether its run had validations."""
+    if outcome.code == 0 and reported:
+        return f"{SCORE}: expected a number, got NaN or infinity in each validation: the training has failed"
     if outcome.code == 0:
-        remedy = "validate more often, such as with --trainer.check_val_every_n_epoch 1"
+        remedy = "validate more often, such as with --trainer.check_val_every_n_epoch 1, and name another --out"
         return f"{SCORE}: expected a run with a validation that has this score, got none; {remedy}"
-    if outcome.code > 128:
+    with suppress(ValueError):  # not every number is a signal's
         return f"ended by {signal.Signals(outcome.code - 128).name}; its log ends with: {outcome.reason}"
     return outcome.reason

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from helpers.paths import OLD, ROOT
 from lightning_cgan import ConditionalGAN, DigitsData, PretrainedGenerator
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import bytes_from_signed, signed_from_pixels
+from lightning_cgan.data.given_images import read_given
 from lightning_cgan.networks.latents import slerp
 
 Fails = Callable[..., str]
@@ -141,6 +144,28 @@ def test_an_image_is_found_alike_in_any_company(given: dict[str, np.ndarray]) ->
     alone = errors(invert("given/7/00001.png", "--overwrite"))
     assert alone == pytest.approx([together[3]], abs=1e-3)
     assert errors(invert("given/7/00001.png", "--overwrite", "--seed", "9")) != pytest.approx(alone, abs=1e-4)
+
+
+def test_deep_images_are_read_alike_in_any_company(tmp_path: Path) -> None:
+    ramp = np.arange(256).reshape(16, 16)
+    Image.fromarray((ramp * 3).astype(np.uint16)).save("dark.png")
+    Image.fromarray((ramp * 250).astype(np.uint16)).save("bright.png")
+    Image.fromarray(ramp.astype(np.uint8)).save("shallow.png")
+    read = read_given(["dark.png", "bright.png", "shallow.png"], 1, 16).images
+    for name, image in zip(("dark.png", "bright.png", "shallow.png"), read, strict=True):
+        assert torch.equal(read_given([name], 1, 16).images[0], image)
+    in_use = (1023, 65535, 255)  # of 10, 16 and 8 bits
+    for image, scale, top in zip(read, (3, 250, 1), in_use, strict=True):
+        assert np.abs(image[0].numpy() - (ramp * scale / top * 2 - 1)).max() < 0.002
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are UTF-8 elsewhere")
+def test_a_name_that_is_no_utf_8(tmp_path: Path) -> None:
+    Image.new("L", (16, 16)).save("x.png")
+    os.rename(b"x.png", b"\xff.png")
+    main(["invert", "digits", os.fsdecode(b"\xff.png"), "--steps", "1", "--restarts", "1", "--reference", "0"])
+    report = json.loads(Path("inverted/inversion.json").read_text(encoding="utf-8"))
+    assert report["images"][0]["image"] == os.fsdecode(b"\xff.png")
 
 
 def test_what_is_out_of_reach(given: dict[str, np.ndarray], capsys: Shown) -> None:

@@ -88,6 +88,22 @@ def test_bits_of_16_are_kept(top: int, bits: int, as_tensor: bool) -> None:
     assert batch.max().item() == pytest.approx(2 * top / (2**bits - 1) - 1, abs=1e-3)
 
 
+def test_the_training_images_decide_which_bits_are_in_use() -> None:
+    for top, expected in ((255, 255), (1000, 65535)):
+        images = np.full((30, 4, 4), top, dtype=np.uint16)
+        tests = {"test_images": images[:3] * 2, "test_labels": LABELS[:3]}
+        data = opened({"images": images, "labels": LABELS, **tests})
+        assert np.unique(array_from_pixels(data.splits["test"][0])).tolist() == [expected]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [(24,), [24, 40, 3], [24.5, 40], "28", 2.5])
+def test_sizes_that_are_none(size: Any) -> None:
+    with pytest.raises(
+        UsageError, match=r"^--data.image_size: expected a whole number of pixels, or height and width, got"
+    ):
+        opened({"images": COLOUR, "labels": LABELS}, image_size=size)
+
+
 def test_a_test_split_of_ones_own_is_taken_as_it_is(tmp_path: Path) -> None:
     arrays = {"images": COLOUR[:20], "labels": LABELS[:20], "test_images": COLOUR[20:], "test_labels": LABELS[20:]}
     np.savez(tmp_path / "x.npz", **arrays, class_names=["a", "b", "c"])

@@ -144,6 +144,38 @@ def test_photos_are_turned_upright(tmp_path: Path, ending: str) -> None:
     assert read[0, 9:].mean() < 10
 
 
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tiff"])
+def test_the_size_of_photos_is_that_of_upright_ones(tmp_path: Path, ending: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright = np.tile(np.linspace(0, 255, 48, dtype=np.uint8)[:, None], (1, 32))  # from black above to white
+    for number in range(6):
+        (tmp_path / "flat" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.rot90(upright).copy()).save(
+            tmp_path / "flat" / "ab"[number % 2] / f"{number}.{ending}", exif=exif
+        )
+    data = opened_flat(tmp_path / "flat")
+    assert data.image_size == (48, 32)
+    images = data.splits["train"][0]
+    assert isinstance(images, torch.Tensor)
+    assert (images[0, 0].float() - torch.from_numpy(upright).float()).abs().mean() < 3  # nothing is cut off
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "flat" / "b" / f"x.{ending}")  # lies on its side
+    with pytest.raises(UsageError, match=r"of 32 x 48 and .* of 48 x 32 pixels; give a size to resize them to"):
+        opened_flat(tmp_path / "flat")
+
+
+def test_a_preview_in_a_tiff_file_is_no_channel(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).integers(0, 256, (6, 9), dtype=np.uint8)
+    for number in range(6):
+        (tmp_path / "flat" / "ab"[number % 2]).mkdir(parents=True, exist_ok=True)
+        preview = [Image.new("L", (3, 2), 255), Image.new("RGB", (9, 6))][number % 2]  # smaller, or in colour
+        file = tmp_path / "flat" / "ab"[number % 2] / f"{number}.tif"
+        Image.fromarray(values).save(file, save_all=True, append_images=[preview])
+    data = opened_flat(tmp_path / "flat")
+    assert (data.image_channels, data.image_size) == (1, (6, 9))
+    assert np.array_equal(data.splits["train"][0][0, 0].numpy(), values)  # type: ignore[index]
+
+
 def test_a_large_photo_is_decoded_to_less_and_shows_the_same(tmp_path: Path) -> None:
     """Against Pillow's own resizing of the whole photo: sine waves, in each colour another one."""
     rows, columns = np.mgrid[:600, :800] / 40

@@ -269,3 +269,15 @@ def test_a_generator_of_nothing_finite_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         gan.invert(IMAGES, 0, steps=1)
     assert str(caught.value) == "generator: expected finite images, got others; its training has failed, take another"
+
+
+def test_rectangular_images_of_many_channels_are_found() -> None:
+    network = {"num_classes": 2, "image_channels": 5, "image_size": (4, 6), "latent_dim": 2, "hidden": [8]}
+    gan = PretrainedGenerator({"class_path": "lightning_cgan.MLPGenerator", "init_args": network})
+    images = gan.generate([0, 1], torch.tensor([[0.3, -0.8], [1.0, 0.2]]))
+    assert images.shape == (2, 5, 4, 6)
+    assert gan.invert(images, [0, 1]).errors.max() < 0.01
+    with pytest.raises(
+        UsageError, match=r"^images: expected a tensor of shape \(N, 5, 4, 6\), N 1 or more, got \(2, 5, 6, 4\)"
+    ):
+        gan.invert(images.transpose(2, 3), [0, 1])

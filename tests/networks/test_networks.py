@@ -104,6 +104,15 @@ def test_impossible_size_names_the_possible_ones(cls: type[Generator], size: Ima
         cls(10, 1, size)  # type: ignore[call-arg]
 
 
+@pytest.mark.parametrize("size", [(0, 8), 0, (8,), [8, 8, 8], (8.0, 8)])
+def test_sizes_that_are_none(size: Any) -> None:
+    for cls in (DCGANGenerator, MLPDiscriminator):
+        with pytest.raises(
+            UsageError, match="^image_size: expected a whole number of pixels, or height and width, got"
+        ):
+            cls(10, 1, size)
+
+
 def test_resnet_discriminator_refuses_images_that_vanish() -> None:
     with pytest.raises(UsageError, match="at least 8 pixels, got 4; resize the data with --data.image_size 8"):
         ResNetDiscriminator(10, 1, 4, channels=(8, 8, 8, 8))

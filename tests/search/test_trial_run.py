@@ -15,7 +15,8 @@ from lightning_cgan.search import supervisor
 from lightning_cgan.search.locks import try_lock
 from lightning_cgan.search.space import Choices, Range
 from lightning_cgan.search.study import ClaimedTrial, SearchStudy
-from lightning_cgan.search.trial_run import TrialRun, command_of
+from lightning_cgan.search.trial_run import Outcome, TrialRun, command_of
+from lightning_cgan.search.worker import _reason
 
 SPACE = [Choices("model.loss.x", ("1",)), Choices("model.loss", ("Hinge",)), Range("data.batch_size", 8, 64)]
 
@@ -131,3 +132,22 @@ def test_the_supervisor_stops_its_command(how: str, tmp_path: Path) -> None:
         process.stdout.read()  # until the last process that writes there has ended
         assert process.wait(20) == (-signal.SIGKILL if how == "killed" else 7)
     assert try_lock(tmp_path / "lock") is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "reported", "reason"),
+    [
+        (1, False, "last words"),
+        (137, False, "ended by SIGKILL; its log ends with: last words"),
+        (255, False, "last words"),  # no signal has this number
+        (0, True, "val_judge_fid: expected a number, got NaN or infinity in each validation: the training has failed"),
+        (
+            0,
+            False,
+            "val_judge_fid: expected a run with a validation that has this score, got none; validate more often, such as "
+            "with --trainer.check_val_every_n_epoch 1, and name another --out",
+        ),
+    ],
+)
+def test_why_a_trial_has_no_score(code: int, reported: bool, reason: str) -> None:
+    assert _reason(Outcome(False, code, "last words", 1.0), reported) == reason
