@@ -7,11 +7,12 @@ internally converts its own inputs and outputs.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from numbers import Integral
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,8 +37,8 @@ _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name,
 
 def height_and_width(size: ImageSize | Sequence[int]) -> tuple[int, int]:
     """The height and the width of images of a size; raises `UsageError` if it is none."""
-    sides = [size, size] if isinstance(size, Integral) else list(size)  # type: ignore[arg-type]
-    if len(sides) != 2 or not all(isinstance(side, Integral) and side >= 1 for side in sides):
+    sides: list[Any] = [size, size] if isinstance(size, Integral) else list(size) if isinstance(size, Sequence) else []
+    if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides) or min(sides) < 1:
         raise UsageError(
             f"image_size: expected a whole number of pixels, or height and width, got {size}; give 28 or [24, 40]"
         )
@@ -201,7 +202,8 @@ def is_whole_image(path: Path, channels: int) -> bool:
     if path.suffix == ".png":
         return is_whole_png(path)
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error")  # Pillow warns of a truncated directory of a page
             for page in range(channels):
                 image.seek(page)
                 image.load()

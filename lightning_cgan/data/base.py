@@ -302,7 +302,7 @@ class LabelledImages(LightningDataModule, ABC):
 def _check_image_size(size: ImageSize | None) -> None:
     try:
         for side in size if isinstance(size, (tuple, list)) else [size]:
-            check_positive("--data.image_size", side)
+            check_positive("--data.image_size", side if isinstance(side, int) else None)
         height_and_width(1 if size is None else size)
     except UsageError as error:
         raise UsageError(f"--data.{str(error).removeprefix('--data.')}") from error

@@ -164,7 +164,8 @@ class _Readable(Dataset[bool]):
 
 def decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitDepth) -> Tensor:
     """The pixels of a file, shape (C, H, W); a large JPEG is reduced while decoding, to 2 * `size` or more."""
-    with Image.open(path) as opened:
+    # Given a path, Pillow maps uncompressed TIFF files into memory, and reads turned ones with the wrong width.
+    with open(path, "rb") as file, Image.open(file) as opened:
         if channels > 1 and count_gray_pages(opened) == channels:
             return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened, channels)])
         if channels not in _MODES:
