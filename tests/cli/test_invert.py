@@ -107,7 +107,7 @@ def test_files_folders_and_arrays_are_read_alike(given: dict[str, np.ndarray]) -
     pixels = given["images"][0]
     Image.fromarray(pixels).convert("RGB").save("colour.png")
     Image.fromarray(pixels).convert("RGBA").save("transparent.webp", lossless=True)
-    Image.fromarray(pixels.astype(np.uint16) << 8).save("deep.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save("deep.png")
     Image.fromarray(pixels).resize((48, 48), Image.Resampling.NEAREST).save("large.bmp")
     wide = np.pad(pixels, ((0, 0), (4, 4)), constant_values=200)  # the sides are cropped
     Image.fromarray(wide).save("wide.png")
