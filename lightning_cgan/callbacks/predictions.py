@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -185,10 +186,9 @@ class PredictionWriter(Callback):
     def _check_folder(self, fingerprint: dict[str, Any]) -> None:
         file = self.folder / _FINGERPRINT_FILE
         if file.is_file():
-            try:
-                found = {"bit_depth": 8, **json.loads(file.read_text(encoding="utf-8"))}  # of earlier versions
-            except (ValueError, TypeError):
-                found = {}
+            found: dict[str, Any] = {"bit_depth": 8}  # of folders of earlier versions
+            with suppress(ValueError, TypeError):
+                found |= json.loads(file.read_text(encoding="utf-8"))
             differing = [name for name, value in fingerprint.items() if found.get(name) != value]
             if differing:
                 raise UsageError(
