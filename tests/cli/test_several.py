@@ -299,7 +299,7 @@ def test_what_does_not_go_together(paths: list[str], others: dict[str, str], fai
         "order": f"expected generators of the same classes, {TEN} as in {first}, got 1, 0, 2, 3, 4, 5, 6, 7, 8, 9 in "
         f"{others['order']}; name checkpoints with the same --data.classes",
         "size": f"expected images of the same shape, 1 x 8 x 8 as in {first}, got 1 x 16 x 16 in {others['size']}; name "
-        "checkpoints with the same --data.image_size",
+        "checkpoints with the same --data.image_size and --data.image_channels",
         "copy": f"expected different generators, got the same weights in {first} and copy.ckpt; name one of them",
     }.items():
         for command in ("test", "predict"):
