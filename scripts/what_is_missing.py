@@ -21,7 +21,7 @@ from lightning_cgan import PretrainedGenerator, Translation
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.data import LabelledImages
 from lightning_cgan.data.loader import OrderedLoader
-from lightning_cgan.evaluation.classifiers import Student
+from lightning_cgan.evaluation.classifiers import labelled_right
 from lightning_cgan.evaluation.fakes import make_fakes
 from lightning_cgan.evaluation.gan_train import train_student
 from lightning_cgan.evaluation.neighbours import nearest_of
@@ -67,7 +67,7 @@ def _students(generator: PretrainedGenerator, data: LabelledImages, epochs: int,
     right = {}
     for name, (training_images, selection_set) in sets.items():
         how = (training_images, selection_set, data.num_classes, epochs, seed, torch.device("cpu"))
-        right[name] = _correct(train_student(*how)[0], test)
+        right[name] = labelled_right(train_student(*how)[0], test)
         print(f"student of {name} images: {right[name].float().mean():.2%} of the test images", flush=True)
     return right["real"], right["generated"]
 
@@ -80,12 +80,6 @@ def _shifted(images: OrderedLoader, epoch: int) -> OrderedLoader:
     parts = zip(images.images.split(_BATCH), uniforms.split(_BATCH), strict=True)
     shifted = torch.cat([shift(*part).to(torch.uint8) for part in parts])  # filled with a float
     return OrderedLoader(shifted, images.labels, images.batch_size)
-
-
-@torch.no_grad()
-def _correct(student: Student, images: OrderedLoader) -> Tensor:
-    student.eval()
-    return torch.cat([student(batch).argmax(1) == labels for batch, labels in images])
 
 
 def _distances(

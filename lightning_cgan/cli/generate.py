@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cgan.cli.latents_file import check_latents_path, read_latents, save_arrays
+from lightning_cgan.cli.latents_file import check_latents_path, read_latents
 from lightning_cgan.cli.walk import (
     Stop,
     Walk,
@@ -36,6 +36,7 @@ from lightning_cgan.core.images import (
     save_image,
     save_png,
 )
+from lightning_cgan.core.npz import save_arrays
 from lightning_cgan.core.output_paths import check_output_path, folders_of_classes
 from lightning_cgan.export.source import Source, load_source
 from lightning_cgan.networks.latents import LatentSampler

@@ -13,16 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_cgan.cli.latents_file import save_arrays
 from lightning_cgan.cli.reference_images import reference_images
 from lightning_cgan.core.classes import Classes, find_classes
 from lightning_cgan.core.errors import UsageError, check_positive, check_seed, no_such_file, printable, writing
 from lightning_cgan.core.files import write_atomic_folder
 from lightning_cgan.core.images import grid, save_png
+from lightning_cgan.core.npz import save_arrays
 from lightning_cgan.core.output_paths import check_output_path
 from lightning_cgan.core.rng import INVERSION, rng_at
 from lightning_cgan.export.source import Source, load_source
-from lightning_cgan.networks.inversion import Inversion
+from lightning_cgan.networks.inversion import Inversion, pixel_errors
 from lightning_cgan.networks.latents import sample_latents
 
 _FILES = ("latents.npz", "sheet.png", "inversion.json")
@@ -169,7 +169,7 @@ class _Search:
         # Made in one go, as `generate` makes them of the file
         all_latents, all_labels = torch.cat(latents), torch.cat(labels)
         made = self.source.make(all_labels, all_latents)
-        return Inversion(all_latents, all_labels, made, _errors(made, given.images))
+        return Inversion(all_latents, all_labels, made, pixel_errors(made, given.images))
 
     def _invert(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The latents, class numbers and errors of images; labels of -1 are searched."""
@@ -189,11 +189,6 @@ def _parts(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     yield from zip(images.split(_IMAGES), labels.split(_IMAGES), strict=True)
 
 
-def _errors(made: Tensor, given: Tensor) -> Tensor:
-    """The root mean square of the differences of pixels in [-1, 1], shape (N,)."""
-    return (made - given).square().flatten(1).mean(1).sqrt()
-
-
 def _limit(source: Source, seed: int) -> float:
     """The error above which an image is out of reach: half the median distance of two generated images of a class.
 
@@ -204,7 +199,7 @@ def _limit(source: Source, seed: int) -> float:
     latents = sample_latents(shape, metadata.latents, rng_at(seed, INVERSION, _OF_PAIRS), torch.float32)
     labels = torch.arange(_PAIRS) % len(metadata.class_names)
     made = source.make(labels.repeat(2), latents)
-    return float(_errors(made[:_PAIRS], made[_PAIRS:]).median()) / 2
+    return float(pixel_errors(made[:_PAIRS], made[_PAIRS:]).median()) / 2
 
 
 def _in_words(errors: Tensor) -> str:

@@ -1,25 +1,19 @@
-"""`latents.npz`, which `invert` writes and `generate --latents` reads."""
+"""Reading `latents.npz`, which `invert` writes, for `generate --latents`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
-from zipfile import is_zipfile
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, kind_of, no_such_file, printable, reason_of
+from lightning_cgan.core.npz import load_arrays
 from lightning_cgan.export.metadata import ExportMetadata
 
 _NAMES = ("latents", "labels", "class_names")
-
-
-def save_arrays(arrays: dict[str, np.ndarray], file: Path) -> None:
-    """Writes arrays to an `.npz` file of any name."""
-    with file.open("wb") as stream:  # given a path, NumPy would add a suffix
-        np.savez_compressed(stream, **cast("dict[str, Any]", arrays))
 
 
 def check_latents_path(path: str) -> None:
@@ -56,15 +50,14 @@ def read_latents(path: str, metadata: ExportMetadata) -> tuple[Tensor, Tensor]:
 def _load(path: str) -> list[np.ndarray]:
     expected = f"expected an .npz file with {', '.join(_NAMES[:-1])} and {_NAMES[-1]}"
     try:
-        if not is_zipfile(path):
-            raise ValueError("another kind of file")
-        with np.load(path, allow_pickle=False) as arrays:
-            got = ", ".join(arrays) or "nothing"
-            if all(name in arrays for name in _NAMES):
-                return [arrays[name] for name in _NAMES]
+        arrays = load_arrays(path, _NAMES)
     except Exception as error:  # a damaged file can raise any exception
         raise _wrong(expected, f"{path} ({reason_of(error)})", "name a latents.npz that invert wrote") from error
-    raise _wrong(expected, f"{path} with {got}", "name a latents.npz that invert wrote")
+    found = [array for name in _NAMES if (array := arrays.get(name)) is not None]
+    if len(found) < len(_NAMES):
+        got = ", ".join(arrays) or "nothing"
+        raise _wrong(expected, f"{path} with {got}", "name a latents.npz that invert wrote")
+    return found
 
 
 def _listed(names: Any) -> str:

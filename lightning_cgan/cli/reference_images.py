@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from lightning_cgan.core.errors import UsageError, printable, reason_of
 from lightning_cgan.core.images import signed_from_pixels
 from lightning_cgan.core.rng import INVERSION, rng_at
 from lightning_cgan.core.serialization import class_path
+from lightning_cgan.core.trusted_classes import subclasses_of
 from lightning_cgan.export.metadata import ExportMetadata
 from lightning_cgan.export.source import Source
 from lightning_cgan.networks.latents import sample_latents
@@ -66,18 +66,11 @@ def _data_of(checkpoint: Path) -> LabelledImages:
     config = checkpoint.resolve().parent.parent / "config.yaml"
     if not config.is_file():
         raise UsageError(f"there is no {config.name} of its run beside the folder of the checkpoint")
+    from lightning_cgan.data import LabelledImages  # imports Lightning, for which no other source should wait
+
     described: Any = yaml.safe_load(config.read_text(encoding="utf-8"))["data"]
-    found = [cls for cls in _data_classes() if class_path(cls) == described["class_path"]]
+    found = [cls for cls in subclasses_of(LabelledImages) if class_path(cls) == described["class_path"]]
     if not found:
         raise UsageError(f"{config.name} names {described['class_path']}, which --imports does not import")
     data: LabelledImages = found[0](**described.get("init_args", {}))
     return data
-
-
-def _data_classes() -> Iterator[type[Any]]:
-    from lightning_cgan.data import LabelledImages  # imports Lightning, for which no other source should wait
-
-    left: list[type[Any]] = [LabelledImages]
-    while left:
-        left += (cls := left.pop()).__subclasses__()
-        yield cls

@@ -35,15 +35,20 @@ LARGEST_SIDE = 65_500  # pixels; the limit of GIF files
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"  # the last chunk: no content, its name, its checksum
 
 
-def height_and_width(size: ImageSize | Sequence[int]) -> tuple[int, int]:
+def height_and_width(size: ImageSize | Sequence[int], option: str = "image_size") -> tuple[int, int]:
     """The height and the width of images of a size; raises `UsageError` if it is none."""
     sides: list[Any] = [size, size] if isinstance(size, Integral) else list(size) if isinstance(size, Sequence) else []
     if len(sides) != 2 or not all(isinstance(side, Integral) for side in sides) or min(sides) < 1:
         raise UsageError(
-            f"image_size: expected a whole number of pixels, or height and width, got {size}; give 28 or [24, 40]"
+            f"{option}: expected a whole number of pixels, or height and width, got {size}; give 28 or [24, 40]"
         )
     height, width = map(int, sides)
     return height, width
+
+
+def image_shape_of(channels: int, size: ImageSize) -> tuple[int, int, int]:
+    """Channels, height and width of an image."""
+    return (channels, *height_and_width(size))
 
 
 def image_size_of(height: int, width: int) -> ImageSize:

@@ -49,17 +49,18 @@ def _buildable() -> Iterator[type]:
             if is_there and found.__module__.startswith(("torch.nn.modules.", "torch.optim.")):
                 yield found
     for kind in part_classes():
-        for cls in _subclasses(kind):
+        for cls in subclasses_of(kind):
             is_public = not any(part.startswith("_") for part in cls.__qualname__.split("."))
             if is_public and not is_of_torch(cls):
                 yield cls
 
 
-def _subclasses(base: type) -> Iterator[type]:
+def subclasses_of(base: type) -> Iterator[type]:
+    """A class and all that derive from it."""
     yield base
     derived: list[type] = type.__subclasses__(base)
     for cls in derived:
-        yield from _subclasses(cls)
+        yield from subclasses_of(cls)
 
 
 def is_of_torch(cls: type) -> bool:

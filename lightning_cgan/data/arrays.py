@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -20,6 +19,7 @@ from lightning_cgan.core.class_names import in_order
 from lightning_cgan.core.classes import Classes
 from lightning_cgan.core.errors import UsageError, no_such_file, reason_of
 from lightning_cgan.core.images import MOST_CHANNELS, ImageSize, image_size_of, pixels_from_array
+from lightning_cgan.core.npz import load_arrays
 from lightning_cgan.data.base import SPLITS, LabelledImages, Split
 from lightning_cgan.data.bit_depth import all_bits, bits_for
 from lightning_cgan.data.splits import check_fraction, hold_out
@@ -99,10 +99,9 @@ class ArrayData(LabelledImages):
             parts = hold_out(found.labels, self.test_fraction, self.all_class_names, self.kept)
             chosen = parts[SPLITS.index(split)]
             return found.pixels(found.images[chosen.numpy()]), found.labels[chosen]
-        images, labels = found.images, found.labels
         if split == "test":
-            images, labels = found.test_images, found.test_labels
-        return found.pixels(images), labels
+            return found.pixels(found.test_images), found.test_labels
+        return found.pixels(found.images), found.labels
 
     @property
     def _source(self) -> str:
@@ -163,8 +162,9 @@ def _load(given: str | Mapping[str, Any]) -> dict[str, Any]:
         if not is_zipfile(given):
             raise _wrong(expected, f"{given}, which is another file", remedy)
     try:
-        with nullcontext(given) if isinstance(given, Mapping) else np.load(given, allow_pickle=False) as arrays:
-            return {name: arrays[name] if name in _KNOWN else None for name in arrays}
+        if isinstance(given, Mapping):
+            return {name: given[name] if name in _KNOWN else None for name in given}
+        return load_arrays(given, _KNOWN)
     except Exception as error:  # a damaged file can raise any exception
         what = type(given).__name__ if isinstance(given, Mapping) else given
         raise _wrong(expected, f"{what} ({reason_of(error)})", remedy) from error

@@ -19,7 +19,7 @@ from typing_extensions import Self
 from lightning_cgan.core.classes import Classes, class_numbers
 from lightning_cgan.core.compat import INSTANTIATOR_KEY
 from lightning_cgan.core.errors import UsageError, check_positive
-from lightning_cgan.core.images import ImageSize, height_and_width, image_size_of
+from lightning_cgan.core.images import ImageSize, height_and_width, image_shape_of, image_size_of
 from lightning_cgan.core.rng import seed_of_process
 from lightning_cgan.data.image_files import ImageFiles, to_size
 from lightning_cgan.data.loader import OrderedLoader, RepeatingLoader, ShufflingLoader
@@ -88,7 +88,8 @@ class LabelledImages(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         check_positive("--data.batch_size", batch_size)
-        _check_image_size(image_size)
+        for side in image_size if isinstance(image_size, (tuple, list)) else [image_size]:
+            check_positive("--data.image_size", side if isinstance(side, int) else None)
         check_positive("--data.predictions_per_class", predictions_per_class)
         check_fraction("--data.validation_fraction", validation_fraction)
         if memory_budget < 0:
@@ -99,7 +100,7 @@ class LabelledImages(LightningDataModule, ABC):
         self.batch_size = batch_size
         self.data_dir = Path(os.path.expanduser(data_dir or os.environ.get("LIGHTNING_CGAN_DATA") or "data"))
         size = self.native_image_size if image_size is None else image_size
-        self.image_size: ImageSize = image_size_of(*height_and_width(size))
+        self.image_size: ImageSize = image_size_of(*height_and_width(size, "--data.image_size"))
         self.validation_fraction = validation_fraction
         self.predictions_per_class = predictions_per_class
         self.tops_up = False
@@ -278,7 +279,7 @@ class LabelledImages(LightningDataModule, ABC):
 
     def _large_batch_size(self) -> int:
         """The batch size without gradients, where a large batch of small images costs little more than a small one."""
-        many = 2**20 // (self.image_channels * prod(height_and_width(self.image_size)))
+        many = 2**20 // prod(image_shape_of(self.image_channels, self.image_size))
         return self.batch_size * max(1, many // self.batch_size)
 
     def predict_dataloader(self) -> DataLoader[Tensor]:
@@ -297,12 +298,3 @@ class LabelledImages(LightningDataModule, ABC):
 
     def _rank_and_world_size(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-
-
-def _check_image_size(size: ImageSize | None) -> None:
-    try:
-        for side in size if isinstance(size, (tuple, list)) else [size]:
-            check_positive("--data.image_size", side if isinstance(side, int) else None)
-        height_and_width(1 if size is None else size)
-    except UsageError as error:
-        raise UsageError(f"--data.{str(error).removeprefix('--data.')}") from error

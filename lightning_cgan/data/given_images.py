@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lightning_cgan.core.errors import UsageError, printable, reason_of
 from lightning_cgan.core.images import ImageSize, signed_from_pixels
+from lightning_cgan.core.npz import load_arrays
 from lightning_cgan.data.arrays import checked_pixels
 from lightning_cgan.data.bit_depth import bits_for, brightest
 from lightning_cgan.data.image_files import decode, pixels_of, reason_unread, to_size
@@ -126,16 +126,13 @@ def _load(path: str) -> dict[str, np.ndarray]:
     expected = "expected an .npz file with the array images and, if known, labels"
     remedy = "write one with numpy.savez_compressed"
     try:
-        if not is_zipfile(path):
-            raise ValueError("another kind of file")
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in ("images", "labels", "class_names") if name in arrays}
-            got = ", ".join(arrays) or "nothing"
+        found = load_arrays(path, ("images", "labels", "class_names"))
     except Exception as error:  # a damaged file can raise any exception
         raise UsageError(f"images: {expected}, got {printable(path)} ({reason_of(error)}); {remedy}") from error
     if "images" not in found:
+        got = ", ".join(found) or "nothing"
         raise UsageError(f"images: {expected}, got {printable(path)} with {got}; {remedy}")
-    return found
+    return {name: array for name, array in found.items() if array is not None}
 
 
 def _labels_of(arrays: dict[str, np.ndarray], path: str, count: int) -> tuple[Label | None, ...]:

@@ -11,7 +11,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import center_crop, pil_to_tensor, resize
@@ -22,10 +22,11 @@ from lightning_cgan.core.images import (
     BitDepth,
     ImageSize,
     height_and_width,
+    image_shape_of,
     image_size_of,
     pixels_from_array,
 )
-from lightning_cgan.data.bit_depth import GRAY, all_bits, count_gray_pages, pages_of, upper_bits
+from lightning_cgan.data.bit_depth import GRAY, all_bits, count_gray_pages, upper_bits
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 _WITH_TRANSPARENCY = (2, 4)
@@ -82,8 +83,8 @@ class ImageFiles(Dataset[Tensor]):
         return len(self) * math.prod(self._shape) * self.bit_depth // 8
 
     @property
-    def _shape(self) -> tuple[int, ...]:
-        return (self.channels, *height_and_width(self.size))
+    def _shape(self) -> tuple[int, int, int]:
+        return image_shape_of(self.channels, self.size)
 
     @cached_property
     def sha256(self) -> str:
@@ -167,7 +168,7 @@ def decode(path: str, channels: int, size: ImageSize, bits: int, bit_depth: BitD
     # Given a path, Pillow maps uncompressed TIFF files into memory, and reads turned ones with the wrong width.
     with open(path, "rb") as file, Image.open(file) as opened:
         if channels > 1 and count_gray_pages(opened) == channels:
-            return torch.cat([_converted(page, 1, bits, bit_depth) for page in pages_of(opened, channels)])
+            return torch.cat([_converted(page, 1, bits, bit_depth) for page in ImageSequence.Iterator(opened)])
         if channels not in _MODES:
             got = f"{_channels_of(opened)} of {channels} channels"
             raise ValueError(f"{got}: save a TIFF file with a gray page for each")

@@ -103,16 +103,18 @@ def learn(
 
 
 @torch.no_grad()
-def accuracy(classifier: nn.Module, batches: Batches) -> float:
-    """The share of images, from 0 to 1, that a classifier labels correctly."""
+def labelled_right(classifier: nn.Module, batches: Batches) -> Tensor:
+    """Whether a classifier labels each image correctly, shape (N,), on the CPU."""
     device = next(classifier.parameters()).device
     classifier.eval()
-    correct, count = 0, 0
-    for images, labels in batches:
-        predicted = classifier(images.to(device)).argmax(1)
-        correct += int((predicted == labels.to(device)).sum())
-        count += len(labels)
-    return correct / count if count else float("nan")
+    right = [(classifier(images.to(device)).argmax(1) == labels.to(device)).cpu() for images, labels in batches]
+    return torch.cat(right) if right else torch.empty(0, dtype=torch.bool)
+
+
+def accuracy(classifier: nn.Module, batches: Batches) -> float:
+    """The share of images, from 0 to 1, that a classifier labels correctly."""
+    right = labelled_right(classifier, batches)
+    return int(right.sum()) / len(right) if len(right) else float("nan")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from lightning_cgan.core.class_names import check_names
-from lightning_cgan.core.images import ImageSize, height_and_width, image_size_of
+from lightning_cgan.core.images import ImageSize, height_and_width, image_shape_of, image_size_of
 from lightning_cgan.networks.latents import Distribution, LatentSampler
 from lightning_cgan.networks.sampler import Sampler
 
@@ -38,7 +38,7 @@ class ExportMetadata:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        return (self.image_channels, *height_and_width(self.image_size))
+        return image_shape_of(self.image_channels, self.image_size)
 
     def sample_latents(self, label: int, count: int, latent_sampler: LatentSampler) -> Tensor:
         """The latents of the first images of a class, shape (count, latent_dim), the same that `generate` uses."""

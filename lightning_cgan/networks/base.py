@@ -13,7 +13,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from lightning_cgan.core.compat import is_batch_norm, is_compiled_alone
 from lightning_cgan.core.errors import UsageError
-from lightning_cgan.core.images import ImageSize, height_and_width, image_size_of, size_text
+from lightning_cgan.core.images import ImageSize, height_and_width, image_shape_of, image_size_of, size_text
 from lightning_cgan.core.serialization import ConfigMixin
 from lightning_cgan.networks.modes import in_evaluation_mode
 
@@ -39,7 +39,7 @@ class Network(ConfigMixin, nn.Module):
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of an image."""
-        return (self.image_channels, *height_and_width(self.image_size))
+        return image_shape_of(self.image_channels, self.image_size)
 
 
 class Generator(Network):

@@ -175,6 +175,11 @@ class LatentSearch:
         return inside
 
 
+def pixel_errors(made: Tensor, given: Tensor) -> Tensor:
+    """The root mean square of the differences of pixels of images (N, C, H, W), shape (N,)."""
+    return (made - given).square().flatten(1).mean(1).sqrt()
+
+
 def largest_norm(latent_dim: int) -> float:
     """The norm that 99.9 % of standard normal latents do not exceed (Wilson & Hilferty 1931, for chi-squared)."""
     variance = 2 / (9 * latent_dim)

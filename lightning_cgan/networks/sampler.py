@@ -19,7 +19,7 @@ from lightning_cgan.core.images import grid, pil_image
 from lightning_cgan.core.rng import rng_at
 from lightning_cgan.core.turns import in_turns
 from lightning_cgan.networks.base import Generator
-from lightning_cgan.networks.inversion import Inversion, LatentSearch
+from lightning_cgan.networks.inversion import Inversion, LatentSearch, pixel_errors
 from lightning_cgan.networks.latents import Distribution, LatentSampler, sample_latents
 from lightning_cgan.networks.modes import in_evaluation_mode
 
@@ -206,7 +206,7 @@ class Sampler(nn.Module):
             found = search.find(given.to(device).clone(), None if classes is None else classes.to(device))
         latents, numbers = (part.cpu() for part in found)
         made = self.generate_batches(numbers, latents, ema)
-        errors = (made - given).square().flatten(1).mean(1).sqrt()
+        errors = pixel_errors(made, given)
         if not errors.isfinite().all():
             raise UsageError("generator: expected finite images, got others; its training has failed, take another")
         return Inversion(latents, numbers, made, errors)

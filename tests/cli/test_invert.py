@@ -18,7 +18,8 @@ from PIL import Image
 from torch import Tensor
 
 from helpers.pages import blocks
-from helpers.paths import OLD, ROOT
+from helpers.paths import ROOT
+from helpers.run_files import write_scaled
 from lightning_cgan import ConditionalGAN, DigitsData, PretrainedGenerator
 from lightning_cgan.cli.main import main
 from lightning_cgan.core.images import bytes_from_signed, signed_from_pixels
@@ -522,11 +523,7 @@ def test_mistakes(fails: Fails, words: str, message: str, tmp_path: Path) -> Non
 
 
 def test_averaged_and_trained_weights() -> None:
-    checkpoint = torch.load(OLD, weights_only=True)
-    for name, value in checkpoint["state_dict"].items():
-        if name.startswith("generator."):
-            value.mul_(2)
-    torch.save(checkpoint, "other.ckpt")
+    write_scaled("other.ckpt", 2)
     generate("--labels", "2", "--count", "1", "--no_ema", "--out", "raw", source="other.ckpt")
     of_average, of_trained = (invert("raw", *ema, "--overwrite", source="other.ckpt") for ema in ((), ("--no_ema",)))
     assert (of_average["averaged weights"], of_trained["averaged weights"]) == (True, False)

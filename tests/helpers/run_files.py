@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from helpers.paths import OLD
 from lightning_cgan import ConditionalGAN, DigitsData
 
 FILES = {"config.yaml", "metrics.csv", "samples", "samples.gif", "curves.png", "index.html", "checkpoints"}
@@ -51,3 +52,12 @@ def assert_same(module: ConditionalGAN, again: ConditionalGAN) -> None:
     assert again.state_dict().keys() == module.state_dict().keys()
     labels = torch.arange(10)
     assert torch.equal(again.generate(labels, seed=3), module.generate(labels, seed=3))
+
+
+def write_scaled(file: str, factor: float) -> None:
+    """Writes the checkpoint of an earlier version with other trained weights of the generator, but the same average."""
+    checkpoint = torch.load(OLD, weights_only=True)
+    for name, value in checkpoint["state_dict"].items():
+        if name.startswith("generator."):
+            value.mul_(factor)
+    torch.save(checkpoint, file)
