@@ -70,16 +70,16 @@ class _Highest(Dataset["tuple[int, bool]"]):
                 return -1, False
             with Image.open(self.paths[index]) as image:
                 if image.mode.startswith("I"):
-                    return max(int(_checked(np.asarray(page)).max()) for page in pages_of(image, self.channels)), False
+                    return max(int(_checked(np.asarray(page)).max()) for page in self._pages(image)), False
                 # Pillow has already dropped the lower 8 bits; assume that they were all set.
                 return (int(np.asarray(image).max()) * 256 + 255, True) if _is_reduced(image) else (-1, False)
         except Exception:  # reported when the file is decoded
             return -1, False
 
-
-def pages_of(image: Image.Image, channels: int) -> Iterator[Image.Image]:
-    """The gray pages of a TIFF file that has as many of one size, else the first page; each is valid until the next."""
-    return ImageSequence.Iterator(image) if count_gray_pages(image) == channels else iter([image])
+    def _pages(self, image: Image.Image) -> Iterator[Image.Image]:
+        """The pages that are channels; each is valid until the next."""
+        are_channels = self.channels > 1 and count_gray_pages(image) == self.channels
+        return ImageSequence.Iterator(image) if are_channels else iter([image])
 
 
 def count_gray_pages(image: Image.Image) -> int:

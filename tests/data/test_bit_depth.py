@@ -94,6 +94,18 @@ def test_every_bit_is_kept_where_all_images_are_deep(tmp_path: Path, kind: str, 
     assert lazy.nbytes == loaded.nbytes
 
 
+def test_a_preview_does_not_decide_which_bits_are_in_use(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "deep", 4095, "tif")
+    for file in folder.rglob("*.tif"):
+        with Image.open(file) as image:
+            image.load()
+        preview = Image.fromarray(np.full((2, 2), 65535, dtype=np.uint16))
+        image.save(file, save_all=True, append_images=[preview])
+    data = opened_flat(folder)
+    assert data._bits == (12, 16)
+    assert data.image_channels == 1
+
+
 def test_all_bits_by_hand() -> None:
     assert all_bits(np.array([0, 1, 0x800, 0xABC, 0xFFF, 0x1000]), 12).tolist() == [
         0, 0x0010, 0x8008, 0xABCA, 0xFFFF, 0xFFFF
